@@ -1,0 +1,415 @@
+"""Every size of the model, as dataclasses that read and write the official `config.json`.
+
+A preset is a value, not a code path: `OCRConfig.preset("deepseek-ocr")` and `OCRConfig.preset("nano")` build the same
+classes. Sizes the official schema has no key for (they are constants of the reference code) are written under a key of
+ours only when they differ from the official value, so an official file comes back unchanged.
+"""
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+
+class ConfigError(ValueError):
+    """A `config.json` that is missing something, or asks for something this model does not have."""
+
+
+@dataclass(frozen=True)
+class SamConfig:
+    """SAM ViT-B (Kirillov et al. 2023), the window-attention half of the encoder, and its neck."""
+
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    global_blocks: tuple[int, ...] = (2, 5, 8, 11)  # the others attend within windows
+    patch: int = 16  # pixels
+    window: int = 14  # patches
+    grid: int = 64  # side of the stored position embedding, in patches: 1024 / 16
+    mlp_ratio: int = 4
+    neck: int = 256  # channels
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """CLIP-L (Radford et al. 2021), the dense-attention half of the encoder."""
+
+    width: int = 1024
+    layers: int = 24
+    heads: int = 16
+    image_size: int = 224  # pixels; with `patch`, gives the side of the stored position embedding
+    patch: int = 14
+    mlp_ratio: int = 4
+
+    @property
+    def grid(self) -> int:
+        return self.image_size // self.patch
+
+
+@dataclass(frozen=True)
+class ProjectorConfig:
+    """From concatenated CLIP and SAM channels to the decoder's width."""
+
+    kind: Literal["linear", "mlp"] = "linear"
+    input_width: int = 2048
+    width: int = 1280
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The DeepSeek-V2-style mixture-of-experts decoder (3B-A570M in the paper)."""
+
+    width: int = 1280
+    layers: int = 12
+    heads: int = 10
+    dense_layers: int = 1  # the first ones have one MLP instead of experts
+    dense_width: int = 6848
+    experts: int = 64
+    chosen: int = 6  # experts per token
+    shared: int = 2  # experts every token passes, held as one MLP
+    expert_width: int = 896
+    vocabulary: int = 129280
+    max_positions: int = 8192
+    rope_theta: float = 10000.0
+    norm_eps: float = 1e-6
+    balance_alpha: float = 0.001  # weight of the sequence-wise balance loss in training
+
+    @property
+    def head_width(self) -> int:
+        return self.width // self.heads
+
+
+@dataclass(frozen=True)
+class OCRConfig:
+    """The whole model. `from_dict` and `to_dict` speak the official `config.json` schema.
+
+    >>> OCRConfig.preset("deepseek-ocr").decoder.experts
+    64
+    """
+
+    sam: SamConfig = field(default_factory=SamConfig)
+    compressor: tuple[int, int] = (512, 1024)  # channels after each stride-2 convolution
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    projector: ProjectorConfig = field(default_factory=ProjectorConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    bos_token_id: int = 0
+    eos_token_id: int = 1
+    pad_token_id: int = 2
+    image_token_id: int = 128815
+    dtype: str = "bfloat16"  # of the stored weights
+
+    def __post_init__(self) -> None:
+        checks = {
+            "SAM width must be a multiple of its heads": self.sam.width % self.sam.heads == 0,
+            "CLIP width must be a multiple of its heads": self.clip.width % self.clip.heads == 0,
+            "decoder width must be a multiple of its heads": self.decoder.width % self.decoder.heads == 0,
+            "decoder head width must be even (rotary embedding)": self.decoder.head_width % 2 == 0,
+            "the compressor's last channels must equal CLIP's width": self.compressor[-1] == self.clip.width,
+            "projector input must be CLIP width + compressor channels": self.projector.input_width
+            == self.clip.width + self.compressor[-1],
+            "projector output must be the decoder's width": self.projector.width == self.decoder.width,
+            "experts per token must not exceed the experts": 1 <= self.decoder.chosen <= self.decoder.experts,
+            "global attention blocks must exist": all(0 <= i < self.sam.layers for i in self.sam.global_blocks),
+            "special tokens must be in the vocabulary": max(
+                self.bos_token_id, self.eos_token_id, self.pad_token_id, self.image_token_id
+            )
+            < self.decoder.vocabulary,
+        }
+        for rule, holds in checks.items():
+            if not holds:
+                raise ConfigError(f"these sizes do not fit together: {rule}")
+
+    @classmethod
+    def preset(cls, name: str) -> "OCRConfig":
+        """`"deepseek-ocr"`, the official 3.3 B model, or `"nano"`, the same boxes at a few million parameters."""
+        if name not in PRESETS:
+            raise ConfigError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
+        return PRESETS[name]
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> "OCRConfig":
+        """Read a `config.json`; every ConfigError names the file."""
+        path = Path(path)
+        try:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: there is no such file; an official checkpoint has a config.json") from None
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise ConfigError(f"{path}: not valid JSON ({error})") from None
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+
+    @classmethod
+    def from_dict(cls, official: dict[str, Any]) -> "OCRConfig":
+        """Build from the official schema. Raises ConfigError naming the key that is missing or not supported."""
+        reader = _Reader(official)
+        language, vision = reader.section("language_config"), reader.section("vision_config")
+        towers = vision.section("width")
+        sam, clip = towers.section("sam_vit_b"), towers.section("clip-l-14-224")
+        projector = reader.section("projector_config")
+        _refuse_unsupported(language)
+
+        kind = projector.value("projector_type", str)
+        if kind not in PROJECTOR_KINDS:
+            raise ConfigError(f"projector_config.projector_type is {kind!r}: only {sorted(PROJECTOR_KINDS)} are known")
+        channels = sam.value("downsample_channels", list)
+        if len(channels) != 2:
+            raise ConfigError(f"downsample_channels is {channels}: the compressor has exactly two convolutions")
+        return cls(
+            sam=SamConfig(
+                width=sam.value("width", int),
+                layers=sam.value("layers", int),
+                heads=sam.value("heads", int),
+                global_blocks=tuple(sam.value("global_attn_indexes", list)),
+                **sam.extras(SAM_EXTRAS),
+            ),
+            compressor=(channels[0], channels[1]),
+            clip=ClipConfig(
+                width=clip.value("width", int),
+                layers=clip.value("layers", int),
+                heads=clip.value("heads", int),
+                image_size=clip.value("image_size", int),
+                patch=clip.value("patch_size", int),
+                **clip.extras(CLIP_EXTRAS),
+            ),
+            projector=ProjectorConfig(
+                kind=PROJECTOR_KINDS[kind],
+                input_width=projector.value("input_dim", int),
+                width=projector.value("n_embed", int),
+            ),
+            decoder=DecoderConfig(
+                **{ours: language.value(theirs, int) for ours, theirs in DECODER_KEYS.items()},
+                **language.extras(DECODER_EXTRAS),
+            ),
+            **{name: language.value(name, int) for name in ("bos_token_id", "eos_token_id")},
+            **reader.extras(TOKEN_EXTRAS),
+            dtype=official.get("torch_dtype") or "bfloat16",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The official schema: what `config.json` holds, and what the reference code and vLLM read."""
+        sam, clip, decoder, projector = self.sam, self.clip, self.decoder, self.projector
+        sizes = {
+            **{theirs: getattr(decoder, ours) for ours, theirs in DECODER_KEYS.items()},
+            **_differing(decoder, DecoderConfig(), DECODER_EXTRAS),
+            "num_key_value_heads": decoder.heads,
+            "bos_token_id": self.bos_token_id,
+            "eos_token_id": self.eos_token_id,
+            **REFERENCE_SWITCHES,
+        }
+        projector_kind = {ours: theirs for theirs, ours in PROJECTOR_KINDS.items()}[projector.kind]
+        language = {**sizes, "architectures": ["DeepseekV2ForCausalLM"], "auto_map": LANGUAGE_AUTO_MAP}
+        return {
+            "_name_or_path": "deepseek-ai/DeepSeek-OCR",
+            "candidate_resolutions": [[1024, 1024]],
+            "global_view_pos": "head",
+            "architectures": ["DeepseekOCRForCausalLM"],
+            "auto_map": AUTO_MAP,
+            "language_config": {**language, "torch_dtype": self.dtype},
+            "model_type": "deepseek_vl_v2",
+            "projector_config": {
+                "input_dim": projector.input_width,
+                "model_type": "mlp_projector",
+                "n_embed": projector.width,
+                "projector_type": projector_kind,
+                **({"depth": 2} if projector.kind == "mlp" else {}),
+            },
+            "tile_tag": "2D",
+            "torch_dtype": self.dtype,
+            "transformers_version": "4.46.3",
+            "vision_config": {
+                "image_size": 1024,
+                "mlp_ratio": 3.7362,
+                "model_name": "deeplip_b_l",
+                "model_type": "vision",
+                "width": {
+                    "clip-l-14-224": {
+                        "heads": clip.heads,
+                        "image_size": clip.image_size,
+                        "layers": clip.layers,
+                        "patch_size": clip.patch,
+                        "width": clip.width,
+                        **_differing(clip, ClipConfig(), CLIP_EXTRAS),
+                    },
+                    "sam_vit_b": {
+                        "downsample_channels": list(self.compressor),
+                        "global_attn_indexes": list(sam.global_blocks),
+                        "heads": sam.heads,
+                        "layers": sam.layers,
+                        "width": sam.width,
+                        **_differing(sam, SamConfig(), SAM_EXTRAS),
+                    },
+                },
+            },
+            **sizes,
+            **_differing(self, PRESETS["deepseek-ocr"], TOKEN_EXTRAS),
+        }
+
+    def to_transformers(self, sliding_window: int | None = None) -> dict[str, Any]:
+        """The same sizes in transformers' `unlimited_ocr` schema, whose classes read our checkpoints as they are."""
+        d = self.decoder
+        if self.projector.kind != "linear":
+            raise ConfigError("transformers' unlimited_ocr has a linear projector only")
+        return {
+            "model_type": "unlimited_ocr",
+            "architectures": ["UnlimitedOcrForConditionalGeneration"],
+            "image_token_id": self.image_token_id,
+            "text_config": {
+                **self.to_dict()["language_config"],
+                "sliding_window": sliding_window or d.max_positions,
+                "rope_parameters": {"rope_type": "default", "rope_theta": d.rope_theta},
+                "rms_norm_eps": d.norm_eps,
+            },
+            "vision_config": {
+                "sam_config": {
+                    "hidden_size": self.sam.width,
+                    "num_hidden_layers": self.sam.layers,
+                    "num_attention_heads": self.sam.heads,
+                    "global_attn_indexes": list(self.sam.global_blocks),
+                    "downsample_channels": list(self.compressor),
+                    "mlp_dim": self.sam.width * self.sam.mlp_ratio,
+                    "output_channels": self.sam.neck,
+                    "patch_size": self.sam.patch,
+                    "window_size": self.sam.window,
+                    "image_size": self.sam.grid * self.sam.patch,
+                },
+                "encoder_config": {
+                    "hidden_size": self.clip.width,
+                    "num_hidden_layers": self.clip.layers,
+                    "num_attention_heads": self.clip.heads,
+                    "intermediate_size": self.clip.width * self.clip.mlp_ratio,
+                    "image_size": self.clip.image_size,
+                    "patch_size": self.clip.patch,
+                },
+            },
+        }
+
+    def with_(self, **changes: Any) -> "OCRConfig":
+        """A copy with some fields replaced: `config.with_(dtype="float32")`."""
+        return replace(self, **changes)
+
+    def summary(self) -> dict[str, Any]:
+        """Plain nested dictionary of our own field names, for logs."""
+        return asdict(self)
+
+
+# Ours -> the official key, for what every official file has.
+DECODER_KEYS = {
+    "width": "hidden_size",
+    "layers": "num_hidden_layers",
+    "heads": "num_attention_heads",
+    "dense_layers": "first_k_dense_replace",
+    "dense_width": "intermediate_size",
+    "experts": "n_routed_experts",
+    "chosen": "num_experts_per_tok",
+    "shared": "n_shared_experts",
+    "expert_width": "moe_intermediate_size",
+    "vocabulary": "vocab_size",
+    "max_positions": "max_position_embeddings",
+}
+# Ours -> the key we add for a constant of the reference code, only when it differs.
+DECODER_EXTRAS = {"rope_theta": "rope_theta", "norm_eps": "rms_norm_eps", "balance_alpha": "aux_loss_alpha"}
+SAM_EXTRAS = {
+    "patch": "patch_size",
+    "window": "window_size",
+    "grid": "position_grid",
+    "mlp_ratio": "mlp_ratio",
+    "neck": "neck_channels",
+}
+TOKEN_EXTRAS = {"pad_token_id": "pad_token_id", "image_token_id": "image_token_id"}
+CLIP_EXTRAS = {"mlp_ratio": "mlp_ratio"}
+PROJECTOR_KINDS: dict[str, Literal["linear", "mlp"]] = {"mlp": "mlp", "linear": "linear", "mlp_gelu": "mlp"}
+
+# Options of the general DeepSeek-V2 code, all at the only value this model uses.
+REFERENCE_SWITCHES = {
+    "kv_lora_rank": None,
+    "lm_head": True,
+    "n_group": 1,
+    "q_lora_rank": None,
+    "qk_nope_head_dim": 0,
+    "qk_rope_head_dim": 0,
+    "rm_head": False,
+    "topk_group": 1,
+    "topk_method": "greedy",
+    "use_mla": False,
+    "v_head_dim": 0,
+}
+AUTO_MAP = {
+    "AutoConfig": "modeling_deepseekocr.DeepseekOCRConfig",
+    "AutoModel": "modeling_deepseekocr.DeepseekOCRForCausalLM",
+}
+LANGUAGE_AUTO_MAP = {
+    "AutoConfig": "configuration_deepseekv2.DeepseekV2Config",
+    "AutoModel": "modeling_deepseek.DeepseekV2Model",
+    "AutoModelForCausalLM": "modeling_deepseek.DeepseekV2ForCausalLM",
+}
+
+
+class _Reader:
+    """A section of the official JSON that names its keys in every complaint."""
+
+    def __init__(self, values: Any, path: str = "") -> None:
+        if not isinstance(values, dict):
+            raise ConfigError(f"{path or 'the configuration'} must be an object, got {type(values).__name__}")
+        self.values, self.path = values, path
+
+    def section(self, key: str) -> "_Reader":
+        return _Reader(self.value(key, dict), f"{self.path}{key}.")
+
+    def value(self, key: str, kind: type) -> Any:
+        if key not in self.values:
+            raise ConfigError(f"{self.path}{key} is missing")
+        found = self.values[key]
+        if not isinstance(found, kind) or isinstance(found, bool):
+            raise ConfigError(f"{self.path}{key} must be {kind.__name__}, got {found!r}")
+        if kind is int and found < 0:
+            raise ConfigError(f"{self.path}{key} must not be negative, got {found}")
+        if kind is list and not all(isinstance(item, int) for item in found):
+            raise ConfigError(f"{self.path}{key} must be a list of integers, got {found!r}")
+        return found
+
+    def extras(self, names: dict[str, str]) -> dict[str, Any]:
+        present = {ours: self.values[theirs] for ours, theirs in names.items() if self.values.get(theirs) is not None}
+        for ours, found in present.items():
+            if isinstance(found, bool) or not isinstance(found, int | float) or found < 0:
+                raise ConfigError(f"{self.path}{names[ours]} must be a number, got {found!r}")
+        return present
+
+
+def _refuse_unsupported(language: _Reader) -> None:
+    for key, supported in REFERENCE_SWITCHES.items():
+        if key in ("n_group", "topk_group", "topk_method", "use_mla", "q_lora_rank", "kv_lora_rank"):
+            found = language.values.get(key, supported)
+            if found != supported:
+                raise ConfigError(f"{language.path}{key} is {found!r}: only {supported!r} is implemented")
+    heads, key_heads = language.value("num_attention_heads", int), language.values.get("num_key_value_heads")
+    if key_heads not in (None, heads):
+        raise ConfigError(f"{language.path}num_key_value_heads is {key_heads}: it must equal the {heads} query heads")
+
+
+def _differing(ours: Any, official: Any, names: dict[str, str]) -> dict[str, Any]:
+    return {key: getattr(ours, name) for name, key in names.items() if getattr(ours, name) != getattr(official, name)}
+
+
+PRESETS: dict[str, OCRConfig] = {}
+PRESETS["deepseek-ocr"] = OCRConfig()
+PRESETS["nano"] = OCRConfig(
+    sam=SamConfig(width=128, layers=4, heads=4, global_blocks=(1, 3), grid=64, neck=64),
+    compressor=(128, 256),
+    clip=ClipConfig(width=256, layers=3, heads=4),
+    projector=ProjectorConfig(input_width=512, width=256),
+    decoder=DecoderConfig(
+        width=256,
+        layers=4,
+        heads=4,
+        dense_width=768,
+        experts=8,
+        chosen=2,
+        shared=1,
+        expert_width=192,
+        vocabulary=1024,
+        max_positions=4096,
+    ),
+    image_token_id=3,
+    dtype="float32",
+)

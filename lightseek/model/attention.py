@@ -1,0 +1,110 @@
+"""Scaled dot-product attention: three cores behind one signature, so a model swaps one for another.
+
+    attend(q, k, v, bias=None, causal=False) -> out
+
+`Sdpa` is PyTorch's fused kernel and the default. `Eager` spells the formula out and its softmax is a module, so a
+forward hook there sees the attention map (see `attention_maps`). `Flash` is the flash-attn package, where it applies.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+# What is added to the logits (float), or which keys a query may see (bool).
+Bias = Float[Tensor, "#b #h #n m"] | Bool[Tensor, "#b #h #n m"] | None
+Query, Keys = Float[Tensor, "b h n k"], Float[Tensor, "b h m k"]
+
+
+class Sdpa(nn.Module):
+    """PyTorch's own kernels (flash, memory-efficient or plain, whichever fits)."""
+
+    def forward(self, q: Query, k: Keys, v: Keys, bias: Bias = None, causal: bool = False) -> Query:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal)
+
+
+class Eager(nn.Module):
+    """softmax(q kᵀ / √d + bias) v, step by step. Softmax in float32, as the reference."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.softmax = nn.Softmax(dim=-1)  # a module, so that a hook can take the map out: b h n m
+
+    def forward(self, q: Query, k: Keys, v: Keys, bias: Bias = None, causal: bool = False) -> Query:
+        logits = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # b h n m
+        if causal:
+            bias = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()[None, None]
+        if bias is not None and bias.dtype == torch.bool:
+            logits = logits.masked_fill(~bias, -math.inf)
+        elif bias is not None:
+            logits = logits + bias
+        return self.softmax(logits.float()).to(v.dtype) @ v
+
+
+class Flash(nn.Module):
+    """The flash-attn package (half precision on CUDA). It takes no bias: a call with one goes to PyTorch's kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            from flash_attn import flash_attn_func
+        except ImportError:
+            raise ImportError(
+                "attention 'flash' needs the flash-attn package and a CUDA device: "
+                "pip install 'lightseek[flash]', or use the default 'sdpa'"
+            ) from None
+        self.kernel = flash_attn_func
+        self.fallback = Sdpa()
+
+    def forward(self, q: Query, k: Keys, v: Keys, bias: Bias = None, causal: bool = False) -> Query:
+        if bias is not None:
+            return self.fallback(q, k, v, bias, causal)
+        out = self.kernel(*(x.transpose(1, 2) for x in (q, k, v)), causal=causal)  # its layout is b n h k
+        return out.transpose(1, 2)
+
+
+CORES = {"sdpa": Sdpa, "eager": Eager, "flash": Flash}
+
+
+def set_attention(model: nn.Module, name: str) -> None:
+    """Put the core `name` (`sdpa`, `eager` or `flash`) into every attention layer of `model`.
+
+    Raises ValueError for another name, ImportError if flash-attn is not installed.
+    """
+    if name not in CORES:
+        raise ValueError(f"unknown attention {name!r}: choose one of {', '.join(CORES)}")
+    layers = [module for module in model.modules() if isinstance(getattr(module, "attend", None), nn.Module)]
+    core = CORES[name]
+    fresh = [core() for _ in layers]
+    for layer, attend in zip(layers, fresh, strict=True):
+        layer.attend = attend
+
+
+@contextmanager
+def attention_maps(model: nn.Module) -> Iterator[dict[str, Float[Tensor, "b h n m"]]]:
+    """Collect the attention maps of the forward passes inside the `with` block, by layer name.
+
+    Switches to `Eager` and back. With several passes (generation), the last one of each layer stays.
+
+    >>> with attention_maps(model) as maps:            # doctest: +SKIP
+    ...     model(input_ids, pages=pages)
+    >>> maps["decoder.layers.3.attention"].shape       # doctest: +SKIP
+    """
+    before = {name: module.attend for name, module in model.named_modules() if hasattr(module, "attend")}
+    set_attention(model, "eager")
+    maps: dict[str, Tensor] = {}
+
+    def keep(name: str):
+        return lambda module, inputs, output: maps.__setitem__(name, output.detach())
+
+    try:
+        for name in before:
+            model.get_submodule(name).attend.softmax.register_forward_hook(keep(name))
+        yield maps
+    finally:
+        for name, attend in before.items():
+            model.get_submodule(name).attend = attend

@@ -1,0 +1,186 @@
+"""The decoder: a DeepSeek-V2-style mixture-of-experts language model (paper section 3.3).
+
+12 layers of plain multi-head attention with rotary positions (no latent attention), each followed by one SwiGLU MLP in
+the first layer and by a mixture of experts in the others.
+"""
+
+from typing import NamedTuple
+
+import torch
+from einops import rearrange
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from lightseek.config import DecoderConfig
+from lightseek.model.attention import Bias, Sdpa
+from lightseek.model.cache import KVCache
+from lightseek.model.layers import Linear, run_block
+from lightseek.model.moe import MoE, Routing, SwiGLU
+
+
+class DecoderOutput(NamedTuple):
+    hidden: Float[Tensor, "b n d"]  # after the final norm
+    routing: list[Routing]  # one per mixture-of-experts layer
+
+
+class Rotation(NamedTuple):
+    """Cosine and sine of each position's rotary angles, shared by all layers and heads."""
+
+    cos: Float[Tensor, "b 1 n k"]
+    sin: Float[Tensor, "b 1 n k"]
+
+
+class Decoder(nn.Module):
+    """Embeddings in, hidden states out. `embed` and `lm_head` are the two ends that speak in tokens."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.recompute = False  # gradient checkpointing
+        self.embed = nn.Embedding(config.vocabulary, config.width)
+        self.rotary = Rotary(config.head_width, config.rope_theta)
+        self.layers = nn.ModuleList(DecoderLayer(config, dense=i < config.dense_layers) for i in range(config.layers))
+        self.norm = RMSNorm(config.width, config.norm_eps)
+        self.lm_head = Linear(config.width, config.vocabulary, bias=False)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        mask: Bool[Tensor, "b m"] | None = None,
+        cache: KVCache | None = None,
+    ) -> DecoderOutput:
+        """`mask` is false at padding, over all m keys: the cached positions and then the n new ones."""
+        past = cache.length if cache else 0
+        rotation = self.rotary(token_positions(x, past, mask), x.dtype)
+        bias, causal = visible_keys(x, past, mask)
+        routing = []
+        for index, layer in enumerate(self.layers):
+            x, routed = run_block(layer, x, rotation, bias, causal, cache, index, recompute=self.recompute)
+            if routed is not None:
+                routing.append(routed)
+        if cache:
+            cache.length += x.shape[1]
+        return DecoderOutput(self.norm(x), routing)
+
+    def logits(self, hidden: Float[Tensor, "*n d"]) -> Float[Tensor, "*n v"]:
+        """Scores over the vocabulary, in float32."""
+        return self.lm_head(hidden).float()
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm: attention, then an MLP (dense) or a mixture of experts."""
+
+    def __init__(self, config: DecoderConfig, dense: bool) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.width, config.norm_eps)
+        self.attention = DecoderAttention(config.width, config.heads)
+        self.mlp_norm = RMSNorm(config.width, config.norm_eps)
+        self.mlp = DenseMLP(config.width, config.dense_width) if dense else MoE(config)
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        rotation: Rotation,
+        bias: Bias,
+        causal: bool,
+        cache: KVCache | None = None,
+        index: int = 0,
+    ) -> tuple[Float[Tensor, "b n d"], Routing | None]:
+        x = x + self.attention(self.attention_norm(x), rotation, bias, causal, cache, index)
+        y, routing = self.mlp(self.mlp_norm(x))
+        return x + y, routing
+
+
+class DenseMLP(SwiGLU):
+    """A SwiGLU with the mixture's signature: it routes nothing."""
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> tuple[Float[Tensor, "b n d"], None]:
+        return super().forward(x), None
+
+
+class DecoderAttention(nn.Module):
+    """Multi-head attention with rotary positions and no biases."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.q_proj = Linear(width, width, bias=False)
+        self.k_proj = Linear(width, width, bias=False)
+        self.v_proj = Linear(width, width, bias=False)
+        self.o_proj = Linear(width, width, bias=False)
+        self.attend = Sdpa()
+
+    def forward(
+        self,
+        x: Float[Tensor, "b n d"],
+        rotation: Rotation,
+        bias: Bias,
+        causal: bool,
+        cache: KVCache | None,
+        index: int,
+    ) -> Float[Tensor, "b n d"]:
+        q, k, v = (
+            rearrange(project(x), "b n (h k) -> b h n k", h=self.heads)
+            for project in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        q, k = rotate(q, rotation), rotate(k, rotation)
+        if cache:
+            k, v = cache.append(index, k, v)  # b h m k
+        return self.o_proj(rearrange(self.attend(q, k, v, bias, causal), "b h n k -> b n (h k)"))
+
+
+class Rotary(nn.Module):
+    """Rotary position embedding, half-rotation layout (Su et al. 2021): pairs are (i, i + k/2)."""
+
+    def __init__(self, head_width: int, theta: float) -> None:
+        super().__init__()
+        self.head_width, self.theta = head_width, theta
+
+    def forward(self, positions: Int[Tensor, "b n"], dtype: torch.dtype) -> Rotation:
+        exponents = torch.arange(0, self.head_width, 2, device=positions.device).float() / self.head_width
+        angles = positions.float()[:, None, :, None] * self.theta**-exponents  # b 1 n k/2
+        angles = torch.cat([angles, angles], dim=-1)
+        return Rotation(angles.cos().to(dtype), angles.sin().to(dtype))
+
+
+def rotate(x: Float[Tensor, "b h n k"], rotation: Rotation) -> Float[Tensor, "b h n k"]:
+    first, second = x.chunk(2, dim=-1)
+    return x * rotation.cos + torch.cat([-second, first], dim=-1) * rotation.sin
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) · weight (Zhang and Sennrich 2019), the mean square in float32."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        wide = x.float()
+        normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
+        return self.weight * normed.to(x.dtype)
+
+
+def token_positions(x: Float[Tensor, "b n d"], past: int, mask: Bool[Tensor, "b m"] | None) -> Int[Tensor, "b n"]:
+    """Position of each new token, counted from the row's first real one, so left padding changes nothing."""
+    count = x.shape[1]
+    if mask is None:
+        return torch.arange(past, past + count, device=x.device).expand(x.shape[0], -1)
+    return (mask.long().cumsum(1) - 1).clamp(min=0)[:, -count:]
+
+
+def visible_keys(
+    x: Float[Tensor, "b n d"], past: int, mask: Bool[Tensor, "b m"] | None
+) -> tuple[Bool[Tensor, "#b 1 n m"] | None, bool]:
+    """Which keys each new token may see, as (bias, causal); no bias at all where the kernels do without."""
+    count = x.shape[1]
+    if mask is None and (past == 0 or count == 1):
+        return None, count > 1
+    keys = torch.arange(past + count, device=x.device)
+    queries = keys[past:, None]
+    visible = (keys <= queries)[None, None]  # 1 1 n m
+    if mask is not None:
+        # A padding token sees itself, or its softmax would have nothing to sum over.
+        visible = visible & (mask[:, None, None, :] | (keys == queries))
+    return visible, False

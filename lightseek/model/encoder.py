@@ -1,0 +1,38 @@
+"""DeepEncoder: SAM sees detail, the compressor cuts the tokens, CLIP sees the whole (paper section 3.2, figure 3).
+
+    pixels b 3 s s -> sam b 256 g g -> compressor b 1024 r r -> clip b 1+t 1024 -> concat b t 2048
+
+with g = s / 16, r = s / 64 and t = r² vision tokens.
+"""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from lightseek.config import OCRConfig
+from lightseek.model.clip import Clip
+from lightseek.model.compressor import Compressor
+from lightseek.model.sam import Sam
+
+
+class DeepEncoder(nn.Module):
+    """One square view to its vision tokens. Every part of it can learn."""
+
+    def __init__(self, config: OCRConfig) -> None:
+        super().__init__()
+        self.sam = Sam(config.sam)
+        self.compressor = Compressor((config.sam.neck, *config.compressor))
+        self.clip = Clip(config.clip)
+        self.concat = Concat()
+
+    def forward(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b (s//64)**2 d"]:
+        local = self.compressor(self.sam(pixels))  # b 1024 r r
+        return self.concat(local, self.clip(local))
+
+
+class Concat(nn.Module):
+    """CLIP's view of each token (class token dropped), then the compressor's, side by side in the channels."""
+
+    def forward(self, local: Float[Tensor, "b d r r"], clip: Float[Tensor, "b 1+r*r d"]) -> Float[Tensor, "b r*r 2*d"]:
+        return torch.cat([clip[:, 1:], rearrange(local, "b d r1 r2 -> b (r1 r2) d")], dim=-1)

@@ -1,0 +1,70 @@
+"""What every box uses: matmuls that are fast on any CPU, position grids that resize, activation checkpointing.
+
+Most CPUs have no bfloat16 instructions. There PyTorch falls back to scalar loops: 21 GFLOP/s for a linear layer and 2
+for a convolution, where float32 reaches 150 (2 cores with AVX2, `benchmarks/cpu_bfloat16.py`). So half-precision
+products of more than a few rows are computed in float32 there, one weight at a time; weights stay in half precision.
+"""
+
+from collections.abc import Callable
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+MIN_ROWS = 8  # below this a product only streams the weight, and half precision has half the bytes
+
+
+@cache
+def cpu_multiplies(dtype: torch.dtype) -> bool:
+    """Whether this CPU's matrix kernels have instructions for `dtype`."""
+    if dtype == torch.bfloat16:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    if dtype == torch.float16:
+        return torch.ops.mkldnn._is_mkldnn_fp16_supported()
+    return True
+
+
+def linear(
+    x: Float[Tensor, "*n i"], weight: Float[Tensor, "o i"], bias: Float[Tensor, "o"] | None = None
+) -> Float[Tensor, "*n o"]:
+    """`x @ weight.T + bias` in the dtype of `x`, by the fastest kernel this device has."""
+    if x.device.type == "cpu" and x.numel() >= MIN_ROWS * x.shape[-1] and not cpu_multiplies(x.dtype):
+        wide = F.linear(x.float(), weight.float(), None if bias is None else bias.float())
+        return wide.to(x.dtype)
+    return F.linear(x, weight, bias)
+
+
+class Linear(nn.Linear):
+    """`nn.Linear` through `linear` above. Weight `o i`."""
+
+    def forward(self, x: Float[Tensor, "*n i"]) -> Float[Tensor, "*n o"]:
+        return linear(x, self.weight, self.bias)
+
+
+class Conv2d(nn.Conv2d):
+    """`nn.Conv2d`, in float32 where the CPU has no instructions for the dtype. Weight `o i k k`."""
+
+    def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
+        if x.device.type == "cpu" and not cpu_multiplies(x.dtype):
+            bias = None if self.bias is None else self.bias.float()
+            return self._conv_forward(x.float(), self.weight.float(), bias).to(x.dtype)
+        return super().forward(x)
+
+
+def resize_grid(grid: Float[Tensor, "h w d"], side: int) -> Float[Tensor, "side side d"]:
+    """A learned grid of position vectors at another resolution: bicubic, antialiased, always computed in float32."""
+    if grid.shape[:2] == (side, side):
+        return grid
+    channels_first = grid.float().permute(2, 0, 1).unsqueeze(0)  # 1 d h w
+    resized = F.interpolate(channels_first, size=(side, side), mode="bicubic", antialias=True, align_corners=False)
+    return resized.squeeze(0).permute(1, 2, 0).to(grid.dtype)
+
+
+def run_block(block: Callable, *inputs, recompute: bool):
+    """Call `block`; with `recompute`, keep only its inputs and run it again in the backward pass (Chen et al. 2016)."""
+    if recompute and torch.is_grad_enabled():
+        return checkpoint(block, *inputs, use_reentrant=False)
+    return block(*inputs)

@@ -1,0 +1,209 @@
+"""LightSeekOCR: the boxes joined. A page goes in as pixels and comes out as logits over text.
+
+pages -> encoder -> projector -> layout -> in place of the image tokens -> decoder -> logits
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from lightseek.config import OCRConfig
+from lightseek.model.cache import KVCache
+from lightseek.model.clip import ClipEmbeddings
+from lightseek.model.decoder import Decoder
+from lightseek.model.encoder import DeepEncoder
+from lightseek.model.layers import Conv2d
+from lightseek.model.layout import Layout
+from lightseek.model.moe import Experts, Router, Routing
+from lightseek.model.projector import Projector
+from lightseek.pages import PageViews
+
+if TYPE_CHECKING:
+    from lightseek.tokenizer import Tokenizer
+
+IGNORED = -100  # a label that does not count
+
+
+@dataclass
+class OCROutput:
+    """What a forward pass gives. `loss` is what to backpropagate: cross-entropy, plus the balance loss in training."""
+
+    logits: Float[Tensor, "..."]
+    loss: Float[Tensor, ""] | None = None
+    cross_entropy: Float[Tensor, ""] | None = None
+    balance_loss: Float[Tensor, ""] | None = None  # weighted, summed over layers
+    routing: list[Routing] = field(default_factory=list)  # one per mixture-of-experts layer
+
+
+class LightSeekOCR(nn.Module):
+    """DeepSeek-OCR. Build it from a config (random weights) or with `from_pretrained`."""
+
+    def __init__(self, config: OCRConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer: Tokenizer | None = None  # set by from_pretrained; only text in and out needs it
+        self.encoder = DeepEncoder(config)
+        self.projector = Projector(config.projector)
+        self.layout = Layout(config.decoder.width)
+        self.decoder = Decoder(config.decoder)
+        self.reset_parameters()
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "b n"],
+        pages: Sequence[Sequence[PageViews]] | None = None,
+        labels: Int[Tensor, "b n"] | None = None,
+        mask: Bool[Tensor, "b m"] | None = None,
+        cache: KVCache | None = None,
+        logits: Literal["all", "last", "labelled"] = "all",
+    ) -> OCROutput:
+        """Logits for the token after each position, and the loss if there are labels.
+
+        `pages[row]` lists that row's images in order; they replace the positions where `input_ids` is the image token.
+        `labels` equal `input_ids` where the loss counts and -100 elsewhere; the shift by one happens here.
+        `mask` is false at padding, over the cached and the new positions. `logits` says which positions to score:
+        `"all"` (b n v), `"last"` (b 1 v, for generation) or `"labelled"` (those the loss needs, flat, to save memory).
+
+        Raises ValueError when images and image positions do not match.
+        """
+        x = self.embed(input_ids, pages)
+        hidden, routing = self.decoder(x, mask, cache)
+        output = OCROutput(logits=hidden, routing=routing)
+        if logits == "last":
+            hidden = hidden[:, -1:]
+        if labels is None:
+            output.logits = self.decoder.logits(hidden)
+            return output
+        if logits == "labelled":
+            counted = labels[:, 1:] != IGNORED
+            output.logits = self.decoder.logits(hidden[:, :-1][counted])
+            output.cross_entropy = F.cross_entropy(output.logits, labels[:, 1:][counted])
+        else:
+            output.logits = self.decoder.logits(hidden)
+            scores, targets = output.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+            output.cross_entropy = F.cross_entropy(scores, targets, ignore_index=IGNORED)
+        output.loss = output.cross_entropy
+        if self.training:
+            balance = torch.stack([layer.balance_loss(mask) for layer in routing]).sum() if routing else 0.0
+            output.balance_loss = self.config.decoder.balance_alpha * torch.as_tensor(balance, device=x.device)
+            output.loss = output.cross_entropy + output.balance_loss
+        return output
+
+    def embed(
+        self, input_ids: Int[Tensor, "b n"], pages: Sequence[Sequence[PageViews]] | None = None
+    ) -> Float[Tensor, "b n d"]:
+        """Token embeddings, with the pages' vision tokens in the image positions."""
+        x = self.decoder.embed(input_ids)
+        if pages is None:
+            return x
+        if len(pages) != len(input_ids):
+            raise ValueError(f"pages has {len(pages)} rows and input_ids {len(input_ids)}")
+        is_image = input_ids == self.config.image_token_id
+        encoded = iter(self.encode_pages([page for row in pages for page in row]))
+        rows = [[next(encoded) for _ in row] for row in pages]
+        for index, (row, places) in enumerate(zip(rows, is_image.sum(1).tolist(), strict=True)):
+            have = sum(len(image) for image in row)
+            if have != places:
+                raise ValueError(
+                    f"row {index} has {places} image positions (token {self.config.image_token_id}) "
+                    f"but its {len(row)} image(s) fill {have}: lightseek.modes.positions tells how many a mode needs"
+                )
+        visual = [image for row in rows for image in row]
+        return x.masked_scatter(is_image[..., None], torch.cat(visual).to(x.dtype)) if visual else x
+
+    def encode_page(self, views: PageViews) -> Float[Tensor, "positions d"]:
+        """The rows that replace one image's positions: vision tokens, newlines and the separator."""
+        return self.encode_pages([views])[0]
+
+    def encode_pages(self, pages: Sequence[PageViews]) -> list[Float[Tensor, "_ d"]]:
+        """Many images, of unlike sizes and modes: views of one size go through the encoder together."""
+        views = [view for page in pages for view in (page.global_view, *(() if page.tiles is None else page.tiles))]
+        tokens = iter(self.encode_views(views))
+        laid_out = []
+        for page in pages:
+            global_view = next(tokens)
+            tiles = None if page.tiles is None else torch.stack([next(tokens) for _ in page.tiles])
+            laid_out.append(self.layout(global_view, tiles, page.grid))
+        return laid_out
+
+    def encode_views(self, views: Sequence[Float[Tensor, "3 _ _"]]) -> list[Float[Tensor, "_ d"]]:
+        """Square views to vision tokens at the decoder's width, one batch per size."""
+        tokens: list[Tensor | None] = [None] * len(views)
+        for side in sorted({view.shape[-1] for view in views}):
+            places = [i for i, view in enumerate(views) if view.shape[-1] == side]
+            pixels = torch.stack([views[i] for i in places]).to(self.device, self.dtype)
+            for place, features in zip(places, self.projector(self.encoder(pixels)), strict=True):
+                tokens[place] = features
+        return tokens
+
+    @property
+    def device(self) -> torch.device:
+        return self.layout.newline.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.layout.newline.dtype
+
+    def set_gradient_checkpointing(self, on: bool = True) -> None:
+        """Trade time for memory in training: keep each block's input only, and compute the rest again."""
+        for stack in (self.encoder.sam, self.encoder.clip, self.decoder):
+            stack.recompute = on
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Random weights to start training from: normal with deviation 0.02, biases 0, norms 1."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=0.02)
+                if getattr(module, "bias", None) is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, Router):
+                nn.init.normal_(module.weight, std=0.02)
+            elif isinstance(module, Experts):
+                nn.init.normal_(module.gate_up, std=0.02)
+                nn.init.normal_(module.down, std=0.02)
+            elif isinstance(module, Conv2d):
+                module.reset_parameters()
+            elif isinstance(module, ClipEmbeddings):
+                nn.init.normal_(module.class_embedding, std=0.02)
+            elif isinstance(module, Layout):
+                nn.init.normal_(module.newline, std=0.02)
+                nn.init.normal_(module.separator, std=0.02)
+        nn.init.normal_(self.encoder.sam.position.weight, std=0.02)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_hub_id: str | Path,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+        **hub: str | bool | None,
+    ) -> "LightSeekOCR":
+        """Load an official checkpoint from a folder or the hub; see `lightseek.checkpoint.load`."""
+        from lightseek.checkpoint import load
+
+        return load(cls, path_or_hub_id, device=device, dtype=dtype, **hub)
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write the official layout; see `lightseek.checkpoint.save`."""
+        from lightseek.checkpoint import save
+
+        save(self, folder, dtype=dtype)
+
+    def generate(self, *args, **kwargs):
+        """Read text off pages; see `lightseek.generate.generate`, which this calls with the model."""
+        from lightseek.generate import generate
+
+        return generate(self, *args, **kwargs)
+
+    def stream(self, *args, **kwargs) -> Iterator[str]:
+        """The text of one prompt as it comes; see `lightseek.generate.stream`."""
+        from lightseek.generate import stream
+
+        return stream(self, *args, **kwargs)
