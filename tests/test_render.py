@@ -198,6 +198,13 @@ def test_list_items_hang_under_their_own_text():
     assert lefts[0] < lefts[1] == lefts[2]
 
 
+def test_a_list_number_stays_when_its_item_does_not_fit_beside_it():
+    style = PageStyle(width=110, height=240, margin=10, font_size=20)
+    (page,) = render_text("123456. WW", style, markdown=True).pages
+    (item,) = render_text("WW", style).pages
+    assert len(ink_rows(page.image)) > len(ink_rows(item.image)) == 1
+
+
 def test_table_columns_line_up_and_numbers_stand_right():
     source = "| I | I |\n|---|--:|\n| I | WWWI |\n| WWW | I |"
     (page,) = render_text(source, SMALL, markdown=True).pages
