@@ -1,0 +1,138 @@
+"""Make lightseek/nano/tokenizer.json: byte-level BPE learned on generated text alone.
+
+    python experiments/nano/make_tokenizer.py           # write it
+    python experiments/nano/make_tokenizer.py --check   # fail if the committed file is not what this writes
+
+- Ids: 0 begin, 1 end, 2 pad, 3 <image>, 4-259 the bytes, 260-1023 merges.
+- Digits are always single tokens: a number is then copied digit by digit, which a small model can learn.
+- Three sources: synthetic documents (the words that pages repeat), random words from the syllables below (so that
+  merges serve words no template has), random strings (so that accents and punctuation get their merges).
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+from lightseek.data import synthetic
+from lightseek.files import write_text
+from lightseek.tokenizer import BEGIN, END, IMAGE, PAD, Tokenizer
+
+TARGET = Path(__file__).parents[2] / "lightseek" / "nano" / "tokenizer.json"
+VOCABULARY = 1024
+DOCUMENTS, WORD_LINES, STRING_LINES = 4_000, 30_000, 400
+
+
+def parts(text: str, nothing: int = 0) -> list[str]:
+    """The words of `text`, earlier ones likelier, after `nothing` empty ones."""
+    return [""] * nothing + text.split()
+
+
+# What made-up words that look English are made of.
+ONSETS = parts(
+    """s t c p r b d m f l h st n w g pr tr ch v cr sh br pl gr qu sp fr dr th bl cl fl k j sc str wh y sl sw""", 2
+)
+NUCLEI = parts("e a i o e a u i o ea ou ai ee oo io y ie au oi ue")
+CODAS = parts("n r t s l d n r m c nd st nt p ll ck ss ng g rs ct v rd b rt lt ld sh mp nce rm ts x", 3)
+STARTS = parts("re in un de con com pre pro dis ex en sub im inter over", 6)
+SUFFIXES = parts(
+    """s ed ing er ion ation ly al e es able ent ment ive ity ness ure ous age ate ist ful ance ence less""", 7
+)
+FREQUENT = parts(
+    """the of and to in a is that for it be as with on by this are or at from an if not was which can have will but one
+    all use used when has no may its into any than other must also only then you more been their they would each some
+    such do does so there these where default value name return returns given set list file object string number type
+    method class function should time first new same two after before between over most made like what who how we our
+    your out up about many were had see without current case data"""
+)
+ACCENTED = "àáâãäåæçèéêëìíîïñòóôõöøùúûüýßœšžčćřůąęłńśźżőűăâîșțğışÀÁÂÄÅÆÇÈÉÊÍÑÓÔÖØÙÚÜŠŽČŁŚ"
+MARKS = ".,;:!?'\"()[]{}<>/\\|@#$%^&*-_=+~`€£°–—…«»“”‘’"
+
+
+def likely(random: Random, options: list[str]) -> str:
+    """One of the options, the first about twice as likely as the mean, as letters and words are in language."""
+    return options[int(len(options) * random.random() ** 2)]
+
+
+def random_word(random: Random) -> str:
+    """A word of one to three syllables, which is no word of any language except by chance."""
+    syllables = [
+        likely(random, ONSETS) + likely(random, NUCLEI) + likely(random, CODAS)
+        for _ in range(1 + int(3 * random.random() ** 2))
+    ]
+    return likely(random, STARTS) + "".join(syllables) + likely(random, SUFFIXES)
+
+
+def random_words(random: Random, count: int) -> str:
+    """`count` words, half of them frequent ones, some capitalised, with punctuation here and there."""
+    words = []
+    for _ in range(count):
+        word = likely(random, FREQUENT) if random.random() < 0.5 else random_word(random)
+        word = word.capitalize() if random.random() < 0.12 else word
+        mark = random.choice(".,;:!?") if random.random() < 0.1 else ""
+        words.append(f"({word})" if random.random() < 0.01 else word + mark)
+    return " ".join(words)
+
+
+def random_string(random: Random, length: int) -> str:
+    """`length` characters without any order: accents and punctuation as often as letters."""
+    return "".join(random.choice(random.choice((ACCENTED, MARKS, "etaoinshrdlu "))) for _ in range(length))
+
+
+def corpus() -> Iterator[str]:
+    random = Random("nano tokenizer")
+    for document in synthetic.documents("train", DOCUMENTS):
+        yield document.text
+        yield document.summary
+    for _ in range(WORD_LINES):
+        indent = 4 * random.randrange(1, 3) if random.random() < 0.2 else 0
+        yield "\n" + " " * indent + random_words(random, 12)
+    for _ in range(STRING_LINES):
+        yield random_string(random, 60)
+
+
+def make() -> str:
+    """The tokenizer.json."""
+    from tokenizers import Tokenizer as Trainable
+    from tokenizers import decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Trainable(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=[BEGIN, END, PAD, IMAGE],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(corpus(), trainer)
+    fields = json.loads(tokenizer.to_str())
+    return json.dumps(fields, ensure_ascii=False, indent=1) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="compare with the committed file instead of writing it")
+    arguments = parser.parse_args()
+
+    from rich.console import Console
+
+    console = Console(soft_wrap=True)
+    definition = make()
+    if arguments.check:
+        if not TARGET.is_file() or TARGET.read_text(encoding="utf-8") != definition:
+            raise SystemExit(f"{TARGET} is not what this script makes: run it without --check")
+        console.print(f"{TARGET} is what this script makes")
+        return
+    write_text(TARGET, definition)
+    tokenizer = Tokenizer.from_file(TARGET)
+    texts = [document.text for document in synthetic.documents("test", 500)]
+    ratio = sum(map(len, texts)) / sum(len(tokenizer.encode(text)) for text in texts)
+    console.print(f"{TARGET}: {tokenizer.vocab_size} tokens, {ratio:.2f} characters per token on synthetic documents")
+
+
+if __name__ == "__main__":
+    main()
