@@ -29,7 +29,7 @@ INDEX = "model.safetensors.index.json"
 SIDE_FILES = ("tokenizer*.json", "special_tokens_map.json", "processor_config.json", "generation_config.json", "*.py")
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
-MAPPED_AT_ONCE = 128 << 20  # bytes; mapped pages count as resident until the file is closed
+MAPPED_AT_ONCE = 32 << 20  # bytes; mapped pages count as resident until the file is closed
 MAX_INDEX = 64 << 20  # bytes
 
 Model = TypeVar("Model", bound=torch.nn.Module)
@@ -239,7 +239,7 @@ def _some(keys: list[str]) -> str:
 def read_tensors(files: dict[str, Path]) -> Iterator[tuple[str, Path, Tensor]]:
     """Every tensor, mapped rather than read; use it before asking for the next.
 
-    A file is closed and mapped anew every 128 MiB, or the mapped pages would count twice: here and in the model.
+    A file is closed and mapped anew every 32 MiB, or the mapped pages would count twice: here and in the model.
     """
     for path in sorted(set(files.values())):
         keys = sorted(key for key, place in files.items() if place == path)

@@ -6,9 +6,11 @@ ours only when they differ from the official value, so an official file comes ba
 """
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
+
+DTYPES = ("bfloat16", "float16", "float32", "float64")
 
 
 class ConfigError(ValueError):
@@ -99,21 +101,30 @@ class OCRConfig:
     dtype: str = "bfloat16"  # of the stored weights
 
     def __post_init__(self) -> None:
+        for box in (self.sam, self.clip, self.projector, self.decoder):
+            for item in fields(box):
+                size = getattr(box, item.name)
+                may_be_zero = item.name in ("dense_layers", "balance_alpha")
+                if isinstance(size, int | float) and (size < 0 or (size == 0 and not may_be_zero)):
+                    raise ConfigError(f"{type(box).__name__}.{item.name} must be positive, got {size}")
+        tokens = (self.bos_token_id, self.eos_token_id, self.pad_token_id, self.image_token_id)
         checks = {
             "SAM width must be a multiple of its heads": self.sam.width % self.sam.heads == 0,
+            "SAM patches must be 16 pixels, or a mode's token count would not hold": self.sam.patch == 16,
             "CLIP width must be a multiple of its heads": self.clip.width % self.clip.heads == 0,
+            "CLIP's image size must hold at least one patch": self.clip.grid > 0,
             "decoder width must be a multiple of its heads": self.decoder.width % self.decoder.heads == 0,
             "decoder head width must be even (rotary embedding)": self.decoder.head_width % 2 == 0,
+            "the compressor's channels must be positive": min(self.compressor) > 0,
             "the compressor's last channels must equal CLIP's width": self.compressor[-1] == self.clip.width,
             "projector input must be CLIP width + compressor channels": self.projector.input_width
             == self.clip.width + self.compressor[-1],
             "projector output must be the decoder's width": self.projector.width == self.decoder.width,
-            "experts per token must not exceed the experts": 1 <= self.decoder.chosen <= self.decoder.experts,
+            "experts per token must not exceed the experts": self.decoder.chosen <= self.decoder.experts,
+            "dense layers must not exceed the layers": self.decoder.dense_layers <= self.decoder.layers,
             "global attention blocks must exist": all(0 <= i < self.sam.layers for i in self.sam.global_blocks),
-            "special tokens must be in the vocabulary": max(
-                self.bos_token_id, self.eos_token_id, self.pad_token_id, self.image_token_id
-            )
-            < self.decoder.vocabulary,
+            "special tokens must be in the vocabulary": min(tokens) >= 0 and max(tokens) < self.decoder.vocabulary,
+            f"the dtype must be one of {', '.join(DTYPES)}": self.dtype in DTYPES,
         }
         for rule, holds in checks.items():
             if not holds:
@@ -131,7 +142,7 @@ class OCRConfig:
         """Read a `config.json`; every ConfigError names the file."""
         path = Path(path)
         try:
-            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+            return cls.from_dict(_Reader(json.loads(path.read_text(encoding="utf-8"))).values)
         except FileNotFoundError:
             raise ConfigError(f"{path}: there is no such file; an official checkpoint has a config.json") from None
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -147,11 +158,14 @@ class OCRConfig:
         towers = vision.section("width")
         sam, clip = towers.section("sam_vit_b"), towers.section("clip-l-14-224")
         projector = reader.section("projector_config")
-        _refuse_unsupported(language)
+        for section in (reader, language):
+            _refuse_unsupported(section)
 
         kind = projector.value("projector_type", str)
         if kind not in PROJECTOR_KINDS:
             raise ConfigError(f"projector_config.projector_type is {kind!r}: only {sorted(PROJECTOR_KINDS)} are known")
+        if kind != "linear" and projector.values.get("depth", 2) != 2:
+            raise ConfigError(f"projector_config.depth is {projector.values['depth']!r}: an mlp has 2 layers here")
         channels = sam.value("downsample_channels", list)
         if len(channels) != 2:
             raise ConfigError(f"downsample_channels is {channels}: the compressor has exactly two convolutions")
@@ -161,7 +175,7 @@ class OCRConfig:
                 layers=sam.value("layers", int),
                 heads=sam.value("heads", int),
                 global_blocks=tuple(sam.value("global_attn_indexes", list)),
-                **sam.extras(SAM_EXTRAS),
+                **sam.extras(SAM_EXTRAS, SamConfig()),
             ),
             compressor=(channels[0], channels[1]),
             clip=ClipConfig(
@@ -170,20 +184,17 @@ class OCRConfig:
                 heads=clip.value("heads", int),
                 image_size=clip.value("image_size", int),
                 patch=clip.value("patch_size", int),
-                **clip.extras(CLIP_EXTRAS),
+                **clip.extras(CLIP_EXTRAS, ClipConfig()),
             ),
             projector=ProjectorConfig(
                 kind=PROJECTOR_KINDS[kind],
                 input_width=projector.value("input_dim", int),
                 width=projector.value("n_embed", int),
             ),
-            decoder=DecoderConfig(
-                **{ours: language.value(theirs, int) for ours, theirs in DECODER_KEYS.items()},
-                **language.extras(DECODER_EXTRAS),
-            ),
+            decoder=_decoder(reader, language),
             **{name: language.value(name, int) for name in ("bos_token_id", "eos_token_id")},
-            **reader.extras(TOKEN_EXTRAS),
-            dtype=official.get("torch_dtype") or "bfloat16",
+            **reader.extras(TOKEN_EXTRAS, cls()),
+            dtype=reader.value("torch_dtype", str) if official.get("torch_dtype") else "bfloat16",
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -334,6 +345,23 @@ REFERENCE_SWITCHES = {
     "use_mla": False,
     "v_head_dim": 0,
 }
+# Options that would change the arithmetic, and the value for which ours is right.
+ONLY_VALUES = {
+    "attention_bias": False,
+    "hidden_act": "silu",
+    "kv_lora_rank": None,
+    "moe_layer_freq": 1,
+    "n_group": 1,
+    "norm_topk_prob": False,
+    "q_lora_rank": None,
+    "rope_scaling": None,
+    "routed_scaling_factor": 1.0,
+    "scoring_func": "softmax",
+    "tie_word_embeddings": False,
+    "topk_group": 1,
+    "topk_method": "greedy",
+    "use_mla": False,
+}
 AUTO_MAP = {
     "AutoConfig": "modeling_deepseekocr.DeepseekOCRConfig",
     "AutoModel": "modeling_deepseekocr.DeepseekOCRForCausalLM",
@@ -362,29 +390,42 @@ class _Reader:
         found = self.values[key]
         if not isinstance(found, kind) or isinstance(found, bool):
             raise ConfigError(f"{self.path}{key} must be {kind.__name__}, got {found!r}")
-        if kind is int and found < 0:
-            raise ConfigError(f"{self.path}{key} must not be negative, got {found}")
-        if kind is list and not all(isinstance(item, int) for item in found):
+        if kind is list and not all(type(item) is int for item in found):
             raise ConfigError(f"{self.path}{key} must be a list of integers, got {found!r}")
         return found
 
-    def extras(self, names: dict[str, str]) -> dict[str, Any]:
-        present = {ours: self.values[theirs] for ours, theirs in names.items() if self.values.get(theirs) is not None}
-        for ours, found in present.items():
-            if isinstance(found, bool) or not isinstance(found, int | float) or found < 0:
-                raise ConfigError(f"{self.path}{names[ours]} must be a number, got {found!r}")
-        return present
+    def extras(self, names: dict[str, str], default: Any) -> dict[str, Any]:
+        """The optional keys among `names` that are there, each of the type that `default` has."""
+        present = {ours: theirs for ours, theirs in names.items() if self.values.get(theirs) is not None}
+        for ours, theirs in present.items():
+            found, whole = self.values[theirs], isinstance(getattr(default, ours), int)
+            if isinstance(found, bool) or not isinstance(found, int if whole else int | float):
+                raise ConfigError(f"{self.path}{theirs} must be {'an integer' if whole else 'a number'}, got {found!r}")
+        return {ours: self.values[theirs] for ours, theirs in present.items()}
 
 
-def _refuse_unsupported(language: _Reader) -> None:
-    for key, supported in REFERENCE_SWITCHES.items():
-        if key in ("n_group", "topk_group", "topk_method", "use_mla", "q_lora_rank", "kv_lora_rank"):
-            found = language.values.get(key, supported)
-            if found != supported:
-                raise ConfigError(f"{language.path}{key} is {found!r}: only {supported!r} is implemented")
-    heads, key_heads = language.value("num_attention_heads", int), language.values.get("num_key_value_heads")
+def _decoder(top: _Reader, language: _Reader) -> DecoderConfig:
+    """The decoder's sizes stand in the file twice; the reference reads the top level, vLLM `language_config`."""
+    decoder = DecoderConfig(
+        **{ours: language.value(theirs, int) for ours, theirs in DECODER_KEYS.items()},
+        **language.extras(DECODER_EXTRAS, DecoderConfig()),
+    )
+    for ours, theirs in (DECODER_KEYS | DECODER_EXTRAS).items():
+        if top.values.get(theirs) not in (None, getattr(decoder, ours)):
+            raise ConfigError(
+                f"{theirs} is {top.values[theirs]!r} but language_config.{theirs} {getattr(decoder, ours)!r}: "
+                "they must agree"
+            )
+    return decoder
+
+
+def _refuse_unsupported(section: _Reader) -> None:
+    for key, supported in ONLY_VALUES.items():
+        if section.values.get(key) not in (None, supported):
+            raise ConfigError(f"{section.path}{key} is {section.values[key]!r}: only {supported!r} is implemented")
+    heads, key_heads = section.values.get("num_attention_heads"), section.values.get("num_key_value_heads")
     if key_heads not in (None, heads):
-        raise ConfigError(f"{language.path}num_key_value_heads is {key_heads}: it must equal the {heads} query heads")
+        raise ConfigError(f"{section.path}num_key_value_heads is {key_heads}: it must equal the {heads} query heads")
 
 
 def _differing(ours: Any, official: Any, names: dict[str, str]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from lightseek.checkpoint import WEIGHTS, finish_folder, write_safetensors
 from lightseek.checkpoint_map import official_tensors
 from lightseek.config import OCRConfig
 
-CHUNK = 1 << 20  # elements hashed at a time
+CHUNK = 1 << 16  # elements hashed at a time: what fits in a core's cache
 
 
 def uniform(name: str, start: int, count: int) -> np.ndarray:
