@@ -1,8 +1,8 @@
 """Official checkpoints: safetensors in, safetensors out, every tensor accounted for.
 
-Loading is strict. Before anything is allocated, the files' headers must name exactly the tensors the config implies, each
-once and in its shape. Then the tensors are copied one by one out of the memory-mapped files, so loading needs little more
-memory than the model. Nothing here unpickles or runs code from a checkpoint.
+Loading is strict. Before anything is allocated, the files' headers must name exactly the tensors the config implies,
+each once and in its shape. Then the tensors are copied one by one out of the memory-mapped files, so loading needs
+little more memory than the model. Nothing here unpickles or runs code from a checkpoint.
 """
 
 import json
@@ -70,9 +70,7 @@ def load(
     for key, path, tensor in track(
         read_tensors(files), description="loading weights", total=len(files), disable=not progress, transient=True
     ):
-        low, high = torch.aminmax(tensor)
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise CheckpointError(f"{path}: tensor {key} holds values that are not finite (NaN or infinity)")
+        check_values(tensor, dtype, f"{path}: tensor {key}")
         targets[key].copy_(tensor)
     tokenizer = folder / "tokenizer.json"
     model.tokenizer = Tokenizer.from_file(tokenizer) if tokenizer.is_file() else None
@@ -230,6 +228,15 @@ def check_headers(files: dict[str, Path], expected: dict[str, tuple[int, ...]]) 
                     raise CheckpointError(
                         f"{path}: tensor {key} is {entry.get_dtype()}, not one of {', '.join(DTYPES)}"
                     )
+
+
+def check_values(tensor: Tensor, dtype: torch.dtype, name: str) -> None:
+    """CheckpointError if a value is not finite, or would not be in `dtype`."""
+    low, high = (end.item() for end in torch.aminmax(tensor))  # NaN, if there is one
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise CheckpointError(f"{name} holds values that are not finite (NaN or infinity)")
+    if max(-low, high) > torch.finfo(dtype).max:
+        raise CheckpointError(f"{name} holds {max(-low, high):.3g}, too large for {str(dtype).removeprefix('torch.')}")
 
 
 def _some(keys: list[str]) -> str:

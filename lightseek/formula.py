@@ -1,8 +1,8 @@
 """A checkpoint of any size without the weights: every value follows from its tensor's name.
 
-Element i of tensor `name` is splitmix64(crc32(name) · 2³² + i), scaled by what the tensor is. Two programs that agree on
-names and shapes agree on every bit, so a test can compare numbers at 3.3 B parameters that no file had to carry. The
-values mean nothing; they only exercise the arithmetic.
+Element i of tensor `name` is splitmix64(crc32(name) · 2³² + i), scaled by what the tensor is. Two programs that agree
+on names and shapes agree on every bit, so a test can compare numbers at 3.3 B parameters that no file had to carry.
+The values mean nothing; they only exercise the arithmetic.
 
     python -m lightseek formula --preset deepseek-ocr --out full/
 """
