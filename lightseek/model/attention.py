@@ -1,9 +1,10 @@
 """Scaled dot-product attention: three cores behind one signature, so a model swaps one for another.
 
-    attend(q, k, v, bias=None, causal=False) -> out
+    attend(q, k, v, bias=None, causal=False, scale=None) -> out
 
 `Sdpa` is PyTorch's fused kernel and the default. `Eager` spells the formula out and its softmax is a module, so a
 forward hook there sees the attention map (see `attention_maps`). `Flash` is the flash-attn package, where it applies.
+`scale` is 1/√d unless given.
 """
 
 import math
@@ -23,19 +24,24 @@ Query, Keys = Float[Tensor, "b h n k"], Float[Tensor, "b h m k"]
 class Sdpa(nn.Module):
     """PyTorch's own kernels (flash, memory-efficient or plain, whichever fits)."""
 
-    def forward(self, q: Query, k: Keys, v: Keys, bias: Bias = None, causal: bool = False) -> Query:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal)
+    def forward(
+        self, q: Query, k: Keys, v: Keys, bias: Bias = None, causal: bool = False, scale: float | None = None
+    ) -> Query:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal, scale=scale)
 
 
 class Eager(nn.Module):
-    """softmax(q kᵀ / √d + bias) v, step by step. Softmax in float32, as the reference."""
+    """softmax(q kᵀ · scale + bias) v, step by step. Softmax in float32, as the reference."""
 
     def __init__(self) -> None:
         super().__init__()
         self.softmax = nn.Softmax(dim=-1)  # a module, so that a hook can take the map out: b h n m
 
-    def forward(self, q: Query, k: Keys, v: Keys, bias: Bias = None, causal: bool = False) -> Query:
-        logits = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # b h n m
+    def forward(
+        self, q: Query, k: Keys, v: Keys, bias: Bias = None, causal: bool = False, scale: float | None = None
+    ) -> Query:
+        scale = q.shape[-1] ** -0.5 if scale is None else scale
+        logits = q @ k.transpose(-2, -1) * scale  # b h n m
         if causal:
             bias = torch.ones(q.shape[-2], k.shape[-2], dtype=torch.bool, device=q.device).tril()[None, None]
         if bias is not None and bias.dtype == torch.bool:
@@ -60,10 +66,14 @@ class Flash(nn.Module):
         self.kernel = flash_attn_func
         self.fallback = Sdpa()
 
-    def forward(self, q: Query, k: Keys, v: Keys, bias: Bias = None, causal: bool = False) -> Query:
+    def forward(
+        self, q: Query, k: Keys, v: Keys, bias: Bias = None, causal: bool = False, scale: float | None = None
+    ) -> Query:
         if bias is not None:
-            return self.fallback(q, k, v, bias, causal)
-        out = self.kernel(*(x.transpose(1, 2) for x in (q, k, v)), causal=causal)  # its layout is b n h k
+            return self.fallback(q, k, v, bias, causal, scale)
+        out = self.kernel(
+            *(x.transpose(1, 2) for x in (q, k, v)), causal=causal, softmax_scale=scale
+        )  # its layout is b n h k
         return out.transpose(1, 2)
 
 

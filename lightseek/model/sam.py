@@ -98,19 +98,42 @@ class SamAttention(nn.Module):
     def forward(self, x: Float[Tensor, "b g g d"]) -> Float[Tensor, "b g g d"]:
         side = x.shape[1]
         q, k, v = rearrange(self.qkv(x), "b g1 g2 (three h k) -> three b h (g1 g2) k", three=3, h=self.heads)
-        bias = relative_position_bias(q, self.rel_pos_h, self.rel_pos_w, side)
-        out = self.attend(q, k, v, bias)
+        rows, columns = relative_logits(q, self.rel_pos_h, self.rel_pos_w, side)
+        out = self.attend(*fold_position(q, k, v, rows, columns), scale=1.0)[..., : v.shape[-1]]
         return self.proj(rearrange(out, "b h (g1 g2) k -> b g1 g2 (h k)", g1=side))
 
 
-def relative_position_bias(
+def relative_logits(
     q: Float[Tensor, "b h gg k"], table_h: Float[Tensor, "l k"], table_w: Float[Tensor, "l k"], side: int
-) -> Float[Tensor, "b h gg gg"]:
-    """What a query at (row, column) adds to its logit for each key: q·R_h[Δrow] + q·R_w[Δcolumn], q unscaled."""
+) -> tuple[Float[Tensor, "b h gg side"], Float[Tensor, "b h gg side"]]:
+    """What a query adds to its logit for a key in each row, q·R_h[Δrow], and in each column, q·R_w[Δcolumn]."""
     grid = rearrange(q, "b h (g1 g2) k -> b h g1 g2 k", g1=side)
-    rows = torch.einsum("bhijk,imk->bhijm", grid, offset_vectors(table_h, side))  # m: the key's row
-    columns = torch.einsum("bhijk,jmk->bhijm", grid, offset_vectors(table_w, side))  # m: the key's column
-    return rearrange(rows.unsqueeze(-1) + columns.unsqueeze(-2), "b h i j r c -> b h (i j) (r c)")
+    rows = torch.einsum("bhijk,imk->bhijm", grid, offset_vectors(table_h, side))
+    columns = torch.einsum("bhijk,jmk->bhijm", grid, offset_vectors(table_w, side))
+    return rows.flatten(2, 3), columns.flatten(2, 3)
+
+
+def fold_position(
+    q: Float[Tensor, "b h gg k"],
+    k: Float[Tensor, "b h gg k"],
+    v: Float[Tensor, "b h gg k"],
+    rows: Float[Tensor, "b h gg g"],
+    columns: Float[Tensor, "b h gg g"],
+) -> tuple[Float[Tensor, "b h gg k+2*g"], Float[Tensor, "b h gg k+2*g"], Float[Tensor, "b h gg k+2*g"]]:
+    """Queries, keys and values whose plain product, at scale 1, is q·k/√d + rows[key's row] + columns[key's column].
+
+    The query carries its row and column logits as extra channels; the key picks its own out with a one-hot vector. The
+    same numbers as adding a bias of gg x gg per head, but that matrix (1.3 GB at 1024 pixels, kept for the backward
+    pass) never exists, and kernels that take no bias can run. They want values of the same width, hence the zeros.
+    """
+    one_hot = torch.eye(rows.shape[-1], dtype=k.dtype, device=k.device)
+    key_row = one_hot.repeat_interleave(len(one_hot), dim=0).expand_as(rows)
+    key_column = one_hot.repeat(len(one_hot), 1).expand_as(columns)
+    return (
+        torch.cat([q * q.shape[-1] ** -0.5, rows, columns], dim=-1),
+        torch.cat([k, key_row, key_column], dim=-1),
+        F.pad(v, (0, 2 * rows.shape[-1])),
+    )
 
 
 def offset_vectors(table: Float[Tensor, "l k"], side: int) -> Float[Tensor, "side side k"]:
