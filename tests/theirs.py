@@ -1,0 +1,48 @@
+"""transformers' `UnlimitedOcrForConditionalGeneration` on a checkpoint that we saved: the second oracle."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from lightseek import LightSeekOCR, PageViews
+from lightseek.files import write_json
+
+
+def load_theirs(model: LightSeekOCR, folder: Path, **options):
+    """Save ours, load it in transformers. Raises if a key is missing, unexpected or misshapen."""
+    from transformers import UnlimitedOcrForConditionalGeneration
+
+    model.save_pretrained(folder)
+    write_json(folder / "config.json", model.config.to_transformers())
+    theirs, report = UnlimitedOcrForConditionalGeneration.from_pretrained(
+        folder, dtype=model.dtype, output_loading_info=True, local_files_only=True, **options
+    )
+    wrong = {what: keys for what, keys in report.items() if keys}
+    assert not wrong, wrong
+    return theirs.eval()
+
+
+def inputs(ids: Tensor, pages: list[PageViews]) -> dict:
+    """Their arguments for a batch whose images are `pages` in order."""
+    tiles = [page.tiles for page in pages if page.tiles is not None]
+    return {
+        "input_ids": ids,
+        "pixel_values": torch.stack([page.global_view for page in pages]),
+        "pixel_values_local": torch.cat(tiles) if tiles else None,
+        "num_local_patches": [0 if page.tiles is None else len(page.tiles) for page in pages],
+        "patches_grid": [list(page.grid) for page in pages],
+    }
+
+
+def their_gradients(theirs, folder: Path) -> dict[str, Tensor]:
+    """Gradients by official key: saved in the parameters' place, so that transformers renames them itself."""
+    values = {name: p.data for name, p in theirs.named_parameters()}
+    for p in theirs.parameters():
+        p.data = torch.zeros_like(p) if p.grad is None else p.grad.clone()
+    theirs.save_pretrained(folder)
+    for name, p in theirs.named_parameters():
+        p.data = values[name]
+    files = sorted(Path(folder).glob("*.safetensors"))
+    return {key: tensor for file in files for key, tensor in load_file(file).items()}
