@@ -41,6 +41,8 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch has one for each way to fail
         reason = str(error).splitlines()[0]
         raise ValueError(f"device '{name}' cannot be used on this machine: {reason}") from None
+    if device.type == "meta":
+        raise ValueError("device 'meta' has no values to compute with")
     return device
 
 
