@@ -126,7 +126,7 @@ def test_grouped_matmul_and_loop_agree_gradients_included(dtype):
 
 @pytest.mark.parametrize("padded", [0, 2])
 def test_balance_loss_is_its_formula(padded):
-    """Σ_e f_e P_e per sequence, f_e = 64 · (slots that chose e) / (6 T); here 5 experts, 2 chosen, T without padding."""
+    """Σ_e f_e P_e per sequence, f_e = 64 · (slots of e) / (6 T); here 5 experts, 2 chosen, T without padding."""
     torch.manual_seed(0)
     probabilities = torch.randn(3, 7, 5).softmax(-1)
     weights, experts = probabilities.topk(2)
