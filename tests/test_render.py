@@ -54,7 +54,7 @@ styles = st.builds(
     margin=st.integers(0, 30),
     font_size=st.integers(6, 24),
     font=st.sampled_from(["DejaVuSans", "DejaVuSerif", "DejaVuSans-Oblique", "DejaVuSansMono"]),
-    line_spacing=st.sampled_from([0.0, 0.8, 1.0, 1.3, 2.0]),
+    line_spacing=st.sampled_from([0.0, 0.8, 1, 1.3, 2.0]),
 )
 
 
@@ -191,11 +191,27 @@ def test_markup_changes_the_face(plain: str, marked: str):
     assert styled.text == marked
 
 
+def test_a_paragraph_that_begins_with_code_keeps_its_narrow_spaces():
+    (first,), (last,) = (render_text(text, SMALL, markdown=True).pages for text in ("`I` I I I I", "I I I I `I`"))
+    (all_code,) = render_text("`I I I I I`", SMALL, markdown=True).pages
+    first, last, all_code = (int(np.flatnonzero(ink(page.image).any(axis=0))[-1]) for page in (first, last, all_code))
+    assert abs(first - last) <= 3 < all_code - first
+
+
 def test_list_items_hang_under_their_own_text():
     (page,) = render_text("1. " + "HI " * 40, SMALL, markdown=True).pages
     lefts = [int(np.flatnonzero(ink(page.image)[top:bottom].any(axis=0))[0]) for top, bottom in ink_rows(page.image)]
     assert len(lefts) > 2
     assert lefts[0] < lefts[1] == lefts[2]
+
+
+def test_a_quote_in_a_list_item_stands_right_of_its_bar():
+    (page,) = render_text("- > " + "HI " * 40, SMALL, markdown=True).pages
+    columns = [np.flatnonzero(ink(page.image)[row]) for row in range(SMALL.margin, SMALL.margin + 80)]
+    bar = next(int(c[0]) for c in columns if len(c))  # the bar is as high as the text, the bullet is lower than its top
+    texts = {int(c[c > bar + 4][0]) for c in columns if (c > bar + 4).any()}
+    assert min(texts) - bar > 10  # H's stem, on the first line as on the others
+    assert len(texts) == 1
 
 
 def test_a_list_number_stays_when_its_item_does_not_fit_beside_it():
@@ -245,11 +261,11 @@ def test_pixels_are_deterministic():
 
 
 def test_a_font_file_gives_the_same_page_as_its_name(tmp_path: Path):
-    from lightseek.render import _faces
+    from lightseek.typeset.fonts import font_files
 
     copy = tmp_path / "Mine-Regular.ttf"
-    copy.write_bytes(Path(_faces("DejaVuSans")[""]).read_bytes())
-    (tmp_path / "Mine-Bold.ttf").write_bytes(Path(_faces("DejaVuSans")["b"]).read_bytes())
+    copy.write_bytes(Path(font_files("DejaVuSans")[""]).read_bytes())
+    (tmp_path / "Mine-Bold.ttf").write_bytes(Path(font_files("DejaVuSans")["b"]).read_bytes())
     style = replace(SMALL, font=str(copy))
     named, loaded = (render_text("a **b**", s, markdown=True).pages[0].image for s in (SMALL, style))
     assert named.tobytes() == loaded.tobytes()
@@ -398,7 +414,7 @@ def test_a_broken_or_huge_picture_is_refused(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(ValueError, match=r"x.png is not a picture"):
             render_file(tmp_path / "x.png")
     (tmp_path / "x.png").write_bytes(whole.getvalue())
-    monkeypatch.setattr("lightseek.render.MAX_PIXELS", 1000)
+    monkeypatch.setattr("lightseek.typeset.pictures.MAX_PIXELS", 1000)
     with pytest.raises(ValueError, match="64 x 64 is over 1000 pixels"):
         render_file(tmp_path / "x.png")
     with pytest.raises(FileNotFoundError):

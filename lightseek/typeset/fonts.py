@@ -1,0 +1,118 @@
+"""Fonts: which files a face is in, how wide a word is, what a character looks like.
+
+A glyph is rasterised once per size and pasted from then on; that is what makes a page cost milliseconds.
+One glyph a character, no kerning: Arabic, Hebrew and Indic scripts come out unshaped. Pixels depend on the font file
+and Pillow's FreeType alone.
+"""
+
+import math
+import unicodedata
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image, ImageDraw, ImageFont
+
+
+class Face(NamedTuple):
+    path: str
+    size: int
+
+
+class Glyph(NamedTuple):
+    """One rasterised character. Offsets are pixels from the pen position on the baseline to the ink."""
+
+    advance: int
+    left: int
+    top: int
+    right: int
+    bottom: int
+    ink: Image.Image | None  # greyscale; None when it draws nothing
+
+
+class Extent(NamedTuple):
+    """A word: how far the pen moves, and its ink left and right of the start, above and below the baseline."""
+
+    advance: int
+    left: int
+    right: int
+    above: int
+    below: int
+
+
+@lru_cache
+def font_files(font: str) -> dict[str, str]:
+    """Font files by face: "" regular, b bold, i italic, bi both, m and mb monospaced."""
+    from importlib.util import find_spec
+
+    bundled = Path(find_spec("matplotlib").origin).parent / "mpl-data/fonts/ttf"  # without importing it
+    path = Path(font) if Path(font).suffix.lower() in {".ttf", ".otf", ".ttc"} else bundled / f"{font}.ttf"
+    if not path.is_file():
+        names = ", ".join(sorted(face.stem for face in bundled.glob("DejaVu*.ttf")))
+        raise ValueError(f"no font {font!r}: give the path of a .ttf or .otf file, or one of {names}")
+
+    def companion(*suffixes: str) -> str:
+        siblings = (path.with_stem(path.stem.removesuffix("-Regular") + f"-{suffix}") for suffix in suffixes)
+        return str(next((sibling for sibling in siblings if sibling.is_file()), path))
+
+    return {
+        "": str(path),
+        "b": companion("Bold"),
+        "i": companion("Oblique", "Italic"),
+        "bi": companion("BoldOblique", "BoldItalic", "Bold"),
+        "m": str(bundled / "DejaVuSansMono.ttf"),
+        "mb": str(bundled / "DejaVuSansMono-Bold.ttf"),
+    }
+
+
+@lru_cache(maxsize=256)
+def open_font(face: Face) -> ImageFont.FreeTypeFont:
+    """Raises ValueError when the file is no font."""
+    try:
+        return ImageFont.truetype(face.path, face.size, layout_engine=ImageFont.Layout.BASIC)
+    except OSError as error:
+        raise ValueError(f"{face.path} is not a font that can be read: {error}") from error
+
+
+@lru_cache
+def covered(path: str) -> frozenset[str]:
+    """The characters that the font has a glyph for."""
+    from fontTools.ttLib import TTFont
+
+    with TTFont(path, fontNumber=0, lazy=True) as font:
+        return frozenset(map(chr, font.getBestCmap() or ()))
+
+
+def lacks(path: str, text: str) -> set[str]:
+    """The characters of `text` that the font cannot draw. A space it does not have is drawn as a plain one."""
+    return {c for c in set(text) - covered(path) if unicodedata.category(c) != "Zs"}
+
+
+@lru_cache(maxsize=1 << 14)
+def rasterise(face: Face, character: str) -> Glyph:
+    font = open_font(face)
+    if character not in covered(face.path):
+        category = unicodedata.category(character)
+        if category == "Zs":
+            character = " "
+        elif category in {"Cc", "Cf", "Cs", "Zl", "Zp"}:  # controls have no shape; a box would be noise
+            return Glyph(0, 0, 0, 0, 0, None)
+    left, top, right, bottom = font.getbbox(character, anchor="ls")
+    left, top, right, bottom = math.floor(left) - 1, math.floor(top) - 1, math.ceil(right) + 1, math.ceil(bottom) + 1
+    ink = Image.new("L", (right - left, bottom - top))
+    ImageDraw.Draw(ink).text((-left, -top), character, font=font, fill=255, anchor="ls")
+    box, advance = ink.getbbox(), math.ceil(font.getlength(character))
+    if box is None:
+        return Glyph(advance, 0, 0, 0, 0, None)
+    return Glyph(advance, left + box[0], top + box[1], left + box[2], top + box[3], ink.crop(box))
+
+
+@lru_cache(maxsize=1 << 16)
+def measure(face: Face, text: str) -> Extent:
+    pen = left = right = top = bottom = 0
+    for character in text:
+        glyph = rasterise(face, character)
+        left, right = min(left, pen + glyph.left), max(right, pen + glyph.right)
+        top, bottom = min(top, glyph.top), max(bottom, glyph.bottom)
+        pen += glyph.advance
+    return Extent(pen, left, right, -top, bottom)
