@@ -159,7 +159,8 @@ def formula(arguments: argparse.Namespace) -> None:
 def open_model(arguments: argparse.Namespace) -> "LightSeekOCR":
     from lightseek.loading import load_model
 
-    model = load_model(arguments.model, arguments.device, arguments.dtype, arguments.seed, progress=True)
+    watched = sys.stdout.isatty()  # the bar draws on stdout, where results go
+    model = load_model(arguments.model, arguments.device, arguments.dtype, arguments.seed, progress=watched)
     if arguments.model is None:
         say("nano weights are random until train.py or ablate.py made some: give their folder with --model")
     return model

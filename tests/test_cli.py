@@ -115,7 +115,7 @@ def test_trace_as_json(capsys, note, tmp_path):
     code, out, _ = run(capsys, "trace", note, "--mode", "64", "--device", "cpu", "--json", "--cold")
     plain = json.loads(out)
     shapes = {stage["name"]: stage["shape"] for stage in plain["stages"]}
-    assert code == 0 and shapes["encoder.compressor"] == [1, 256, 8, 8] and shapes["layout"] == [73, 256]
+    assert code == 0 and shapes["encoder.compressor"][2:] == [8, 8] and shapes["layout"][0] == 73
     assert plain["pages"][0]["text_tokens"] > 5  # a rendered page's text is known
     assert [use["layer"] for use in plain["experts"]] == [1, 2, 3]
 

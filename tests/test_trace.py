@@ -15,6 +15,7 @@ from lightseek.model.moe import Experts, Routing
 from lightseek.modes import MODES, positions, valid_tokens
 from lightseek.trace import BOX, INSIDE, STAGE, ExpertUse, Recorder, Trace, page_tokens, trace
 
+SAM = OCRConfig.preset("nano").sam
 PROMPT = 5  # text tokens after the page
 # mode: patches along a side, vision tokens, sequence positions
 PLAIN = {"tiny": (32, 64, 73), "small": (40, 100, 111), "base": (64, 256, 273), "large": (80, 400, 421)}
@@ -59,20 +60,21 @@ def tiny(passes) -> Trace:
 @pytest.mark.parametrize("mode", PLAIN)
 def test_one_page_shrinks_from_patches_to_tokens(passes, mode):
     side, tokens, places = PLAIN[mode]
-    stage = passes(mode)
-    assert stage["encoder.sam.patch_embed"].shape == (1, 128, side, side)  # a patch is 16 x 16 pixels
-    assert stage["encoder.sam.position"].shape == (1, side, side, 128)
-    assert stage["encoder.sam.blocks.3"].shape == (1, side, side, 128)
-    assert stage["encoder.sam.neck"].shape == (1, 64, side, side)
-    assert stage["encoder.compressor.conv1"].shape == (1, 128, side // 2, side // 2)
-    assert stage["encoder.compressor"].shape == (1, 256, side // 4, side // 4)  # 16x fewer
-    assert stage["encoder.clip.embeddings"].shape == (1, 1 + tokens, 256)  # the class token is the 1
-    assert stage["encoder.clip"].shape == (1, 1 + tokens, 256)
-    assert stage["encoder.concat"].shape == (1, tokens, 512)  # CLIP beside the compressor, class token gone
-    assert stage["projector"].shape == (1, tokens, 256)
-    assert stage["layout"].shape == (places, 256)  # + one newline a row, + the separator
-    assert stage["decoder.layers.3"].shape == (1, 1 + places + PROMPT, 256)
-    assert stage["decoder.lm_head"].shape == (1, 1, 1024)  # the next token's scores
+    c, stage = OCRConfig.preset("nano"), passes(mode)
+    first, second = c.compressor
+    assert stage["encoder.sam.patch_embed"].shape == (1, c.sam.width, side, side)  # a patch is 16 x 16 pixels
+    assert stage["encoder.sam.position"].shape == (1, side, side, c.sam.width)
+    assert stage["encoder.sam.blocks.3"].shape == (1, side, side, c.sam.width)
+    assert stage["encoder.sam.neck"].shape == (1, c.sam.neck, side, side)
+    assert stage["encoder.compressor.conv1"].shape == (1, first, side // 2, side // 2)
+    assert stage["encoder.compressor"].shape == (1, second, side // 4, side // 4)  # 16x fewer
+    assert stage["encoder.clip.embeddings"].shape == (1, 1 + tokens, c.clip.width)  # the class token is the 1
+    assert stage["encoder.clip"].shape == (1, 1 + tokens, c.clip.width)
+    assert stage["encoder.concat"].shape == (1, tokens, c.clip.width + second)  # side by side, class token gone
+    assert stage["projector"].shape == (1, tokens, c.decoder.width)
+    assert stage["layout"].shape == (places, c.decoder.width)  # + one newline a row, + the separator
+    assert stage["decoder.layers.3"].shape == (1, 1 + places + PROMPT, c.decoder.width)
+    assert stage["decoder.lm_head"].shape == (1, 1, c.decoder.vocabulary)  # the next token's scores
     assert stage.pages[0].positions == places == positions(mode)
 
 
@@ -81,11 +83,11 @@ def test_tiles_go_through_the_encoder_together_and_before_the_global_view(passes
     stage = passes(mode, grid)
     whole = MODES[mode].side // 64
     tiles, page = stage.runs("encoder.compressor")
-    assert tiles.shape == (2, 256, per_tile, per_tile)
-    assert page.shape == (1, 256, whole, whole)
+    assert tiles.shape[0] == 2 and tiles.shape[2:] == (per_tile, per_tile)
+    assert page.shape[0] == 1 and page.shape[2:] == (whole, whole)
     assert stage["encoder.compressor"] is page
     assert [run.run for run in stage.runs("projector")] == [0, 1]
-    assert stage["layout"].shape == (positions(mode, grid), 256)
+    assert stage["layout"].shape[0] == positions(mode, grid)
     assert len(stage.runs("decoder.layers.0")) == 1
 
 
@@ -122,7 +124,8 @@ def test_the_official_sizes_without_the_official_weights(monkeypatch):
 
 
 def test_notes_say_what_a_shape_cannot(tiny):
-    assert [tiny[f"encoder.sam.blocks.{i}"].note for i in range(2)] == ["window 14x14", "global attention"]
+    kinds = ["global attention" if i in SAM.global_blocks else "window 14x14" for i in range(SAM.layers)]
+    assert [tiny[f"encoder.sam.blocks.{i}"].note for i in range(SAM.layers)] == kinds
     assert tiny["encoder.sam.position"].note == "64x64 grid resized to 32x32"
     assert tiny["encoder.clip.embeddings"].note == "16x16 grid resized to 8x8"
     assert tiny["encoder.compressor.conv1"].note == "3x3, stride 2"
@@ -200,10 +203,15 @@ def test_a_stage_that_is_not_there(tiny):
 def test_a_swapped_box_shows_its_own_modules():
     """An ablation puts another compressor in; the trace follows."""
     model = load_model(device="cpu")
-    pool = torch.nn.Conv2d(64, 256, kernel_size=4, stride=4)
+    c = model.config
+    pool = torch.nn.Conv2d(c.sam.neck, c.compressor[-1], kernel_size=4, stride=4)
     model.encoder.compressor = pool
     stage = traced(model, "tiny")["encoder.compressor"]
-    assert (stage.level, stage.note, stage.parameters) == (STAGE, "4x4, stride 4", 64 * 256 * 16 + 256)
+    assert (stage.level, stage.note, stage.parameters) == (
+        STAGE,
+        "4x4, stride 4",
+        pool.weight.numel() + pool.bias.numel(),
+    )
 
 
 # --- Token arithmetic -------------------------------------------------------------------------------------------------
@@ -279,7 +287,7 @@ def test_json_is_the_whole_trace(tiny):
     plain = json.loads(json.dumps(tiny.to_json(), allow_nan=False))
     assert len(plain["stages"]) == len(tiny.stages)
     first = next(stage for stage in plain["stages"] if stage["name"] == "encoder.compressor")
-    assert first["shape"] == [1, 256, 8, 8] and first["dtype"] == "float32"
+    assert first["shape"] == list(tiny["encoder.compressor"].shape) and first["dtype"] == "float32"
     assert plain["pages"][0]["positions"] == 73
     assert plain["experts"][0]["most_used"] == tiny.experts[0].most_used
 
@@ -293,7 +301,7 @@ def test_table_shows_every_stage(tiny, inside):
     text = console.file.getvalue()
     for stage in tiny.stages:
         assert (f" {stage.name} " in text) == (stage.level < INSIDE or inside)
-    assert "1 64 32 32" in text and "73 positions" in text and "10,720,128 parameters" in text
+    assert "1 64 32 32" in text and "73 positions" in text and f"{tiny.parameters:,} parameters" in text
 
 
 @pytest.mark.parametrize("name", ["trace.png", "trace.svg"])
