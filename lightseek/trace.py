@@ -124,8 +124,8 @@ class Recorder:
 
     def _clock(self) -> float:
         """Seconds, not counting those spent looking; waits for a GPU to finish what it was given."""
-        if self.model.device.type == "cuda":
-            torch.cuda.synchronize(self.model.device)
+        if self.model.device.type not in ("cpu", "meta"):
+            torch.accelerator.synchronize(self.model.device)
         return time.perf_counter() - self._looking
 
 
