@@ -7,7 +7,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lightseek.trace import INSIDE, Stage, Trace
+from lightseek.recorder import INSIDE, Stage
+from lightseek.trace import Trace
 
 SHOWN = 6  # experts named per layer
 

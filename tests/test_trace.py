@@ -13,7 +13,8 @@ from lightseek import LightSeekOCR, OCRConfig, PageViews
 from lightseek.loading import load_model
 from lightseek.model.moe import Experts, Routing
 from lightseek.modes import MODES, positions, valid_tokens
-from lightseek.trace import BOX, INSIDE, STAGE, ExpertUse, Recorder, Trace, page_tokens, trace
+from lightseek.recorder import BOX, INSIDE, STAGE, Recorder
+from lightseek.trace import ExpertUse, Trace, page_tokens, trace
 
 SAM = OCRConfig.preset("nano").sam
 PROMPT = 5  # text tokens after the page
