@@ -4,8 +4,8 @@
     trace["encoder.compressor"].shape        # (1, 1024, 16, 16) for a base page
     rich.print(trace.table())
 
-Nothing is simulated: `recorder.py` hooks the model's own modules while it runs, and what they did is kept here, with the
-token arithmetic of the pages and the routing of the experts.
+Nothing is simulated: `recorder.py` hooks the modules of the model while it runs, and what they did is kept here, with
+the token arithmetic of the pages and the routing of the experts.
 """
 
 import math
