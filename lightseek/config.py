@@ -435,7 +435,7 @@ def _differing(ours: Any, official: Any, names: dict[str, str]) -> dict[str, Any
 PRESETS: dict[str, OCRConfig] = {}
 PRESETS["deepseek-ocr"] = OCRConfig()
 PRESETS["nano"] = OCRConfig(
-    sam=SamConfig(width=128, layers=4, heads=4, global_blocks=(1, 3), grid=64, neck=64),
+    sam=SamConfig(width=128, layers=4, heads=2, global_blocks=(3,), neck=64),
     compressor=(128, 256),
     clip=ClipConfig(width=256, layers=3, heads=4),
     projector=ProjectorConfig(input_width=512, width=256),

@@ -38,5 +38,8 @@ class KVCache:
 
     def select(self, rows: Int[Tensor, "b2"]) -> None:
         """Keep these rows, in this order, repeats allowed: what beam search does after each step."""
-        self.keys = [k.index_select(0, rows) for k in self.keys]
-        self.values = [v.index_select(0, rows) for v in self.values]
+        for buffers in (self.keys, self.values):
+            for index, old in enumerate(buffers):
+                new = old.new_empty(len(rows), *old.shape[1:])
+                new[:, :, : self.length] = old[:, :, : self.length].index_select(0, rows)
+                buffers[index] = new

@@ -1,0 +1,48 @@
+"""Ablations in one command: train and compare the model under different settings.
+
+    python ablate.py --tokens 100 --freeze encoder
+    python ablate.py --tokens 64 100 256 400 --freeze encoder none --task ocr
+    python ablate.py --data pydoc --steps 600
+
+Without --model it trains `nano`, the same boxes at a few million parameters, on a laptop.
+"""
+
+import sys
+from pathlib import Path
+
+from lightseek.ablation import grid, run_cell
+from lightseek.options import RunConfig, parse_run
+
+
+def main(argv: list[str]) -> int:
+    def extra(parser):
+        parser.add_argument("--out", type=Path, default=Path("runs/ablate"), help="folder of all cells (runs/ablate)")
+
+    lists, arguments = parse_run("ablate.py", __doc__.split("\n")[0], argv, extra, grid=True)
+    from lightseek.screen import console, fail, freeze_table, running
+
+    try:
+        cells, swept = grid(RunConfig(), lists, arguments.out)
+        results = []
+        for number, cell in enumerate(cells, 1):
+            name = f"cell {number}/{len(cells)}  " + "  ".join(f"{key} {getattr(cell.config, key)}" for key in swept)
+            done = cell.finished() is not None
+            console.print(
+                f"[bold]{name}[/]" + ("  [dim]finished before, skipped[/]" if done else f"  [dim]{cell.folder}[/]")
+            )
+            with running(name) as (on_step, on_eval):
+                results.append(run_cell(cell, on_step, on_eval))
+            if not done:
+                console.print(freeze_table(results[-1]["parameters"], cell.config.freeze))
+        from lightseek.results import plot_grid, results_table
+
+        plot_grid(arguments.out / "grid.png", results, swept)
+        console.print(results_table(results, swept))
+        console.print(f"[dim]samples, pages, curves and figures: {arguments.out}[/]")
+        return 0
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
+        return fail(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,41 @@
+"""The most memory a piece of work held: the GPU's own count there, the process's resident size on a CPU."""
+
+import os
+import threading
+
+import psutil
+import torch
+
+
+class PeakMemory:
+    """`with PeakMemory(device) as memory: ...` then `memory.peak`, in bytes. On a CPU it looks 20 times a second."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.cuda = device.type == "cuda"
+        self._process = psutil.Process(os.getpid())
+        self._highest = 0
+        self._done = threading.Event()
+
+    def __enter__(self) -> "PeakMemory":
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            self._watcher = threading.Thread(target=self._watch, daemon=True)
+            self._watcher.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if not self.cuda:
+            self._done.set()
+            self._watcher.join()
+
+    @property
+    def peak(self) -> int:
+        if self.cuda:
+            return torch.cuda.max_memory_allocated()
+        self._highest = max(self._highest, self._process.memory_info().rss)
+        return self._highest
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.05):
+            self._highest = max(self._highest, self._process.memory_info().rss)

@@ -1,0 +1,136 @@
+"""Settings of a run, and how a command line fills them: `--config file.json`, `key=value`, or flags.
+
+One dataclass lists every setting once, with its default and its help. `train.py` reads one value for each; `ablate.py`
+reads one or more for each and runs their grid.
+"""
+
+import argparse
+import json
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from lightseek.files import write_json
+
+
+def option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides a run. Two runs with equal settings give equal results on one machine."""
+
+    model: str | None = option(None, "a checkpoint folder or hub id; none is the nano preset")
+    init: str = option("random", "random, or sam+clip: the encoder from public weights, through timm")
+    tokens: str = option("100", "vision tokens a page (64, 100, 256, 400) or a mode's name (tiny ... gundam-m)")
+    task: str = option("summarize", "what to learn: ocr or summarize")
+    freeze: str = option("none", "what stays as it is: none, encoder, sam, clip, decoder, all-but-projector, ...")
+    data: str = option("synthetic", "synthetic, pydoc, or a JSONL, CSV or parquet file or folder of your own")
+    text_column: str = option("text", "column of the text, for files")
+    summary_column: str | None = option("summary", "column of the summary, for files; none takes the first sentence")
+    characters: int = option(300, "longest document, in characters")
+    font: str = option("DejaVuSans", "font of the rendered pages: a DejaVu face or a font file")
+    train_documents: int = option(2000, "how many documents to train on")
+    eval_documents: int = option(48, "how many held-out documents to evaluate on")
+    steps: int = option(300, "optimizer steps")
+    batch: int = option(8, "documents per step")
+    accumulate: int = option(1, "split each step's batch in this many parts, to save memory")
+    lr: float = option(1e-3, "highest learning rate (use about 2e-5 for the full model)")
+    warmup: float = option(0.05, "share of the steps that warm up; then a cosine falls to a tenth")
+    weight_decay: float = option(0.01, "AdamW's weight decay, on matrices only")
+    clip: float = option(1.0, "largest gradient norm")
+    seed: int = option(0, "of the weights, the documents and their order")
+    device: str = option("auto", "auto, cpu, cuda or mps")
+    precision: str = option("no", "mixed precision: no, bf16 or fp16")
+    dtype: str | None = option(None, "dtype the weights are held in; none keeps the checkpoint's")
+    attention: str = option("sdpa", "sdpa, eager or flash")
+    gradient_checkpointing: bool = option(False, "recompute activations in the backward pass, to save memory")
+    eval_every: int = option(100, "steps between evaluations of the loss on held-out documents")
+    save_seconds: float = option(60.0, "seconds between checkpoints of a run in progress")
+    max_new_tokens: int = option(256, "longest generated text, in tokens")
+
+    def save(self, path: Path) -> None:
+        write_json(path, asdict(self))
+
+
+def parse_run(
+    program: str,
+    description: str,
+    argv: list[str],
+    extra: Callable[[argparse.ArgumentParser], object],
+    grid: bool = False,
+) -> tuple[dict[str, Any], argparse.Namespace]:
+    """(settings, arguments): the settings named in `argv`, each with its list of values if `grid`, and the rest.
+
+    `extra(parser)` adds the program's own flags. Later wins: defaults, then `--config`, then `key=value`, then flags.
+    A grid takes flags only, since `--tokens 64 100` reads to the next flag.
+    Bad input ends the program with a one-line message and exit code 2.
+    """
+    parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
+    if not grid:
+        parser.add_argument("overrides", nargs="*", metavar="key=value", help="any setting below, written short")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="JSON object of settings")
+    extra(parser)
+    settings = parser.add_argument_group("settings" + (" (several values make a grid)" if grid else ""))
+    for setting in fields(RunConfig):
+        switch = setting.type is bool and not grid
+        settings.add_argument(
+            "--" + setting.name.replace("_", "-"),
+            default=argparse.SUPPRESS,
+            help=f"{setting.metadata['help']} (default: {setting.default})",
+            **(dict(action="store_const", const="true") if switch else dict(metavar="X", nargs="+" if grid else None)),
+        )
+    arguments = parser.parse_intermixed_args(argv)
+    try:
+        chosen = _read_config(arguments.config) if arguments.config else {}
+        for override in getattr(arguments, "overrides", ()):
+            key, equals, text = override.partition("=")
+            if not equals:
+                raise ValueError(f"{override!r} is neither a flag nor key=value")
+            chosen[key.replace("-", "_")] = text
+        names = {setting.name for setting in fields(RunConfig)}
+        chosen.update({name: value for name, value in vars(arguments).items() if name in names})
+        return {name: _convert(name, value, grid) for name, value in chosen.items()}, arguments
+    except ValueError as error:
+        parser.error(str(error))
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"--config {path}: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"--config {path}: not valid JSON ({error})") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"--config {path}: expected a JSON object of settings, found {type(values).__name__}")
+    return values
+
+
+def _convert(name: str, value: Any, grid: bool) -> Any:
+    kinds = {setting.name: setting.type for setting in fields(RunConfig)}
+    if name not in kinds:
+        raise ValueError(f"unknown setting {name!r}; the settings are {', '.join(kinds)}")
+    if grid:
+        values = value if isinstance(value, list) else [value]
+        return [_convert(name, item, grid=False) for item in values]
+    kind, optional = kinds[name], False
+    if isinstance(kind, types.UnionType):
+        kind, optional = typing.get_args(kind)[0], True
+    if optional and (value is None or value == "none"):
+        return None
+    try:
+        if kind is bool:
+            return {"true": True, "false": False}[str(value).lower()]
+        if kind is str and isinstance(value, int):  # tokens: 100 in a JSON file
+            return str(value)
+        converted = kind(value)
+        if isinstance(value, bool | list | dict) or (kind is int and converted != float(value)):
+            raise ValueError
+        return converted
+    except (ValueError, TypeError, KeyError):
+        raise ValueError(f"{name}={value!r}: expected {'true or false' if kind is bool else kind.__name__}") from None

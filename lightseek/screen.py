@@ -1,0 +1,73 @@
+"""What the programs show: progress bars, the table of what learns, errors on one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+console = Console(highlight=False)
+errors = Console(stderr=True)
+
+
+def fail(error: BaseException) -> int:
+    """Print an error that the user can do something about, without a traceback. Returns the exit code, 2."""
+    errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+    return 2
+
+
+def bars() -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[figures]}"),
+    )
+    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+
+
+@contextmanager
+def running(name: str) -> Iterator[tuple]:
+    """(report for each training step, tick for each evaluated batch), shown as two bars."""
+    with bars() as progress:
+        train = progress.add_task("train", total=None, figures="")
+        read = progress.add_task("read held-out", total=None, figures="", visible=False)
+
+        def on_step(state) -> None:
+            memory = f"{state.peak_bytes / 2**20:,.0f} MB"
+            figures = f"loss {state.loss:.3f}  {state.tokens_per_second:.0f} tok/s  {memory}"
+            progress.update(train, completed=state.step, total=state.steps, figures=figures)
+
+        def on_eval(done: int, of: int) -> None:
+            progress.update(read, completed=done, total=of, visible=True)
+
+        yield on_step, on_eval
+
+
+@contextmanager
+def overfitting(steps: int) -> Iterator:
+    """Report for each step of an overfit check."""
+    with bars() as progress:
+        task = progress.add_task("overfit", total=steps, figures="")
+
+        def on_step(step: int, loss: float, right: float) -> None:
+            progress.update(task, completed=step, figures=f"loss {loss:.4f}  {right:.0%} of the tokens right")
+
+        yield on_step
+
+
+def freeze_table(counts: list[dict[str, Any]], policy: str) -> Table:
+    """Trainable and frozen parameters of each box."""
+    table = Table(title=f"what learns with --freeze {policy}", title_justify="left")
+    table.add_column("box")
+    table.add_column("trainable", justify="right")
+    table.add_column("frozen", justify="right", style="dim")
+    for count in counts:
+        table.add_row(count["box"], f"{count['trainable']:,}", f"{count['frozen']:,}")
+    table.add_section()
+    total = [sum(count[key] for count in counts) for key in ("trainable", "frozen")]
+    table.add_row("all", *(f"{value:,}" for value in total), style="bold")
+    return table

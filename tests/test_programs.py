@@ -1,0 +1,91 @@
+"""`ablate.py` and `train.py` as a user runs them."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+QUICK = ["--steps", "2", "--batch", "2", "--eval-documents", "2", "--train-documents", "4", "--max-new-tokens", "8"]
+
+
+def program(name, *argv, code=0):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / name), *argv], capture_output=True, text=True, cwd=ROOT, timeout=300
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def test_a_grid_runs_every_cell_once_and_a_rerun_skips_them(tmp_path):
+    argv = ["--tokens", "64", "--freeze", "encoder", "all-but-projector", *QUICK, "--out", str(tmp_path)]
+    shown = program("ablate.py", *argv).stdout
+    assert "ROUGE" in shown and "lead-3" in shown
+    cells = sorted(path for path in tmp_path.iterdir() if path.is_dir())
+    assert len(cells) == 2
+    for cell in cells:
+        results = json.loads((cell / "results.json").read_text())
+        assert results["vision_tokens"] == 64
+        assert {"cer", "rouge1", "rouge2", "rougeL", "train_loss", "eval_loss", "peak_bytes"} <= results.keys()
+        assert len((cell / "metrics.jsonl").read_text().splitlines()) == 2
+        assert Image.open(cell / "page.png").size == (512, 512)
+        assert Image.open(cell / "curve.png").size[0] > 0
+        assert "**reference**" in (cell / "samples.md").read_text()
+        assert not (cell / "checkpoint.safetensors").exists()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
+    assert program("ablate.py", *argv).stdout.count("finished before, skipped") == 2
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
+
+
+def test_ones_own_documents_and_a_config_file(tmp_path):
+    rows = [{"body": f"Number {i} stands in a long enough text.", "gist": f"It is {i}."} for i in range(12)]
+    data = tmp_path / "mine.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = tmp_path / "x.json"
+    config.write_text(json.dumps({"data": str(data), "text_column": "body", "summary_column": "gist", "tokens": 64}))
+    out = tmp_path / "run"
+    program(
+        "train.py", "--config", str(config), "steps=1", "batch=2", "max_new_tokens=4", "--out", str(out), "--save-model"
+    )
+    settings = json.loads((out / "results.json").read_text())["settings"]
+    assert settings["text_column"] == "body" and settings["steps"] == 1
+    assert (out / "model" / "model.safetensors.index.json").is_file()
+    # What was saved takes the nano preset's place.
+    again = ["--model", str(out / "model"), "--data", str(data), "--text-column", "body", "--summary-column", "gist"]
+    program("train.py", *again, "tokens=64", "steps=1", "batch=1", "max_new_tokens=4", "--out", str(tmp_path / "again"))
+
+
+@pytest.mark.parametrize(
+    ("name", "argv", "message"),
+    [
+        ("ablate.py", ["--tokens", "63"], "unknown mode '63'"),
+        ("ablate.py", ["--freeze", "nothing"], "unknown freeze policy"),
+        ("train.py", ["--data", "no/such/folder"], "there is no such file or folder"),
+        ("train.py", ["--model", "no/such/model/here"], "no/such/model/here"),
+        ("train.py", ["stepz=1"], "unknown setting"),
+    ],
+)
+def test_bad_input_is_one_clear_line(name, argv, message, tmp_path):
+    done = program(name, *argv, "--out", str(tmp_path / "out"), code=2)
+    assert message in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["ablate.py", "train.py"])
+def test_help_does_not_wait_for_pytorch(name):
+    check = (
+        f"import runpy, sys; sys.argv = [{name!r}, '--help']\n"
+        f"try: runpy.run_path({str(ROOT / name)!r}, run_name='__main__')\n"
+        "except SystemExit: assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, cwd=ROOT, timeout=60)
+    assert done.returncode == 0 and "--tokens" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("task", ["ocr", "summarize"])
+def test_overfit_learns_one_sample_by_heart(task, tmp_path):
+    """The sanity check of the class, on pages of 64 tokens: greedy output equals the target."""
+    done = program("train.py", "--overfit", "--task", task, "--tokens", "64", "--out", str(tmp_path))
+    assert "learned by heart" in done.stdout

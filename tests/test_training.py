@@ -1,0 +1,170 @@
+"""The loop: what it trains on, that a killed run ends as an unbroken one, and what it leaves behind."""
+
+import json
+import math
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightseek.data.documents import Document
+from lightseek.data.examples import ExampleMaker, collate
+from lightseek.loading import load_model
+from lightseek.modes import positions
+from lightseek.options import RunConfig
+from lightseek.training import STATE, Run, batch_order, learning_rate
+
+SMALL = RunConfig(tokens="64", train_documents=6, eval_documents=2, steps=4, batch=2, eval_every=2, freeze="encoder")
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return load_model(seed=0)
+
+
+@pytest.fixture(scope="module")
+def make(nano):
+    return ExampleMaker(nano.config, nano.tokenizer, "summarize", "64", "DejaVuSans")
+
+
+def documents(count: int) -> list[Document]:
+    return [Document(f"Page {i}. " * (i + 1), f"It is {i}." * (i + 1), f"d{i}") for i in range(count)]
+
+
+def test_an_example_is_begin_image_prompt_then_target_end(make, nano):
+    example = make(Document("The cat sat.", "A cat.", "cat"))
+    image = nano.config.image_token_id
+    assert example.prompt[0] == nano.config.bos_token_id
+    assert example.prompt.count(image) == positions("tiny") == 73
+    assert example.target[-1] == nano.config.eos_token_id
+    assert nano.tokenizer.decode(example.target[:-1]) == "A cat."
+    assert example.pages[0].global_view.shape == (3, 512, 512)
+
+
+def test_a_document_too_long_for_one_page_becomes_several_images(nano):
+    make = ExampleMaker(nano.config, nano.tokenizer, "summarize", "64", "DejaVuSans")
+    example = make(Document("word and more " * 600, "Words.", "long"))
+    assert len(example.pages) > 1
+    assert example.prompt.count(nano.config.image_token_id) == len(example.pages) * positions("tiny")
+
+
+def test_a_document_the_decoder_has_no_room_for_is_named(nano):
+    make = ExampleMaker(nano.config, nano.tokenizer, "ocr", "64", "DejaVuSans")
+    with pytest.raises(ValueError, match=r"document endless: .* positions, the decoder has 4096"):
+        make(Document("word and more " * 3000, "Words.", "endless"))
+
+
+def test_the_loss_sees_targets_only_and_padding_changes_nothing(make, nano):
+    """The loss of a padded batch is the token-weighted mean of its samples' losses."""
+    examples = [make(document) for document in documents(3)]
+    batch = collate(examples, nano.config.pad_token_id)
+    assert (batch.labels != -100).sum(1).tolist() == [len(example.target) for example in examples]
+    with torch.no_grad():
+        whole = nano(batch.input_ids, pages=batch.pages, labels=batch.labels, mask=batch.mask).loss.item()
+        alone, tokens = 0.0, 0
+        for example in examples:
+            one = collate([example], nano.config.pad_token_id)
+            assert one.mask is None
+            alone += nano(one.input_ids, pages=one.pages, labels=one.labels).loss.item() * len(example.target)
+            tokens += len(example.target)
+    assert whole == pytest.approx(alone / tokens, rel=1e-5)
+
+
+def test_scoring_labelled_positions_only_gives_the_same_loss(make, nano):
+    batch = collate([make(document) for document in documents(2)], nano.config.pad_token_id)
+    with torch.no_grad():
+        losses = [
+            nano(batch.input_ids, pages=batch.pages, labels=batch.labels, mask=batch.mask, logits=which).loss.item()
+            for which in ("all", "labelled")
+        ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@given(st.integers(1, 9), st.integers(1, 30), st.integers(0, 5))
+def test_every_epoch_sees_every_document_once_in_an_order_of_its_own(batch, count, seed):
+    seen = [place for step in range(count) for place in batch_order(step, batch, count, seed)]
+    assert set(Counter(seen).values()) == {batch}  # `count` steps are exactly `batch` epochs
+    for epoch in range(batch):
+        assert sorted(seen[epoch * count : (epoch + 1) * count]) == list(range(count))
+
+
+def test_the_learning_rate_warms_up_and_falls_to_a_tenth():
+    config = RunConfig(steps=100, warmup=0.1, lr=1.0)
+    rates = [learning_rate(step, config) for step in range(100)]
+    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
+    assert max(rates) == 1.0 and rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[-1] == pytest.approx(0.1, abs=1e-3)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path):
+    unbroken = Run(SMALL, tmp_path / "unbroken")
+    expected = unbroken.fit()
+
+    def die_after_two(progress):
+        if progress.step == 3:  # step 3 is done but not in any checkpoint
+            raise Killed
+
+    first = Run(SMALL, tmp_path / "killed")
+    first.config = RunConfig(**{**vars(SMALL), "save_seconds": 0.0})
+    with pytest.raises(Killed):
+        first.fit(die_after_two)
+    second = Run(SMALL, tmp_path / "killed")
+    found = second.fit()
+
+    for (name, ours), theirs in zip(second.model.named_parameters(), unbroken.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+    assert [found["train_loss"], found["eval_loss"]] == [expected["train_loss"], expected["eval_loss"]]
+    losses = [[json.loads(line)["train_loss"] for line in (tmp_path / name / "metrics.jsonl").open()]
+              for name in ("unbroken", "killed")]  # fmt: skip
+    assert losses[0] == losses[1] and len(losses[0]) == SMALL.steps
+
+
+def test_a_folder_of_another_run_is_refused(tmp_path):
+    run = Run(SMALL, tmp_path)
+    run.folder.mkdir(exist_ok=True)
+    run.save()
+    assert (tmp_path / STATE).is_file()
+    other = Run(RunConfig(**{**vars(SMALL), "lr": 0.5}), tmp_path)
+    with pytest.raises(ValueError, match="from a run with other settings"):
+        other.fit()
+
+
+def test_splitting_a_batch_in_parts_gives_the_same_first_loss_and_step(tmp_path):
+    losses = []
+    for parts in (1, 2):
+        run = Run(RunConfig(**{**vars(SMALL), "accumulate": parts}), tmp_path / str(parts))
+        losses.append([run.train_step(run.model, run.optimizer, step)[0] for step in range(2)])
+    # The balance loss is a mean over sequences, so parts weigh it a little otherwise: hence not exactly the same.
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_says_what_to_do(tmp_path):
+    run = Run(SMALL, tmp_path)
+    with torch.no_grad():
+        run.model.projector.layers.weight.fill_(math.nan)
+    with pytest.raises(FloatingPointError, match="step 1: the loss is nan; lower lr"):
+        run.fit()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1"),
+        ({"accumulate": 9}, "at most one part a document"),
+        ({"task": "translate"}, "choose one of ocr, summarize"),
+        ({"tokens": "65"}, "unknown mode '65'"),
+        ({"freeze": "all"}, "unknown freeze policy"),
+        ({"data": "nowhere"}, "unknown source of documents"),
+        ({"init": "best"}, "choose one of random"),
+        ({"device": "quantum"}, "cannot be used"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_before_the_first_step(change, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        Run(RunConfig(**{**vars(SMALL), **change}), tmp_path)
