@@ -2,7 +2,7 @@
 
 Most CPUs have no bfloat16 instructions. There PyTorch falls back to scalar loops: 21 GFLOP/s for a linear layer and 2
 for a convolution, where float32 reaches 150 (2 cores with AVX2, `benchmarks/cpu_bfloat16.py`). So half-precision
-products of more than a few rows are computed in float32 there, one weight at a time; weights stay in half precision.
+products of more than a few rows are computed in float32 there, a block at a time; weights stay in half precision.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-MIN_ROWS = 8  # below this a product only streams the weight, and half precision has half the bytes
+MIN_ROWS = 6  # with fewer, a product mostly streams the weight, and half precision has half the bytes
+BLOCK = 1 << 20  # elements made float32 at a time: 4 MiB, which stay in cache and which malloc recycles
 
 
 @cache
@@ -32,9 +33,25 @@ def linear(
 ) -> Float[Tensor, "*n o"]:
     """`x @ weight.T + bias` in the dtype of `x`, by the fastest kernel this device has."""
     if x.device.type == "cpu" and x.numel() >= MIN_ROWS * x.shape[-1] and not cpu_multiplies(x.dtype):
-        wide = F.linear(x.float(), weight.float(), None if bias is None else bias.float())
-        return wide.to(x.dtype)
+        if torch.is_grad_enabled():  # autograd keeps what it needs
+            return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
+        return linear_by_blocks(x, weight, bias)
     return F.linear(x, weight, bias)
+
+
+def linear_by_blocks(
+    x: Float[Tensor, "*n i"], weight: Float[Tensor, "o i"], bias: Float[Tensor, "o"] | None
+) -> Float[Tensor, "*n o"]:
+    """A half-precision product through float32, with no more than a block of each factor and of the result widened."""
+    rows = x.reshape(-1, x.shape[-1])
+    out = x.new_empty(len(rows), len(weight))
+    for first in range(0, len(weight), BLOCK // weight.shape[1]):
+        columns = slice(first, first + BLOCK // weight.shape[1])
+        wide, wide_bias = weight[columns].float(), None if bias is None else bias[columns].float()
+        step = BLOCK // max(wide.shape)
+        for start in range(0, len(rows), step):
+            out[start : start + step, columns] = F.linear(rows[start : start + step].float(), wide, wide_bias)
+    return out.view(*x.shape[:-1], len(weight))
 
 
 class Linear(nn.Linear):

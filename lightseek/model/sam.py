@@ -99,7 +99,10 @@ class SamAttention(nn.Module):
         side = x.shape[1]
         q, k, v = rearrange(self.qkv(x), "b g1 g2 (three h k) -> three b h (g1 g2) k", three=3, h=self.heads)
         rows, columns = relative_logits(q, self.rel_pos_h, self.rel_pos_w, side)
-        out = self.attend(*fold_position(q, k, v, rows, columns), scale=1.0)[..., : v.shape[-1]]
+        if faster_with_bias(x, side, q.shape[-1]) and isinstance(self.attend, Sdpa):
+            out = attend_with_bias(self.attend, q, k, v, rows, columns)
+        else:
+            out = self.attend(*fold_position(q, k, v, rows, columns), scale=1.0)[..., : v.shape[-1]]
         return self.proj(rearrange(out, "b h (g1 g2) k -> b g1 g2 (h k)", g1=side))
 
 
@@ -134,6 +137,30 @@ def fold_position(
         torch.cat([k, key_row, key_column], dim=-1),
         F.pad(v, (0, 2 * rows.shape[-1])),
     )
+
+
+def faster_with_bias(x: Tensor, side: int, width: int) -> bool:
+    """On a CPU, when nothing is kept for a backward pass and folding would more than double the heads' width."""
+    return x.device.type == "cpu" and not torch.is_grad_enabled() and 2 * side > width
+
+
+def attend_with_bias(
+    attend: Sdpa,
+    q: Float[Tensor, "b h gg k"],
+    k: Float[Tensor, "b h gg k"],
+    v: Float[Tensor, "b h gg k"],
+    rows: Float[Tensor, "b h gg g"],
+    columns: Float[Tensor, "b h gg g"],
+) -> Float[Tensor, "b h gg k"]:
+    """The same attention with the bias spelt out, for 256 queries at a time: 50 MB of it instead of 800 at 1024 pixels.
+
+    1.3 (float32) to 3.7 (bfloat16) times as fast as folding for 64 x 64 patches and 12 heads of 64, on 2 x86 cores.
+    """
+    out = []
+    for some, row, column in zip(q.split(256, dim=2), rows.split(256, dim=2), columns.split(256, dim=2), strict=True):
+        bias = (row.unsqueeze(-1) + column.unsqueeze(-2)).flatten(-2)  # b h 256 gg
+        out.append(attend(some, k, v, bias))
+    return torch.cat(out, dim=2)
 
 
 def offset_vectors(table: Float[Tensor, "l k"], side: int) -> Float[Tensor, "side side k"]:
