@@ -15,7 +15,7 @@ errors = Console(stderr=True)
 
 def fail(error: BaseException) -> int:
     """Print an error that the user can do something about, without a traceback. Returns the exit code, 2."""
-    errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+    errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
     return 2
 
 

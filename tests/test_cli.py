@@ -2,16 +2,14 @@
 
 import json
 import re
-import shlex
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from lightseek.__main__ import main, parser
+from lightseek.__main__ import main
 from lightseek.loading import find_device, find_dtype, load_model
 
 QUICK = ["--mode", "tiny", "--max-new-tokens", "4", "--device", "cpu"]
@@ -203,26 +201,6 @@ def test_a_reader_that_stops_early_is_no_error():
         f"{sys.executable} -u -m lightseek modes --json | true", shell=True, capture_output=True, text=True
     )
     assert done.stderr == ""
-
-
-# --- The lesson -------------------------------------------------------------------------------------------------------
-
-LESSON = Path(__file__).parent.parent / "docs" / "one-page.md"
-
-
-def test_every_command_of_the_lesson_is_one():
-    commands = re.findall(r"^    python -m lightseek (.+)$", LESSON.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(commands) >= 5
-    for command in commands:
-        assert parser().parse_args(shlex.split(command)).command == command.split()[0]
-
-
-def test_the_lessons_python_runs(monkeypatch):
-    """In order, in one namespace, as a reader would paste it. The lesson asserts its own shapes."""
-    monkeypatch.chdir(LESSON.parent.parent)
-    blocks = re.findall(r"```python\n(.*?)```", LESSON.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 2
-    exec("\n".join(blocks), {})
 
 
 # --- Choosing a model -------------------------------------------------------------------------------------------------
