@@ -1,7 +1,7 @@
 """What every box uses: matmuls that are fast on any CPU, position grids that resize, activation checkpointing.
 
-Most CPUs have no bfloat16 instructions. There PyTorch falls back to scalar loops: 21 GFLOP/s for a linear layer and 2
-for a convolution, where float32 reaches 150 (2 cores with AVX2, `benchmarks/cpu_bfloat16.py`). So half-precision
+Most CPUs have no bfloat16 instructions. There PyTorch falls back to slow loops: 20 GFLOP/s for a linear layer and less
+than 1 for a convolution, where float32 reaches 150 (2 cores with AVX2, `benchmarks/cpu_bfloat16.py`). So half-precision
 products of more than a few rows are computed in float32 there, a block at a time; weights stay in half precision.
 """
 
@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-MIN_ROWS = 6  # with fewer, a product mostly streams the weight, and half precision has half the bytes
+MIN_ROWS = 7  # with fewer, a product mostly streams the weight, and half precision has half the bytes
 BLOCK = 1 << 20  # elements made float32 at a time: 4 MiB, which stay in cache and which malloc recycles
 
 
