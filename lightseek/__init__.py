@@ -20,10 +20,13 @@ _HOMES = {
     "PageViews": "lightseek.pages",
     "OCRConfig": "lightseek.config",
 }
+_MODULES = ("config", "generate", "modes", "processing", "render", "trace")
 __all__ = ["LightSeekOCR", "OCRConfig", "PageViews"]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
+    if name in _MODULES:
+        return import_module(f"lightseek.{name}")
     raise AttributeError(f"module 'lightseek' has no attribute {name!r}")

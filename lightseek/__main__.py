@@ -143,8 +143,8 @@ def modes(arguments: argparse.Namespace) -> None:
 def formula(arguments: argparse.Namespace) -> None:
     """A checkpoint in the official layout whose values follow from the tensors' names."""
     from lightseek.config import OCRConfig
+    from lightseek.devices import find_dtype
     from lightseek.formula import write_checkpoint
-    from lightseek.loading import find_dtype
     from lightseek.tokenizer import Tokenizer
 
     if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from lightseek.checkpoint_map import official_tensors
 from lightseek.config import OCRConfig
+from lightseek.devices import find_device, find_dtype
 from lightseek.files import atomic_write, write_json
 from lightseek.tokenizer import Tokenizer
 
@@ -43,23 +44,28 @@ def load(
     cls: Callable[[OCRConfig], Model],
     path_or_hub_id: str | Path,
     device: str | torch.device = "cpu",
-    dtype: torch.dtype | None = None,
+    dtype: str | torch.dtype | None = None,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
     progress: bool = False,
-    **hub: str | bool | None,
 ) -> Model:
     """Build `cls(config)` with the weights of an official checkpoint, in eval mode, its tokenizer attached.
 
     path_or_hub_id: a folder with `config.json` and safetensors (one file, or shards with an index), or a hub id.
-    dtype: of the loaded weights; by default that of `config.json` (bfloat16 in the official one).
-    hub: `revision`, `token`, `cache_dir`, `local_files_only`, passed to huggingface_hub.
+    dtype: of the loaded weights, `torch.float32` or `"float32"`; by default what `config.json` says (bfloat16 in the
+    official one). `revision`, `token`, `cache_dir` and `local_files_only` are huggingface_hub's.
 
-    Raises CheckpointError or ConfigError, naming file and key; nothing is returned half loaded.
+    Raises CheckpointError or ConfigError, naming file and key, and ValueError for a device or dtype there is not;
+    nothing is returned half loaded.
     """
-    folder = find_folder(path_or_hub_id, **hub)
+    folder = find_folder(
+        path_or_hub_id, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+    )
     config = OCRConfig.from_json(folder / "config.json")
-    dtype = dtype or getattr(torch, config.dtype, None)
-    if not isinstance(dtype, torch.dtype):
-        raise CheckpointError(f"{folder / 'config.json'}: torch_dtype {config.dtype!r} is not a dtype")
+    device, dtype = find_device(device), find_dtype(dtype or config.dtype)
     with torch.device("meta"):
         model = cls(config).to(dtype)
     files = find_weights(folder)
@@ -94,10 +100,10 @@ def save(model: torch.nn.Module, folder: str | Path, dtype: torch.dtype | None =
         lambda key: tensors[key],
     )
     finish_folder(folder, model.config, tensors, dtype)
-    source = getattr(model, "folder", None)
-    if source is not None and Path(source).resolve() != folder.resolve():
+    source = model.folder
+    if source is not None and source.resolve() != folder.resolve():
         for pattern in SIDE_FILES:
-            for side_file in sorted(Path(source).glob(pattern)):
+            for side_file in sorted(source.glob(pattern)):
                 with atomic_write(folder / side_file.name) as temporary:
                     shutil.copyfile(side_file, temporary)
     if model.tokenizer is not None:
@@ -138,7 +144,7 @@ def write_safetensors(
 
 def find_folder(path_or_hub_id: str | Path, **hub: str | bool | None) -> Path:
     """The folder of a checkpoint: the path itself, or where huggingface_hub keeps the download."""
-    path = Path(path_or_hub_id)
+    path = Path(path_or_hub_id).expanduser()
     if path.is_dir():
         return path
     if path.exists():
@@ -148,7 +154,8 @@ def find_folder(path_or_hub_id: str | Path, **hub: str | bool | None) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        patterns = ["*.json", "*.safetensors"]
+        # The reference's *.py are never run here, only copied on, so that what is saved loads in it again.
+        patterns = ["*.json", "*.safetensors", "*.py"]
         return Path(snapshot_download(path_or_hub_id, allow_patterns=patterns, **hub))
     except Exception as error:  # the hub's client raises its own, requests' and the system's errors
         raise CheckpointError(

@@ -47,10 +47,10 @@ class Continuation:
         model: LightSeekOCR,
         input_ids: Int[Tensor, "b n"],
         pages: Sequence[Sequence[PageViews]] | None,
-        mask: Bool[Tensor, "b n"] | None,
+        mask: Bool[Tensor, "b n"] | Int[Tensor, "b n"] | None,
         max_new_tokens: int,
     ) -> None:
-        known = torch.ones_like(input_ids, dtype=torch.bool, device="cpu") if mask is None else mask.cpu()
+        known = torch.ones_like(input_ids, dtype=torch.bool, device="cpu") if mask is None else mask.bool().cpu()
         check(input_ids, known, max_new_tokens, model.config.decoder.max_positions)
         rows, length = input_ids.shape
         self.decoder = model.decoder

@@ -22,9 +22,6 @@ class KVCache:
             [torch.empty(shape, dtype=dtype, device=device) for _ in range(config.layers)] for _ in range(2)
         )
 
-    def __bool__(self) -> bool:
-        return True  # an empty cache is still a cache
-
     def append(
         self, layer: int, keys: Float[Tensor, "b h n k"], values: Float[Tensor, "b h n k"]
     ) -> tuple[Float[Tensor, "b h m k"], Float[Tensor, "b h m k"]]:

@@ -50,7 +50,7 @@ class Decoder(nn.Module):
         cache: KVCache | None = None,
     ) -> DecoderOutput:
         """`mask` is false at padding, over all m keys: the cached positions and then the n new ones."""
-        past = cache.length if cache else 0
+        past = cache.length if cache is not None else 0
         rotation = self.rotary(token_positions(x, past, mask), x.dtype)
         bias, causal = visible_keys(x, past, mask)
         routing = []
@@ -58,7 +58,7 @@ class Decoder(nn.Module):
             x, routed = run_block(layer, x, rotation, bias, causal, cache, index, recompute=self.recompute)
             if routed is not None:
                 routing.append(routed)
-        if cache:
+        if cache is not None:
             cache.length += x.shape[1]
         return DecoderOutput(self.norm(x), routing)
 
@@ -84,9 +84,9 @@ class DecoderLayer(nn.Module):
         bias: Bias,
         causal: bool,
         cache: KVCache | None = None,
-        index: int = 0,
+        layer: int = 0,
     ) -> tuple[Float[Tensor, "b n d"], Routing | None]:
-        x = x + self.attention(self.attention_norm(x), rotation, bias, causal, cache, index)
+        x = x + self.attention(self.attention_norm(x), rotation, bias, causal, cache, layer)
         y, routing = self.mlp(self.mlp_norm(x))
         return x + y, routing
 
@@ -117,15 +117,15 @@ class DecoderAttention(nn.Module):
         bias: Bias,
         causal: bool,
         cache: KVCache | None,
-        index: int,
+        layer: int,
     ) -> Float[Tensor, "b n d"]:
         q, k, v = (
             rearrange(project(x), "b n (h k) -> b h n k", h=self.heads)
             for project in (self.q_proj, self.k_proj, self.v_proj)
         )
         q, k = rotate(q, rotation), rotate(k, rotation)
-        if cache:
-            k, v = cache.append(index, k, v)  # b h m k
+        if cache is not None:
+            k, v = cache.append(layer, k, v)  # b h m k
         return self.o_proj(rearrange(self.attend(q, k, v, bias, causal), "b h n k -> b n (h k)"))
 
 
@@ -144,6 +144,7 @@ class Rotary(nn.Module):
 
 
 def rotate(x: Float[Tensor, "b h n k"], rotation: Rotation) -> Float[Tensor, "b h n k"]:
+    """Turn each pair (i, i + k/2) of every head by its position's angle."""
     first, second = x.chunk(2, dim=-1)
     return x * rotation.cos + torch.cat([-second, first], dim=-1) * rotation.sin
 

@@ -26,9 +26,9 @@ class Layout(nn.Module):
         grid: tuple[int, int] = (1, 1),
     ) -> Float[Tensor, "p d"]:
         """Tokens of one image to its sequence positions. `grid` is (columns, rows) of tiles."""
-        parts = [self.rows(square(global_view)), self.separator[None].to(global_view.dtype)]
+        parts = [self.rows(to_grid(global_view)), self.separator[None].to(global_view.dtype)]
         if tiles is not None:
-            pictures = torch.stack([square(tile) for tile in tiles])  # k r r d
+            pictures = torch.stack([to_grid(tile) for tile in tiles])  # k r r d
             stitched = rearrange(pictures, "(rows cols) y x d -> (rows y) (cols x) d", cols=grid[0])
             parts.insert(0, self.rows(stitched))
         return torch.cat(parts)
@@ -38,6 +38,7 @@ class Layout(nn.Module):
         return rearrange(torch.cat([picture, newline], dim=1), "y x d -> (y x) d")
 
 
-def square(tokens: Float[Tensor, "t d"]) -> Float[Tensor, "r r d"]:
+def to_grid(tokens: Float[Tensor, "t d"]) -> Float[Tensor, "r r d"]:
+    """The tokens of a square view, back in rows and columns."""
     side = round(len(tokens) ** 0.5)
     return rearrange(tokens, "(y x) d -> y x d", y=side)

@@ -28,8 +28,9 @@ class Routing(NamedTuple):
     def load(self, mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, "e"]:
         """Share of the chosen slots that each expert got; sums to 1. `mask` leaves padding out."""
         chosen = self.experts if mask is None else self.experts[mask]
-        counts = torch.bincount(chosen.flatten(), minlength=self.probabilities.shape[-1])
-        return counts.float() / counts.sum()
+        counts = self.probabilities.new_zeros(self.probabilities.shape[-1])
+        counts.scatter_add_(0, chosen.flatten(), counts.new_ones(chosen.numel()))
+        return counts / counts.sum()
 
     def balance_loss(self, mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, ""]:
         """The sequence-wise balance loss, before its weight alpha: mean over sequences of Σ_e f_e · P_e.
@@ -104,10 +105,11 @@ class Experts(nn.Module):
         self, x: Float[Tensor, "n d"], weights: Float[Tensor, "n k"], chosen: Int[Tensor, "n k"]
     ) -> Float[Tensor, "n d"]:
         """Sort the (token, expert) slots by expert, run each expert on its run of slots, sort back, add up."""
-        order = chosen.flatten().argsort(stable=True)  # slot numbers; slot // k is the token
-        counts = torch.bincount(chosen.flatten(), minlength=len(self.down))
-        run = run_grouped if x.is_cuda and hasattr(F, "grouped_mm") else run_each
-        out = run(x[order // chosen.shape[1]], self.gate_up, self.down, counts)  # slots d
+        ranked, order = chosen.flatten().sort(stable=True)  # slot numbers; slot // k is the token
+        numbers = torch.arange(len(self.down), device=x.device)
+        ends = torch.searchsorted(ranked, numbers, right=True)  # not bincount, which makes a GPU wait for the CPU
+        run = run_grouped if x.is_cuda else run_each
+        out = run(x[order // chosen.shape[1]], self.gate_up, self.down, ends)  # slots d
         slots = torch.empty_like(out).index_copy(0, order, out).view(*chosen.shape, -1)  # n k d
         return (slots.float() * weights.unsqueeze(-1)).sum(dim=1).to(x.dtype)
 
@@ -116,10 +118,10 @@ def run_grouped(
     slots: Float[Tensor, "s d"],
     gate_up: Float[Tensor, "e f2 d"],
     down: Float[Tensor, "e d f"],
-    counts: Int[Tensor, "e"],
+    ends: Int[Tensor, "e"],
 ) -> Float[Tensor, "s d"]:
-    """One grouped matmul per projection; the counts never leave the GPU."""
-    ends = counts.cumsum(0, dtype=torch.int32)
+    """One grouped matmul per projection; `ends`, where each expert's run of slots stops, never leaves the GPU."""
+    ends = ends.int()
     gate, up = F.grouped_mm(slots, gate_up.transpose(-2, -1), offs=ends).chunk(2, dim=-1)
     return F.grouped_mm(F.silu(gate) * up, down.transpose(-2, -1), offs=ends)
 
@@ -128,7 +130,7 @@ def run_each(
     slots: Float[Tensor, "s d"],
     gate_up: Float[Tensor, "e f2 d"],
     down: Float[Tensor, "e d f"],
-    counts: Int[Tensor, "e"],
+    ends: Int[Tensor, "e"],
 ) -> Float[Tensor, "s d"]:
     """One expert after the other, those without slots skipped: the fast way on a CPU, where a loop costs nothing.
 
@@ -136,7 +138,8 @@ def run_each(
     gradient the size of the whole stack.
     """
     outputs = []
-    for run, gate_up_e, down_e in zip(slots.split(counts.tolist()), gate_up.unbind(), down.unbind(), strict=True):
+    counts = ends.diff(prepend=ends.new_zeros(1)).tolist()
+    for run, gate_up_e, down_e in zip(slots.split(counts), gate_up.unbind(), down.unbind(), strict=True):
         if len(run):
             gate, up = linear(run, gate_up_e).chunk(2, dim=-1)
             outputs.append(linear(F.silu(gate) * up, down_e))

@@ -6,7 +6,7 @@ pages -> encoder -> projector -> layout -> in place of the image tokens -> decod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from lightseek.model.projector import Projector
 from lightseek.pages import PageViews
 
 if TYPE_CHECKING:
+    from lightseek.generate import Generation
     from lightseek.tokenizer import Tokenizer
 
 IGNORED = -100  # a label that does not count
@@ -48,6 +49,7 @@ class LightSeekOCR(nn.Module):
         super().__init__()
         self.config = config
         self.tokenizer: Tokenizer | None = None  # set by from_pretrained; only text in and out needs it
+        self.folder: Path | None = None  # the checkpoint it came from
         self.encoder = DeepEncoder(config)
         self.projector = Projector(config.projector)
         self.layout = Layout(config.decoder.width)
@@ -59,7 +61,7 @@ class LightSeekOCR(nn.Module):
         input_ids: Int[Tensor, "b n"],
         pages: Sequence[Sequence[PageViews]] | None = None,
         labels: Int[Tensor, "b n"] | None = None,
-        mask: Bool[Tensor, "b m"] | None = None,
+        mask: Bool[Tensor, "b m"] | Int[Tensor, "b m"] | None = None,
         cache: KVCache | None = None,
         logits: Literal["all", "last", "labelled"] = "all",
     ) -> OCROutput:
@@ -70,29 +72,27 @@ class LightSeekOCR(nn.Module):
         `mask` is false at padding, over the cached and the new positions. `logits` says which positions to score:
         `"all"` (b n v), `"last"` (b 1 v, for generation) or `"labelled"` (those the loss needs, flat, to save memory).
 
-        Raises ValueError when images and image positions do not match.
+        Raises ValueError when images and image positions do not match, or labels and `logits`.
         """
-        x = self.embed(input_ids, pages)
-        hidden, routing = self.decoder(x, mask, cache)
-        output = OCROutput(logits=hidden, routing=routing)
-        if logits == "last":
-            hidden = hidden[:, -1:]
+        if logits not in (("all", "last") if labels is None else ("all", "labelled")):
+            raise ValueError(f"logits={logits!r}: choose all or last, or, with labels, all or labelled")
+        mask = None if mask is None else mask.bool()
+        hidden, routing = self.decoder(self.embed(input_ids, pages), mask, cache)
         if labels is None:
-            output.logits = self.decoder.logits(hidden)
-            return output
+            scores = self.decoder.logits(hidden[:, -1:] if logits == "last" else hidden)
+            return OCROutput(scores, routing=routing)
         if logits == "labelled":
             counted = labels[:, 1:] != IGNORED
-            output.logits = self.decoder.logits(hidden[:, :-1][counted])
-            output.cross_entropy = F.cross_entropy(output.logits, labels[:, 1:][counted])
+            scores = self.decoder.logits(hidden[:, :-1][counted])
+            cross_entropy = F.cross_entropy(scores, labels[:, 1:][counted])
         else:
-            output.logits = self.decoder.logits(hidden)
-            scores, targets = output.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
-            output.cross_entropy = F.cross_entropy(scores, targets, ignore_index=IGNORED)
-        output.loss = output.cross_entropy
+            scores = self.decoder.logits(hidden)
+            cross_entropy = F.cross_entropy(scores[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
+        output = OCROutput(scores, cross_entropy, cross_entropy, routing=routing)
         if self.training:
             balance = torch.stack([layer.balance_loss(mask) for layer in routing]).sum() if routing else 0.0
-            output.balance_loss = self.config.decoder.balance_alpha * torch.as_tensor(balance, device=x.device)
-            output.loss = output.cross_entropy + output.balance_loss
+            output.balance_loss = self.config.decoder.balance_alpha * torch.as_tensor(balance, device=hidden.device)
+            output.loss = cross_entropy + output.balance_loss
         return output
 
     def embed(
@@ -157,7 +157,7 @@ class LightSeekOCR(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Random weights to start training from: normal with deviation 0.02, biases 0, norms 1."""
+        """Random weights to start from: normal with deviation 0.02, biases 0, norms 1; convolutions as PyTorch's."""
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=0.02)
@@ -182,13 +182,13 @@ class LightSeekOCR(nn.Module):
         cls,
         path_or_hub_id: str | Path,
         device: str | torch.device = "cpu",
-        dtype: torch.dtype | None = None,
-        **hub: str | bool | None,
+        dtype: str | torch.dtype | None = None,
+        **options: Any,
     ) -> "LightSeekOCR":
-        """Load an official checkpoint from a folder or the hub; see `lightseek.checkpoint.load`."""
+        """Load an official checkpoint from a folder or the hub; see `lightseek.checkpoint.load` for the options."""
         from lightseek.checkpoint import load
 
-        return load(cls, path_or_hub_id, device=device, dtype=dtype, **hub)
+        return load(cls, path_or_hub_id, device, dtype, **options)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write the official layout; see `lightseek.checkpoint.save`."""
@@ -196,14 +196,18 @@ class LightSeekOCR(nn.Module):
 
         save(self, folder, dtype=dtype)
 
-    def generate(self, *args, **kwargs):
-        """Read text off pages; see `lightseek.generate.generate`, which this calls with the model."""
+    def generate(
+        self, input_ids: Int[Tensor, "b n"], pages: Sequence[Sequence[PageViews]] | None = None, **options: Any
+    ) -> "list[Generation]":
+        """Continue each prompt; see `lightseek.generate.generate` for the options (`mask`, `max_new_tokens`, ...)."""
         from lightseek.generate import generate
 
-        return generate(self, *args, **kwargs)
+        return generate(self, input_ids, pages, **options)
 
-    def stream(self, *args, **kwargs) -> Iterator[str]:
-        """The text of one prompt as it comes; see `lightseek.generate.stream`."""
+    def stream(
+        self, input_ids: Int[Tensor, "1 n"], pages: Sequence[Sequence[PageViews]] | None = None, **options: Any
+    ) -> Iterator[str]:
+        """The text after one prompt as it comes; see `lightseek.generate.stream` for the options."""
         from lightseek.generate import stream
 
-        return stream(self, *args, **kwargs)
+        return stream(self, input_ids, pages, **options)
