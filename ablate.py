@@ -14,35 +14,32 @@ from lightseek.ablation import grid, run_cell
 from lightseek.options import RunConfig, parse_run
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str]) -> None:
     def extra(parser):
         parser.add_argument("--out", type=Path, default=Path("runs/ablate"), help="folder of all cells (runs/ablate)")
 
     lists, arguments = parse_run("ablate.py", __doc__.split("\n")[0], argv, extra, grid=True)
-    from lightseek.screen import console, fail, freeze_table, running
+    from lightseek.screen import console, escape, failing, freeze_table, running, tell_missing
 
-    try:
+    with failing():
         cells, swept = grid(RunConfig(), lists, arguments.out)
         results = []
         for number, cell in enumerate(cells, 1):
             name = f"cell {number}/{len(cells)}  " + "  ".join(f"{key} {getattr(cell.config, key)}" for key in swept)
             done = cell.finished() is not None
-            console.print(
-                f"[bold]{name}[/]" + ("  [dim]finished before, skipped[/]" if done else f"  [dim]{cell.folder}[/]")
-            )
-            with running(name) as (on_step, on_eval):
+            where = "finished before, skipped" if done else str(cell.folder)
+            console.print(f"[bold]{escape(name)}[/]  [dim]{escape(where)}[/]")
+            with running() as (on_step, on_eval):
                 results.append(run_cell(cell, on_step, on_eval))
             if not done:
                 console.print(freeze_table(results[-1]["parameters"], cell.config.freeze))
+                tell_missing(results[-1]["missing_glyphs"])
         from lightseek.results import plot_grid, results_table
 
         plot_grid(arguments.out / "grid.png", results, swept)
         console.print(results_table(results, swept))
-        console.print(f"[dim]samples, pages, curves and figures: {arguments.out}[/]")
-        return 0
-    except (ValueError, OSError, FloatingPointError, ImportError) as error:
-        return fail(error)
+        console.print(f"[dim]samples, pages, curves and figures: {escape(str(arguments.out))}[/]")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

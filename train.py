@@ -2,7 +2,7 @@
 
     python train.py --config experiments/nano/summarize.json steps=200
     python train.py --task ocr --overfit
-    python train.py --model path/to/DeepSeek-OCR --freeze all-but-decoder-last-2 --dtype bfloat16 --lr 2e-5
+    python train.py --model path/to/DeepSeek-OCR --freeze all-but-decoder-last-2 --lr 2e-5
 
 `--overfit` trains on a single document until the model writes its target letter for letter: do that first.
 """
@@ -20,40 +20,42 @@ def main(argv: list[str]) -> int:
         parser.add_argument("--save-model", action="store_true", help="write the trained model to OUT/model")
 
     settings, arguments = parse_run("train.py", __doc__.split("\n")[0], argv, extra)
-    config = RunConfig(**settings)
-    from lightseek.screen import fail
+    from lightseek.screen import failing
 
-    try:
-        return run_overfit(config, arguments.out) if arguments.overfit else run_training(config, arguments)
-    except (ValueError, OSError, FloatingPointError, ImportError) as error:
-        return fail(error)
+    with failing():
+        program = run_overfit if arguments.overfit else run_training
+        return program(RunConfig(**settings), arguments.out, arguments.save_model)
 
 
-def run_training(config: RunConfig, arguments) -> int:
+def run_training(config: RunConfig, out: Path, save_model: bool) -> int:
     from lightseek.results import finish, results_table
-    from lightseek.screen import console, freeze_table, running
+    from lightseek.screen import console, escape, freeze_table, running, tell_missing
     from lightseek.training import Run
 
-    run = Run(config, arguments.out)
+    run = Run(config, out)
     console.print(freeze_table([vars(count) for count in run.counts], config.freeze))
-    with running(f"{config.task} at {run.make.mode.name}") as (on_step, on_eval):
+    with running() as (on_step, on_eval):
         results = finish(run, run.fit(on_step), on_eval)
-    if arguments.save_model:
-        run.model.save_pretrained(run.folder / "model")
+    if save_model:
+        run.model.save_pretrained(out / "model")
+    tell_missing(results["missing_glyphs"])
     console.print(results_table([results], ["tokens", "freeze"]))
-    console.print(f"[dim]everything about this run: {run.folder}[/]")
+    console.print(f"[dim]everything about this run: {escape(str(out))}[/]")
     return 0
 
 
-def run_overfit(config: RunConfig, out: Path) -> int:
-    from lightseek.overfit import overfit, overfit_config
-    from lightseek.screen import console, overfitting
+def run_overfit(config: RunConfig, out: Path, save_model: bool) -> int:
+    from lightseek.overfit import overfit, overfit_config, save
+    from lightseek.screen import console, escape, overfitting
     from lightseek.training import Run
 
     run = Run(overfit_config(config), out)
     with overfitting(config.steps) as on_step:
         outcome = overfit(run, report=on_step)
-    console.print(f"[bold]target[/]  {outcome.target}\n[bold]output[/]  {outcome.output}", highlight=False)
+    save(run, outcome)
+    if save_model:
+        run.model.save_pretrained(out / "model")
+    console.print(f"[bold]target[/]  {escape(outcome.target)}\n[bold]output[/]  {escape(outcome.output)}")
     verdict = "[green]learned by heart[/]" if outcome.learned else "[red]not learned[/]"
     console.print(f"{verdict} in {outcome.steps} steps, {outcome.seconds:.0f} s, loss {outcome.loss:.4f}")
     return 0 if outcome.learned else 1

@@ -15,10 +15,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from lightseek.config import PRESETS
 from lightseek.modes import MODES, find_mode, positions, vision_tokens
+from lightseek.options import Parser
 
 if TYPE_CHECKING:
     from lightseek.model.ocr import LightSeekOCR
@@ -204,13 +205,6 @@ def say(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        from lightseek.screen import fail
-
-        raise SystemExit(fail(ValueError(f"{message} (see {self.prog} --help)")))
-
-
 def parser() -> Parser:
     top = Parser(prog="python -m lightseek", description="DeepSeek-OCR from scratch: read pages, look inside.")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
@@ -256,7 +250,7 @@ def add(commands: Any, run: Callable[[argparse.Namespace], None], about: str) ->
 
 def add_input(command: Parser) -> None:
     command.add_argument("--mode", type=mode_name, default="base", help=f"{', '.join(MODES)}, or tokens: 100 (base)")
-    command.add_argument("--prompt", default="ocr", help="ocr, markdown, figure, or your own words (ocr)")
+    command.add_argument("--prompt", default="ocr", help="ocr, markdown, figure, summarize, or your own words (ocr)")
 
 
 def add_model(command: Parser) -> None:

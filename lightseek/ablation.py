@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lightseek.options import RunConfig
+from lightseek.options import RunConfig, check
 
 ALWAYS_SHOWN = ("tokens", "freeze")
 
@@ -28,11 +28,13 @@ class Cell:
 
 
 def grid(base: RunConfig, lists: dict[str, list[Any]], out: Path) -> tuple[list[Cell], list[str]]:
-    """(cells, names of the settings that tell them apart)."""
+    """(cells, names of the settings that tell them apart). ValueError for a cell that cannot work."""
     swept = list(dict.fromkeys([*ALWAYS_SHOWN, *(name for name, values in lists.items() if len(values) > 1)]))
     cells = []
+    lists = {name: list(dict.fromkeys(values)) for name, values in lists.items()}  # a value given twice is one
     for values in itertools.product(*lists.values()):
         config = replace(base, **dict(zip(lists, values, strict=True)))
+        check(config)  # all cells before the first starts
         shown = ",".join(f"{name}={getattr(config, name)}" for name in swept)
         cells.append(Cell(config, out / f"{_safe(shown)}-{_digest(config)}"))
     return cells, swept
@@ -43,9 +45,12 @@ def _safe(name: str) -> str:
 
 
 def _digest(config: RunConfig) -> str:
-    """Short hash of all settings that matter to the result, so that other settings are another cell."""
+    """Short hash of all that matters to the result, so that other settings, or changed files, are another cell."""
     settings = {name: value for name, value in vars(config).items() if name != "save_seconds"}
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    data = Path(config.data)
+    files = [data] if data.is_file() else sorted(data.rglob("*")) if data.is_dir() else []
+    states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(json.dumps([settings, states], sort_keys=True).encode()).hexdigest()[:8]
 
 
 def run_cell(
@@ -56,9 +61,11 @@ def run_cell(
     """Train and evaluate one cell, or give back what it found before."""
     if (found := cell.finished()) is not None:
         return found
+    from lightseek.memory import release_memory
     from lightseek.results import finish
     from lightseek.training import STATE, Run
 
+    release_memory()  # or the figure for this cell would hold what is left of the one before
     run = Run(cell.config, cell.folder)
     results = finish(run, run.fit(train_report), eval_tick)
     (cell.folder / STATE).unlink(missing_ok=True)  # only needed to go on

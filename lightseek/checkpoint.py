@@ -87,8 +87,8 @@ def load(
 def save(model: torch.nn.Module, folder: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write `model` as an official checkpoint: one safetensors file with its index, `config.json`, tokenizer files.
 
-    The reference code, vLLM and transformers read it. Each file appears whole or not at all. `dtype` converts the
-    weights on the way out; by default they stay as they are.
+    The reference code and vLLM read it, and transformers with `config.to_transformers()`. Each file appears whole or
+    not at all. `dtype` converts the weights on the way out; by default they stay as they are.
     """
     folder = Path(folder)
     tensors = official_tensors(model)

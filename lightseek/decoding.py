@@ -66,12 +66,12 @@ class Continuation:
             self.cache = KVCache(model.config.decoder, rows, length + max_new_tokens, x.dtype, x.device)
             self._forward(x)
 
-    def step(self, tokens: Int[Tensor, "b"]) -> None:
+    def step(self, tokens: Int[Tensor, " b"]) -> None:
         """Append one token to each row."""
         self._forward(self.decoder.embed(tokens[:, None]))
         self.timings.steps += 1
 
-    def select(self, rows: Int[Tensor, "b2"]) -> None:
+    def select(self, rows: Int[Tensor, " b2"]) -> None:
         """Keep these rows, in this order, repeats allowed."""
         self.cache.select(rows)
         self.logits = self.logits[rows]

@@ -18,13 +18,13 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    os.fchmod(handle, 0o666 & ~_umask())  # mkstemp is private to its owner; a result is not
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
+            os.fchmod(written.fileno(), 0o666 & ~_umask())  # mkstemp is private to its owner; a result is not
         temporary.replace(target)
         directory = os.open(target.parent, os.O_RDONLY)
         try:
@@ -33,6 +33,13 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
             os.close(directory)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(target: str | Path) -> None:
+    """Remove the temporary files that a write of `target` left when it was killed."""
+    target = Path(target)
+    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def write_text(target: str | Path, text: str) -> None:

@@ -86,6 +86,8 @@ def positions(mode: str | int | Mode, grid: tuple[int, int] = (1, 1)) -> int:
     """
     mode = find_mode(mode)
     columns, rows = grid
+    if mode.tile and grid != (1, 1) and (min(grid) < 1 or not MIN_TILES <= columns * rows <= MAX_TILES):
+        raise ValueError(f"a grid of {columns} x {rows} tiles: {mode.name} has {MIN_TILES} to {MAX_TILES}, or (1, 1)")
     side = mode.side // TOKEN_SIDE
     count = rows_and_newlines(side, side) + 1  # the separator
     if mode.tile and columns * rows > 1:
@@ -120,7 +122,7 @@ def gundam_grid(width: int, height: int, tile: int = 640) -> tuple[int, int]:
 
     (1, 1), no tiles, when both sides fit in one tile. Otherwise, of all grids of 2 to 9 tiles, the one whose
     aspect ratio is nearest the image's; on an exact tie the later one (more tiles) wins if the image has more than
-    half of that grid's pixels.
+    half of that grid's pixels. `tile` is the mode's: 640 for gundam, 1024 for gundam-m.
     """
     if width < 1 or height < 1:
         raise ValueError(f"an image needs at least one pixel a side, got {width} x {height}")

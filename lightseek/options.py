@@ -11,9 +11,10 @@ import typing
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from lightseek.files import write_json
+from lightseek.modes import find_mode
 
 
 def option(default: Any, help: str) -> Any:
@@ -32,7 +33,7 @@ class RunConfig:
     data: str = option("synthetic", "synthetic, pydoc, or a JSONL, CSV or parquet file or folder of your own")
     text_column: str = option("text", "column of the text, for files")
     summary_column: str | None = option("summary", "column of the summary, for files; none takes the first sentence")
-    characters: int = option(300, "longest document, in characters")
+    characters: int | None = option(None, "longest document, in characters; none is 300, or no limit for files")
     font: str = option("DejaVuSans", "font of the rendered pages: a DejaVu face or a font file")
     train_documents: int = option(2000, "how many documents to train on")
     eval_documents: int = option(48, "how many held-out documents to evaluate on")
@@ -57,6 +58,45 @@ class RunConfig:
         write_json(path, asdict(self))
 
 
+def check(config: RunConfig) -> None:
+    """Raise ValueError for settings that cannot work, whatever the model and the data are."""
+    for name in ("train_documents", "eval_documents", "steps", "batch", "accumulate", "eval_every", "max_new_tokens"):
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+    if config.accumulate > config.batch:
+        raise ValueError(f"accumulate={config.accumulate} parts of a batch of {config.batch}: at most one a document")
+    for name in ("lr", "clip"):
+        if not getattr(config, name) > 0:
+            raise ValueError(f"{name} must be positive, got {getattr(config, name)}")
+    if not 0 <= config.warmup <= 1:
+        raise ValueError(f"warmup is a share of the steps, 0 to 1, got {config.warmup}")
+    if config.seed < 0:
+        raise ValueError(f"seed must not be negative, got {config.seed}")
+    if config.characters is not None and config.characters < 1:
+        raise ValueError(f"characters must be at least 1, got {config.characters}")
+    for name, choices in CHOICES.items():
+        if getattr(config, name) not in choices:
+            raise ValueError(f"{name}={getattr(config, name)!r}: choose one of {', '.join(choices)}")
+    find_mode(config.tokens)
+
+
+CHOICES = {
+    "init": ("random", "sam+clip"),
+    "task": ("ocr", "summarize"),
+    "precision": ("no", "bf16", "fp16"),
+    "attention": ("sdpa", "eager", "flash"),
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line, like all our errors, and not the usage too."""
+
+    def error(self, message: str) -> NoReturn:
+        from lightseek.screen import fail
+
+        raise SystemExit(fail(ValueError(f"{message} (see {self.prog} --help)")))
+
+
 def parse_run(
     program: str,
     description: str,
@@ -70,7 +110,7 @@ def parse_run(
     A grid takes flags only, since `--tokens 64 100` reads to the next flag.
     Bad input ends the program with a one-line message and exit code 2.
     """
-    parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
+    parser = Parser(prog=program, description=description, allow_abbrev=False)
     if not grid:
         parser.add_argument("overrides", nargs="*", metavar="key=value", help="any setting below, written short")
     parser.add_argument("--config", type=Path, metavar="FILE", help="JSON object of settings")

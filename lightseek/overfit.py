@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 import torch
 
 from lightseek.data.examples import Example, collate
+from lightseek.files import write_json
 from lightseek.generate import generate
 from lightseek.options import RunConfig
+from lightseek.results import write_page
 from lightseek.training import Run
 
 WARMUP = 20  # steps
@@ -86,5 +88,13 @@ def write(run: Run, example: Example) -> list[int]:
 
 
 def overfit_config(config: RunConfig) -> RunConfig:
-    """Settings for one sample: a single document to train on and one to hold out, no decay."""
-    return replace(config, train_documents=1, eval_documents=1, weight_decay=0.0)
+    """Settings for one sample: a single document, no decay, the whole batch at once."""
+    return replace(config, train_documents=1, batch=1, accumulate=1, weight_decay=0.0)
+
+
+def save(run: Run, outcome: Overfit) -> None:
+    """`config.json`, `results.json` and `page.png` in the run's folder."""
+    run.config.save(run.folder / "config.json")
+    write_page(run.folder / "page.png", run, outcome.example.document)
+    figures = {name: value for name, value in vars(outcome).items() if name != "example"}
+    write_json(run.folder / "results.json", figures)

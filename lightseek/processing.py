@@ -27,6 +27,7 @@ PROMPTS = {
     "ocr": "<image>\nFree OCR. ",
     "markdown": "<image>\n<|grounding|>Convert the document to markdown. ",
     "figure": "<image>\nParse the figure. ",
+    "summarize": "<image>\nSummarize. ",  # ours: what `--task summarize` trains
 }
 
 
@@ -62,6 +63,8 @@ def page_views(image: Image.Image, mode: str | int | Mode) -> PageViews:
 
 def upright_rgb(image: Image.Image) -> Image.Image:
     """The picture as a viewer shows it: turned as its EXIF data say, on white where it is transparent, in RGB."""
+    if not isinstance(image, Image.Image):
+        raise TypeError(f"a page is a PIL image, got {type(image).__name__}: PIL.Image.open(path) or Image.fromarray")
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I;16"):  # PIL would clip 16 bits to 8 instead of scaling them
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")

@@ -1,18 +1,18 @@
-"""What a run found: held-out documents read, scored, and written where a person will look.
+"""What a run found: test documents read, scored, and written where a person will look.
 
 In the run's folder: `results.json` (every figure), `samples.md` (outputs beside references), `page.png` (the first
-held-out page as the model saw it), `curve.png` (losses), next to `config.json` and `metrics.jsonl`.
+test page as the model saw it), `curve.png` (losses), next to `config.json` and `metrics.jsonl`.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from lightseek.data.examples import Example
+from lightseek.data.documents import Document
 from lightseek.evaluation import evaluate, lead
 from lightseek.files import atomic_write, write_json, write_text
 from lightseek.generate import NgramGuard, generate
@@ -38,68 +38,86 @@ COLUMNS: dict[str, tuple[str, str]] = {
 UNITS = {"trainable_parameters": 1e6, "peak_bytes": 2**20}  # what a figure is divided by to be shown
 
 
-def read_heldout(run: Run, tick: Callable[[int, int], None] | None = None) -> list[str]:
-    """Greedy outputs for the held-out documents, in order. `tick(done, of)` is called after each batch."""
-    texts: list[str] = []
-    config = run.model.config
-    for start in range(0, len(run.heldout), run.config.batch):
-        examples = run.heldout[start : start + run.config.batch]
+@dataclass(frozen=True)
+class Reading:
+    """What the model wrote about one held-out document."""
+
+    document: Document
+    output: str
+    vision_tokens: int
+    text_tokens: int
+
+
+def read_test(run: Run, tick: Callable[[int, int], None] | None = None) -> list[Reading]:
+    """Greedy outputs for the test documents, in order. `tick(done, of)` is called after each batch."""
+    readings: list[Reading] = []
+    config, device = run.model.config, run.model.device
+    for start in range(0, len(run.test), run.config.batch):
+        examples = [run.make(document) for document in run.test[start : start + run.config.batch]]
         input_ids, mask = pad_batch([example.prompt for example in examples], config.pad_token_id, side="left")
         room = config.decoder.max_positions - input_ids.shape[1]
         found = generate(
             run.model,
-            input_ids.to(run.model.device),
+            input_ids.to(device),
             pages=[example.pages for example in examples],
-            mask=mask.to(run.model.device),
+            mask=mask.to(device),
             max_new_tokens=min(run.config.max_new_tokens, room),
-            no_repeat_ngram=NgramGuard(20),
+            no_repeat_ngram=NgramGuard.OFFICIAL,
         )
-        texts += [generation.text or "" for generation in found]
+        readings += [
+            Reading(example.document, generation.text or "", example.vision_tokens, example.text_tokens)
+            for example, generation in zip(examples, found, strict=True)
+        ]
         if tick:
-            tick(len(texts), len(run.heldout))
-    return texts
+            tick(len(readings), len(run.test))
+    return readings
 
 
 def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] | None = None) -> dict[str, Any]:
     """Evaluate a trained run and write everything about it. `results.json` comes last: with it, the run is done."""
     began = time.monotonic()
-    predictions = read_heldout(run, tick)
-    references = [target(example, run.config.task) for example in run.heldout]
-    documents = [example.document for example in run.heldout]
-    scores = evaluate(predictions, references, documents)
+    readings = read_test(run, tick)
+    documents = [reading.document for reading in readings]
+    references = [run.make.target(document) for document in documents]
+    scores = evaluate([reading.output for reading in readings], references, documents)
     if run.config.task == "ocr":
         scores.pop("facts", None)  # a whole page states all its facts
-    vision = sum(example.vision_tokens for example in run.heldout)
+    vision = sum(reading.vision_tokens for reading in readings)
+    took = time.monotonic() - began
     results = {
         **trained,
         **scores,
-        "compression_ratio": sum(example.text_tokens for example in run.heldout) / vision,
-        "vision_tokens": vision / len(run.heldout),  # a document
+        "compression_ratio": sum(reading.text_tokens for reading in readings) / vision,
+        "vision_tokens": vision / len(readings),  # a document
         "trainable_parameters": sum(count.trainable for count in run.counts),
         "frozen_parameters": sum(count.frozen for count in run.counts),
         "parameters": [asdict(count) for count in run.counts],
-        "eval_seconds": time.monotonic() - began,
-        "seconds": trained["train_seconds"] + time.monotonic() - began,
+        "eval_seconds": took,
+        "seconds": trained["train_seconds"] + took,
         "lead3": evaluate([lead(document.text) for document in documents], references, documents),
+        "missing_glyphs": dict(run.make.missing_glyphs),
         "settings": asdict(run.config),
     }
-    write_samples(run.folder / "samples.md", run, predictions, references)
-    with atomic_write(run.folder / "page.png") as temporary:
-        run.heldout[0].images[0].save(temporary, format="PNG")
+    write_samples(run.folder / "samples.md", run, readings)
+    write_page(run.folder / "page.png", run, documents[0])
     plot_losses(run.folder / "curve.png", run.rows)
     write_json(run.folder / RESULTS, results)
     return results
 
 
-def target(example: Example, task: str) -> str:
-    return example.document.text if task == "ocr" else example.document.summary
+def write_page(path: Path, run: Run, document: Document) -> None:
+    """The first page of a document, as the model saw it."""
+    with atomic_write(path) as temporary:
+        run.make(document).images[0].save(temporary, format="PNG")
 
 
-def write_samples(path: Path, run: Run, predictions: Sequence[str], references: Sequence[str]) -> None:
-    parts = [f"# Held-out documents, {run.config.task} at {run.make.mode.name} ({run.make.mode.tokens} tokens a page)"]
-    for example, predicted, reference in list(zip(run.heldout, predictions, references, strict=True))[:SAMPLES]:
-        parts.append(f"## {example.document.name}\n\n**document**\n\n{quote(example.document.text)}")
-        parts.append(f"**reference**\n\n{quote(reference)}\n\n**output**\n\n{quote(predicted)}")
+def write_samples(path: Path, run: Run, readings: Sequence[Reading]) -> None:
+    """Documents, references and outputs, one below the other, for a person to read."""
+    parts = [f"# Test documents, {run.config.task} at {run.make.mode.name} ({run.make.mode.tokens} tokens a view)"]
+    for reading in readings[:SAMPLES]:
+        parts.append(f"## {reading.document.name}\n\n**document**\n\n{quote(reading.document.text)}")
+        parts.append(f"**reference**\n\n{quote(run.make.target(reading.document))}")
+        parts.append(f"**output**\n\n{quote(reading.output)}")
     write_text(path, "\n\n".join(parts) + "\n")
 
 
@@ -108,7 +126,7 @@ def quote(text: str) -> str:
 
 
 def plot_losses(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Training loss per step, smoothed over a 20th of the run behind it, and held-out loss."""
+    """Training loss per step, smoothed over a 20th of the run behind it, and validation loss."""
     figure, axes = new_figure()
     steps, losses = [row["step"] for row in rows], [row["train_loss"] for row in rows]
     window = max(1, len(rows) // 20)
@@ -118,7 +136,7 @@ def plot_losses(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8)
     axes.plot(steps, smooth, color="tab:blue", label="train")
     held = [(row["step"], row["eval_loss"]) for row in rows if "eval_loss" in row]
-    axes.plot(*zip(*held, strict=True), "o-", color="tab:orange", label="held out")
+    axes.plot(*zip(*held, strict=True), "o-", color="tab:orange", label="validation")
     axes.set(xlabel="step", ylabel="cross-entropy per token", ylim=(0, None))
     axes.legend(frameon=False)
     save_figure(figure, path)
@@ -159,9 +177,9 @@ def save_figure(figure: Any, path: Path) -> None:
 
 def results_table(cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> Table:
     """One row per cell, one column per swept setting and figure; a lead-3 row to compare summaries with."""
-    table = Table(title="held-out documents", title_justify="left", box=None, pad_edge=False, collapse_padding=True)
+    table = Table(title="test documents", title_justify="left", box=None, pad_edge=False, collapse_padding=True)
     for name in swept:
-        table.add_column(name.replace("_", "\n"), style="bold", vertical="bottom")
+        table.add_column(name.replace("_", "\n"), style="bold", vertical="bottom", overflow="fold")
     columns = {title: spec for title, spec in COLUMNS.items() if any(spec[0] in cell for cell in cells)}
     for title in columns:
         table.add_column(title, justify="right", vertical="bottom", no_wrap=True)

@@ -36,7 +36,7 @@ class Sampler:
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k is {self.top_k}: keep at least one token, or None for all")
 
-    def __call__(self, logits: Float[Tensor, "b v"], u: Float[Tensor, "b"]) -> Int[Tensor, "b"]:
+    def __call__(self, logits: Float[Tensor, "b v"], u: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
         """The chosen tokens; `u` is each row's random number in [0, 1), of which greedy takes no notice."""
         if self.temperature == 0:
             return logits.argmax(dim=-1)

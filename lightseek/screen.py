@@ -19,6 +19,30 @@ def fail(error: BaseException) -> int:
     return 2
 
 
+@contextmanager
+def failing() -> Iterator[None]:
+    """Turn what the user can do something about into one line and an exit code: 2, or 130 for Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        errors.print("stopped: the same command goes on from the last checkpoint")
+        raise SystemExit(130) from None
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
+        raise SystemExit(fail(error)) from None
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        advice = "lower batch or tokens, raise accumulate, or set gradient_checkpointing"
+        raise SystemExit(fail(ValueError(f"out of memory ({error}): {advice}"))) from None
+
+
+def tell_missing(glyphs: dict[str, int]) -> None:
+    """Say which characters the font could not draw, if any."""
+    if glyphs:
+        shown = " ".join(list(glyphs)[:20])
+        errors.print(f"the font has no glyph for {len(glyphs)} characters: {escape(shown)} (--font)", highlight=False)
+
+
 def bars() -> Progress:
     columns = (
         TextColumn("{task.description}"),
@@ -30,13 +54,19 @@ def bars() -> Progress:
 
 
 @contextmanager
-def running(name: str) -> Iterator[tuple]:
+def running() -> Iterator[tuple]:
     """(report for each training step, tick for each evaluated batch), shown as two bars."""
     with bars() as progress:
         train = progress.add_task("train", total=None, figures="")
-        read = progress.add_task("read held-out", total=None, figures="", visible=False)
+        read = progress.add_task("read test pages", total=None, figures="", visible=False)
+
+        started = False
 
         def on_step(state) -> None:
+            nonlocal started
+            if not started and state.step > 1:
+                console.print(f"[dim]resumed at step {state.step - 1}[/]")
+            started = True
             memory = f"{state.peak_bytes / 2**20:,.0f} MB"
             figures = f"loss {state.loss:.3f}  {state.tokens_per_second:.0f} tok/s  {memory}"
             progress.update(train, completed=state.step, total=state.steps, figures=figures)

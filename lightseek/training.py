@@ -9,26 +9,29 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from lightseek.data.documents import Document, load_documents
 from lightseek.data.examples import Example, ExampleMaker, collate
-from lightseek.files import atomic_write, write_text
+from lightseek.files import atomic_write, remove_leftovers, write_text
 from lightseek.freeze import BoxCount, freeze
 from lightseek.loading import load_model
 from lightseek.memory import PeakMemory
 from lightseek.model.attention import set_attention
 from lightseek.model.ocr import LightSeekOCR
-from lightseek.options import RunConfig
+from lightseek.options import RunConfig, check
 
 STATE = "checkpoint.safetensors"
 METRICS = "metrics.jsonl"
+DEFAULT_CHARACTERS = {"synthetic": 300, "pydoc": 300}  # a user's own files have no limit
 LOWEST_RATE = 0.1  # of the highest, where the cosine ends
 
 
@@ -54,6 +57,7 @@ class Run:
         check(config)
         self.config, self.folder = config, Path(folder)
         device = None if config.device == "auto" else config.device
+        AcceleratorState._reset_state(reset_partial_state=True)  # a run before in this process may differ
         self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.precision)
         self.model = load_model(
             config.model,
@@ -73,11 +77,21 @@ class Run:
         self.counts: list[BoxCount] = freeze(self.model, config.freeze)
         self.make = ExampleMaker(self.model.config, self.model.tokenizer, config.task, config.tokens, config.font)
         self.documents = self.load("train", config.train_documents)
-        self.heldout = [self.make(document) for document in self.load("test", config.eval_documents)]
         self.optimizer = adamw(self.model, config)
         self.step = 0
         self.seconds = 0.0  # spent on steps, over all the times this run was started
+        self.peak = 0  # bytes, likewise
         self.rows: list[dict] = []  # what metrics.jsonl holds
+
+    @cached_property
+    def validation(self) -> list[Document]:
+        """What the loss is watched on while training."""
+        return self.load("validation", self.config.eval_documents)
+
+    @cached_property
+    def test(self) -> list[Document]:
+        """What the trained model is scored on, once."""
+        return self.load("test", self.config.eval_documents)
 
     def load(self, split: str, limit: int) -> list[Document]:
         config = self.config
@@ -88,12 +102,14 @@ class Run:
             config.seed,
             text_column=config.text_column,
             summary_column=config.summary_column,
-            max_characters=config.characters,
+            max_characters=config.characters or DEFAULT_CHARACTERS.get(config.data),
         )
 
     def fit(self, report: Report | None = None) -> dict:
         """Train to the last step, from the last checkpoint if there is one. Returns the final losses and costs."""
+        _ = self.validation, self.test  # found missing now, not after an hour
         self.folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.folder / STATE)
         self.config.save(self.folder / "config.json")
         self.resume()
         self.write_metrics()  # without the steps after the checkpoint, which are run again
@@ -109,20 +125,21 @@ class Run:
                 row = {"step": self.step, "train_loss": loss, "lr": learning_rate(self.step - 1, self.config)}
                 if self.step % self.config.eval_every == 0 or self.step == self.config.steps:
                     row["eval_loss"] = self.eval_loss()
+                self.peak = max(self.peak, memory.peak)
                 self.rows.append(row)
                 print(json.dumps(row), file=log, flush=True)
                 if time.monotonic() - saved > self.config.save_seconds and self.step < self.config.steps:
                     self.save()
                     saved = time.monotonic()
                 if report:
-                    report(Progress(self.step, self.config.steps, loss, tokens / spent, memory.peak))
+                    report(Progress(self.step, self.config.steps, loss, tokens / spent, self.peak))
         self.save()
         last = self.rows[-self.config.steps // 10 :] or self.rows
         return {
             "train_loss": sum(row["train_loss"] for row in last) / len(last),
             "eval_loss": self.rows[-1]["eval_loss"],
             "train_seconds": self.seconds,
-            "peak_bytes": memory.peak,
+            "peak_bytes": self.peak,
         }
 
     def train_step(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> tuple[float, int]:
@@ -165,11 +182,11 @@ class Run:
 
     @torch.no_grad()
     def eval_loss(self) -> float:
-        """Mean cross-entropy per target token over the held-out documents."""
+        """Mean cross-entropy per target token over the validation documents."""
         self.model.eval()
         total = tokens = 0.0
-        for start in range(0, len(self.heldout), self.config.batch):
-            examples = self.heldout[start : start + self.config.batch]
+        for start in range(0, len(self.validation), self.config.batch):
+            examples = [self.make(document) for document in self.validation[start : start + self.config.batch]]
             count = sum(len(example.target) for example in examples)
             total += self.forward(self.model, examples).cross_entropy.item() * count
             tokens += count
@@ -183,7 +200,7 @@ class Run:
                 tensors[f"model.{name}"] = parameter.detach().contiguous()
                 for key, value in self.optimizer.state.get(parameter, {}).items():
                     tensors[f"optimizer.{name}.{key}"] = torch.as_tensor(value).contiguous()
-        place = {"step": self.step, "seconds": self.seconds, "settings": settings_key(self.config)}
+        place = {"step": self.step, "seconds": self.seconds, "peak": self.peak, "settings": settings_key(self.config)}
         with atomic_write(self.folder / STATE) as temporary:
             save_file(tensors, temporary, metadata={"run": json.dumps(place)})
 
@@ -213,25 +230,9 @@ class Run:
                         "step": step,  # a CPU tensor, as AdamW keeps it
                         **{key: value.to(parameter.device) for key, value in state.items()},
                     }
-        self.step, self.seconds = place["step"], place["seconds"]
+        self.step, self.seconds, self.peak = place["step"], place["seconds"], place["peak"]
         lines = (self.folder / METRICS).read_text(encoding="utf-8").splitlines()
         self.rows = [row for row in map(json.loads, lines) if row["step"] <= self.step]
-
-
-def check(config: RunConfig) -> None:
-    """Raise ValueError for settings that cannot work."""
-    for name in ("train_documents", "eval_documents", "steps", "batch", "accumulate", "eval_every", "max_new_tokens"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
-    if config.accumulate > config.batch:
-        raise ValueError(
-            f"accumulate={config.accumulate} parts of a batch of {config.batch}: at most one part a document"
-        )
-    if not config.lr > 0:
-        raise ValueError(f"lr must be positive, got {config.lr}")
-    for name, choices in (("init", ("random", "sam+clip")), ("precision", ("no", "bf16", "fp16"))):
-        if getattr(config, name) not in choices:
-            raise ValueError(f"{name}={getattr(config, name)!r}: choose one of {', '.join(choices)}")
 
 
 def settings_key(config: RunConfig) -> str:

@@ -10,7 +10,7 @@ from golden import relative_error
 from test_checkpoint import SMALL
 from torch import nn
 
-from lightseek import LightSeekOCR, PageViews
+from lightseek import LightSeekOCR, OCRConfig, PageViews
 from lightseek.config import ClipConfig, SamConfig
 from lightseek.formula import fill, formula_image
 from lightseek.model import layers
@@ -149,6 +149,26 @@ def test_balance_loss_of_an_even_load_is_one_and_of_a_collapsed_one_more():
     collapsed = torch.tensor([0.97, 0.01, 0.01, 0.01]).expand(1, 4, 4)
     all_zero = torch.zeros(1, 4, 1, dtype=torch.long)
     assert Routing(collapsed[..., :1], all_zero, collapsed).balance_loss().item() == pytest.approx(4 * 0.97)
+
+
+def test_labels_and_the_positions_to_score_must_go_together():
+    model = LightSeekOCR(OCRConfig.preset("nano"))
+    ids = torch.tensor([[0, 5, 6]])
+    for labels, logits in ((None, "labelled"), (ids, "last")):
+        with pytest.raises(ValueError, match=f"logits='{logits}'"):
+            model(ids, labels=labels, logits=logits)
+
+
+def test_a_mask_of_integers_is_one_of_booleans():
+    model = LightSeekOCR(OCRConfig.preset("nano")).eval()
+    ids, mask = torch.tensor([[2, 0, 5, 6]]), torch.tensor([[0, 1, 1, 1]])
+    with torch.no_grad():
+        padded, alone = model(ids, mask=mask).logits[:, 1:], model(ids[:, 1:]).logits
+    assert relative_error(padded, alone) <= TOLERANCE
+    assert (
+        model.generate(ids, mask=mask, max_new_tokens=3)[0].tokens
+        == model.generate(ids, mask=mask.bool(), max_new_tokens=3)[0].tokens
+    )
 
 
 def test_routing_load_counts_slots_and_leaves_padding_out():

@@ -158,6 +158,16 @@ def test_dtype_is_the_files_unless_asked_otherwise(tmp_path, folder):
     assert again.dtype == torch.bfloat16 and again.config.dtype == "bfloat16"
 
 
+def test_device_dtype_and_options_are_checked(folder):
+    assert LightSeekOCR.from_pretrained(folder, dtype="bfloat16").dtype == torch.bfloat16
+    with pytest.raises(ValueError, match="'int8' is not a floating-point type"):
+        LightSeekOCR.from_pretrained(folder, dtype="int8")
+    with pytest.raises(ValueError, match="device 'nowhere' cannot be used"):
+        LightSeekOCR.from_pretrained(folder, device="nowhere")
+    with pytest.raises(TypeError, match="torch_dtype"):
+        LightSeekOCR.from_pretrained(folder, torch_dtype=torch.bfloat16)
+
+
 def test_side_files_and_tokenizer_are_carried_over(tmp_path, folder):
     Tokenizer.nano().save(folder / "tokenizer.json")
     for name in ("tokenizer_config.json", "special_tokens_map.json", "modeling_deepseekocr.py"):

@@ -405,7 +405,7 @@ def test_the_entrance_says_what_is_wrong(tmp_path):
     path = write_jsonl(tmp_path / "pages.jsonl", rows(2))
     with pytest.raises(ValueError, match="no test documents, only 1 train and 1 validation"):
         load_documents(path, "test")
-    with pytest.raises(ValueError, match="no train documents of at most 10 characters"):
+    with pytest.raises(ValueError, match="all 2 documents are longer than 10 characters"):
         load_documents(path, "train", max_characters=10)
     (tmp_path / "none.jsonl").write_text("\n")
     with pytest.raises(ValueError, match=r"none\.jsonl holds no documents"):

@@ -49,14 +49,16 @@ def test_frozen_tensors_stay_bit_for_bit_and_the_others_move(model, policy, froz
     freeze(model, policy)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     step(model)
+    moved_maybe = []
     for name, parameter in model.named_parameters():
         same = torch.equal(parameter, before[name])
         if "unused_" in name or any(name.startswith(part) or (part == ".experts." and part in name) for part in frozen):
             assert same, f"{name} moved under --freeze {policy}"
-        elif name.endswith("k_proj.bias") or "experts" in name or "rel_pos" in name:
-            continue  # an expert that no token chose, or an offset that no gradient reaches, may stay
+        elif "experts" in name or "rel_pos" in name:
+            moved_maybe.append(not same)  # an expert that no token chose, or an offset out of reach, may stay
         else:
             assert not same, f"{name} did not move under --freeze {policy}"
+    assert any(moved_maybe) or not moved_maybe
 
 
 def saved_bytes(model: LightSeekOCR) -> int:

@@ -61,7 +61,8 @@ def test_ones_own_documents_and_a_config_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "argv", "message"),
     [
-        ("ablate.py", ["--tokens", "63"], "unknown mode '63'"),
+        ("ablate.py", ["--tokens", "64", "63"], "unknown mode '63'"),
+        ("ablate.py", ["tokens=64"], "unrecognized arguments: tokens=64"),
         ("ablate.py", ["--freeze", "nothing"], "unknown freeze policy"),
         ("train.py", ["--data", "no/such/folder"], "there is no such file or folder"),
         ("train.py", ["--model", "no/such/model/here"], "no/such/model/here"),
@@ -70,7 +71,8 @@ def test_ones_own_documents_and_a_config_file(tmp_path):
 )
 def test_bad_input_is_one_clear_line(name, argv, message, tmp_path):
     done = program(name, *argv, "--out", str(tmp_path / "out"), code=2)
-    assert message in " ".join(done.stderr.split()) and "Traceback" not in done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["ablate.py", "train.py"])
@@ -89,3 +91,14 @@ def test_overfit_learns_one_sample_by_heart(task, tmp_path):
     """The sanity check of the class, on pages of 64 tokens: greedy output equals the target."""
     done = program("train.py", "--overfit", "--task", task, "--tokens", "64", "--out", str(tmp_path))
     assert "learned by heart" in done.stdout
+    outcome = json.loads((tmp_path / "results.json").read_text())
+    assert outcome["learned"] and outcome["output"] == outcome["target"]
+    assert (tmp_path / "page.png").is_file() and (tmp_path / "config.json").is_file()
+
+
+def test_overfit_needs_one_document_and_shows_it_as_it_is(tmp_path):
+    """Two steps teach nothing, and brackets in a text are no markup."""
+    (tmp_path / "one.jsonl").write_text(json.dumps({"text": "See [/b] and [bold].", "summary": "[/b] [bold]"}) + "\n")
+    argv = ["--overfit", "--data", str(tmp_path / "one.jsonl"), "--tokens", "64", "--steps", "2"]
+    done = program("train.py", *argv, "--out", str(tmp_path / "out"), code=1)
+    assert "target  [/b] [bold]" in done.stdout and "not learned" in done.stdout

@@ -3,6 +3,7 @@
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -135,13 +136,37 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
         other.fit()
 
 
-def test_splitting_a_batch_in_parts_gives_the_same_first_loss_and_step(tmp_path):
+def test_splitting_a_batch_in_parts_gives_the_same_losses(tmp_path):
+    """Each part weighs as many tokens as it has. Without the balance loss, whose unit is the sequence, it is exact."""
     losses = []
-    for parts in (1, 2):
-        run = Run(RunConfig(**{**vars(SMALL), "accumulate": parts}), tmp_path / str(parts))
-        losses.append([run.train_step(run.model, run.optimizer, step)[0] for step in range(2)])
-    # The balance loss is a mean over sequences, so parts weigh it a little otherwise: hence not exactly the same.
-    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    for parts in (1, 2, 4):
+        run = Run(RunConfig(**{**vars(SMALL), "batch": 4, "accumulate": parts}), tmp_path / str(parts))
+        run.model.config = replace(run.model.config, decoder=replace(run.model.config.decoder, balance_alpha=0.0))
+        lengths = {len(run.make(document).target) for document in run.documents}
+        assert len(lengths) > 1  # or equal weights would pass too
+        losses.append([run.train_step(run.model, run.optimizer, step)[0] for step in range(3)])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0] == pytest.approx(losses[2], rel=1e-5)
+
+
+def test_runs_of_unlike_precision_in_one_process(tmp_path):
+    for precision in ("no", "bf16"):
+        run = Run(RunConfig(**{**vars(SMALL), "precision": precision}), tmp_path / precision)
+        assert run.accelerator.mixed_precision == precision
+
+
+def test_characters_the_font_lacks_are_counted(make):
+    make(Document("a \u4f60 b \u4f60", "c", "cjk"))
+    assert make.missing_glyphs["\u4f60"] == 2
+
+
+def test_a_folder_of_ones_own_long_texts_needs_no_setting(tmp_path):
+    for i in range(6):
+        (tmp_path / f"{i}.txt").write_text(f"Document {i} begins here. " + f"It goes on for {i} pages. " * 60)
+    run = Run(RunConfig(**{**vars(SMALL), "data": str(tmp_path), "summary_column": None}), tmp_path / "run")
+    assert [len(part) > 0 for part in (run.documents, run.validation, run.test)] == [True] * 3
+    with pytest.raises(ValueError, match=r"all 6 documents .* 100 characters"):
+        Run(RunConfig(**{**vars(SMALL), "data": str(tmp_path), "characters": 100}), tmp_path / "run")
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_says_what_to_do(tmp_path):
@@ -156,11 +181,12 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_says_what_to_do(tmp_path)
     ("change", "message"),
     [
         ({"steps": 0}, "steps must be at least 1"),
-        ({"accumulate": 9}, "at most one part a document"),
+        ({"accumulate": 9}, "at most one a document"),
         ({"task": "translate"}, "choose one of ocr, summarize"),
         ({"tokens": "65"}, "unknown mode '65'"),
         ({"freeze": "all"}, "unknown freeze policy"),
         ({"data": "nowhere"}, "unknown source of documents"),
+        ({"seed": -1}, "seed must not be negative"),
         ({"init": "best"}, "choose one of random"),
         ({"device": "quantum"}, "cannot be used"),
     ],

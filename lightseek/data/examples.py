@@ -4,6 +4,7 @@ document -> rendered page(s) at the mode's size -> views
          -> BOS, image positions, prompt | target, EOS
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,14 +15,14 @@ from torch import Tensor
 
 from lightseek.config import OCRConfig
 from lightseek.data.documents import Document
-from lightseek.modes import Mode, find_mode, positions, vision_tokens
+from lightseek.model.ocr import IGNORED
+from lightseek.modes import Mode, find_mode, vision_tokens
 from lightseek.pages import PageViews
-from lightseek.processing import page_views, prompt_ids
+from lightseek.processing import IMAGE_TAG, PROMPTS, image_positions, pad_batch, page_views, prompt_ids
 from lightseek.render import PageStyle, fit_style, render_text
 from lightseek.tokenizer import Tokenizer
 
-IGNORED = -100
-PROMPTS = {"ocr": "\nFree OCR. ", "summarize": "\nSummarize. "}  # after one <image> per page
+TASKS = ("ocr", "summarize")  # each has its prompt in `lightseek.processing.PROMPTS`
 SMALLEST_FONT = 8  # pixels
 TILED_PAGE = 2  # tiles per side of a page rendered for a tiled mode
 
@@ -57,24 +58,26 @@ class ExampleMaker:
     """Makes examples for one task at one mode, the same every time."""
 
     def __init__(self, config: OCRConfig, tokenizer: Tokenizer, task: str, mode: str | int | Mode, font: str) -> None:
-        if task not in PROMPTS:
-            raise ValueError(f"unknown task {task!r}: choose one of {', '.join(PROMPTS)}")
+        if task not in TASKS:
+            raise ValueError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
         self.config, self.tokenizer, self.task, self.mode = config, tokenizer, task, find_mode(mode)
         side = self.mode.tile * TILED_PAGE if self.mode.tile else self.mode.side
         self.style = PageStyle(width=side, height=side, margin=side // 32, font=font)
+        self.missing_glyphs: Counter[str] = Counter()  # characters the font could not draw, over all pages so far
 
     def __call__(self, document: Document) -> Example:
         """Raises ValueError, naming the document, when it needs more positions than the decoder has."""
-        images = [page.image for page in render_text(document.text, self.fit(document.text)).pages]
+        rendering = render_text(document.text, self.fit(document.text))
+        self.missing_glyphs.update(rendering.missing_glyphs)
+        images = [page.image for page in rendering.pages]
         pages = [page_views(image, self.mode) for image in images]
-        prompt = "<image>" * len(pages) + PROMPTS[self.task]
-        target = document.text if self.task == "ocr" else document.summary
+        prompt = IMAGE_TAG * (len(pages) - 1) + PROMPTS[self.task]  # one <image> per page
         example = Example(
             document=document,
             images=images,
             pages=pages,
-            prompt=prompt_ids(self.config, self.tokenizer, prompt, [positions(self.mode, page.grid) for page in pages]),
-            target=[*self.tokenizer.encode(target), self.config.eos_token_id],
+            prompt=prompt_ids(self.config, self.tokenizer, prompt, [image_positions(page) for page in pages]),
+            target=[*self.tokenizer.encode(self.target(document)), self.config.eos_token_id],
             vision_tokens=sum(vision_tokens(self.mode, page.grid) for page in pages),
             text_tokens=len(self.tokenizer.encode(document.text)),
         )
@@ -86,6 +89,10 @@ class ExampleMaker:
             )
         return example
 
+    def target(self, document: Document) -> str:
+        """What the model should write about a document."""
+        return document.text if self.task == "ocr" else document.summary
+
     def fit(self, text: str) -> PageStyle:
         """The largest font at which the text fills one page, or the smallest, and as many pages as that takes."""
         try:
@@ -96,13 +103,9 @@ class ExampleMaker:
 
 def collate(examples: Sequence[Example], pad: int) -> Batch:
     """Pad to the longest on the right, and let the loss see the targets only."""
-    rows = [example.prompt + example.target for example in examples]
-    longest = max(map(len, rows))
-    input_ids = torch.full((len(rows), longest), pad)
-    labels = torch.full((len(rows), longest), IGNORED)
-    mask = torch.zeros(len(rows), longest, dtype=torch.bool)
-    for i, (row, example) in enumerate(zip(rows, examples, strict=True)):
-        input_ids[i, : len(row)] = torch.tensor(row)
-        labels[i, len(example.prompt) : len(row)] = torch.tensor(example.target)
-        mask[i, : len(row)] = True
+    input_ids, mask = pad_batch([example.prompt + example.target for example in examples], pad, side="right")
+    labels = torch.full_like(input_ids, IGNORED)
+    for i, example in enumerate(examples):
+        start = len(example.prompt)
+        labels[i, start : start + len(example.target)] = torch.tensor(example.target)
     return Batch(input_ids, labels, None if mask.all() else mask, [example.pages for example in examples])

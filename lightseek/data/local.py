@@ -58,12 +58,17 @@ def documents(
     marked = list(_read(path, text_column, summary_column))
     if not marked:
         raise ValueError(f"{path} holds no documents")
+    whole = len(marked)
+    if max_characters is not None:  # before the split, or a small folder could lose one to its long texts
+        marked = [(document, mark) for document, mark in marked if len(document.text) <= max_characters]
+        if not marked:
+            raise ValueError(f"{path}: all {whole} documents are longer than {max_characters} characters")
     splits = _assign(marked)
     found = [document for (document, _), own in zip(marked, splits, strict=True) if own == split]
     if not found:
         others = " and ".join(f"{splits.count(other)} {other}" for other in SPLITS if other in splits)
-        raise ValueError(f"{path} has no {split} documents, only {others}")
-    found = [document for document in found if len(document.text) <= (max_characters or len(document.text))]
+        longer = f"; {whole - len(marked)} are longer than {max_characters} characters" if whole > len(marked) else ""
+        raise ValueError(f"{path} has no {split} documents, only {others}{longer}")
     if limit is not None and limit < len(found):
         order = list(range(len(found)))
         Random(seed).shuffle(order)

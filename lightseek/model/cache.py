@@ -33,7 +33,7 @@ class KVCache:
         self.values[layer][:, :, self.length : end] = values
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
-    def select(self, rows: Int[Tensor, "b2"]) -> None:
+    def select(self, rows: Int[Tensor, " b2"]) -> None:
         """Keep these rows, in this order, repeats allowed: what beam search does after each step."""
         for buffers in (self.keys, self.values):
             for index, old in enumerate(buffers):

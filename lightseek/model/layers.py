@@ -29,7 +29,7 @@ def cpu_multiplies(dtype: torch.dtype) -> bool:
 
 
 def linear(
-    x: Float[Tensor, "*n i"], weight: Float[Tensor, "o i"], bias: Float[Tensor, "o"] | None = None
+    x: Float[Tensor, "*n i"], weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"] | None = None
 ) -> Float[Tensor, "*n o"]:
     """`x @ weight.T + bias` in the dtype of `x`, by the fastest kernel this device has."""
     if x.device.type == "cpu" and x.numel() >= MIN_ROWS * x.shape[-1] and not cpu_multiplies(x.dtype):
@@ -40,7 +40,7 @@ def linear(
 
 
 def linear_by_blocks(
-    x: Float[Tensor, "*n i"], weight: Float[Tensor, "o i"], bias: Float[Tensor, "o"] | None
+    x: Float[Tensor, "*n i"], weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"] | None
 ) -> Float[Tensor, "*n o"]:
     """A half-precision product through float32, with no more than a block of each factor and of the result widened."""
     rows = x.reshape(-1, x.shape[-1])

@@ -25,7 +25,7 @@ class Routing(NamedTuple):
     experts: Int[Tensor, "b n k"]  # which ones, best first
     probabilities: Float[Tensor, "b n e"]  # of all experts, float32
 
-    def load(self, mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, "e"]:
+    def load(self, mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, " e"]:
         """Share of the chosen slots that each expert got; sums to 1. `mask` leaves padding out."""
         chosen = self.experts if mask is None else self.experts[mask]
         counts = self.probabilities.new_zeros(self.probabilities.shape[-1])
@@ -118,7 +118,7 @@ def run_grouped(
     slots: Float[Tensor, "s d"],
     gate_up: Float[Tensor, "e f2 d"],
     down: Float[Tensor, "e d f"],
-    ends: Int[Tensor, "e"],
+    ends: Int[Tensor, " e"],
 ) -> Float[Tensor, "s d"]:
     """One grouped matmul per projection; `ends`, where each expert's run of slots stops, never leaves the GPU."""
     ends = ends.int()
@@ -130,7 +130,7 @@ def run_each(
     slots: Float[Tensor, "s d"],
     gate_up: Float[Tensor, "e f2 d"],
     down: Float[Tensor, "e d f"],
-    ends: Int[Tensor, "e"],
+    ends: Int[Tensor, " e"],
 ) -> Float[Tensor, "s d"]:
     """One expert after the other, those without slots skipped: the fast way on a CPU, where a loop costs nothing.
 
