@@ -197,17 +197,25 @@ class LightSeekOCR(nn.Module):
         save(self, folder, dtype=dtype)
 
     def generate(
-        self, input_ids: Int[Tensor, "b n"], pages: Sequence[Sequence[PageViews]] | None = None, **options: Any
+        self,
+        input_ids: Int[Tensor, "b n"],
+        pages: Sequence[Sequence[PageViews]] | None = None,
+        mask: Bool[Tensor, "b n"] | Int[Tensor, "b n"] | None = None,
+        **options: Any,
     ) -> "list[Generation]":
-        """Continue each prompt; see `lightseek.generate.generate` for the options (`mask`, `max_new_tokens`, ...)."""
+        """Continue each prompt; see `lightseek.generate.generate` for the options (`max_new_tokens`, `beams`, ...)."""
         from lightseek.generate import generate
 
-        return generate(self, input_ids, pages, **options)
+        return generate(self, input_ids, pages, mask, **options)
 
     def stream(
-        self, input_ids: Int[Tensor, "1 n"], pages: Sequence[Sequence[PageViews]] | None = None, **options: Any
+        self,
+        input_ids: Int[Tensor, "1 n"],
+        pages: Sequence[Sequence[PageViews]] | None = None,
+        mask: Bool[Tensor, "1 n"] | Int[Tensor, "1 n"] | None = None,
+        **options: Any,
     ) -> Iterator[str]:
         """The text after one prompt as it comes; see `lightseek.generate.stream` for the options."""
         from lightseek.generate import stream
 
-        return stream(self, input_ids, pages, **options)
+        return stream(self, input_ids, pages, mask, **options)
