@@ -1,0 +1,55 @@
+"""On a CUDA device: the numbers of the CPU, no waiting for the CPU between experts. `pytest -m gpu`."""
+
+import pytest
+import torch
+from golden import Case, reduced_model, relative_error
+
+from lightseek.loading import load_model
+from lightseek.model.moe import run_each, run_grouped
+from lightseek.options import RunConfig
+from lightseek.training import Run
+
+pytestmark = pytest.mark.gpu
+
+
+def test_the_reduced_model_gives_the_golden_logits_and_tokens():
+    torch.backends.cuda.matmul.allow_tf32 = False
+    case, model = Case("tiny"), reduced_model().to("cuda")
+    with torch.no_grad():
+        logits = model(case.prompt.cuda(), pages=[[case.page]]).logits[0, -6:].cpu()
+    assert case.error("logits", logits) <= 1e-3
+    tokens = model.generate(case.prompt.cuda(), pages=[[case.page]], max_new_tokens=12)[0].tokens
+    assert tokens == case.tensors["greedy"].tolist()[: len(tokens)] and tokens
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_grouped_matmul_agrees_with_one_expert_after_the_other(dtype):
+    ends = torch.tensor([3, 3, 8, 16], device="cuda")
+    slots, gate_up, down = (
+        torch.randn(shape, device="cuda").to(dtype) for shape in ((16, 64), (4, 128, 64), (4, 64, 64))
+    )
+    grouped, each = run_grouped(slots, gate_up, down, ends), run_each(slots, gate_up, down, ends)
+    assert relative_error(grouped.float(), each.float()) <= (1e-4 if dtype == torch.float32 else 0.02)
+
+
+def test_the_experts_never_wait_for_the_cpu():
+    model = load_model(device="cuda", dtype="bfloat16")
+    moe = model.decoder.layers[1].mlp
+    x = torch.randn(2, 8, model.config.decoder.width, device="cuda", dtype=torch.bfloat16)
+    with torch.no_grad():
+        moe(x)  # the first call may compile or allocate
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            moe(x)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_training_lowers_the_loss(precision, tmp_path):
+    config = RunConfig(
+        tokens="64", train_documents=4, eval_documents=2, steps=8, batch=4, device="cuda", precision=precision
+    )
+    run = Run(config, tmp_path)
+    run.fit()
+    assert run.rows[-1]["train_loss"] < run.rows[0]["train_loss"]
