@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from lightseek.config import DecoderConfig
 from lightseek.model.layers import Linear, linear
 
+grouped_mm = getattr(F, "grouped_mm", None) or torch._grouped_mm  # the second is the older name of the first
+
 
 class Routing(NamedTuple):
     """Where one layer sent each token."""
@@ -122,8 +124,8 @@ def run_grouped(
 ) -> Float[Tensor, "s d"]:
     """One grouped matmul per projection; `ends`, where each expert's run of slots stops, never leaves the GPU."""
     ends = ends.int()
-    gate, up = F.grouped_mm(slots, gate_up.transpose(-2, -1), offs=ends).chunk(2, dim=-1)
-    return F.grouped_mm(F.silu(gate) * up, down.transpose(-2, -1), offs=ends)
+    gate, up = grouped_mm(slots, gate_up.transpose(-2, -1), offs=ends).chunk(2, dim=-1)
+    return grouped_mm(F.silu(gate) * up, down.transpose(-2, -1), offs=ends)
 
 
 def run_each(
