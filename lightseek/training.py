@@ -19,13 +19,11 @@ from accelerate.state import AcceleratorState
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from lightseek.building import build_model
 from lightseek.data.documents import Document, load_documents
 from lightseek.data.examples import Example, ExampleMaker, collate
 from lightseek.files import atomic_write, remove_leftovers, write_text
-from lightseek.freeze import BoxCount, freeze
-from lightseek.loading import load_model
 from lightseek.memory import PeakMemory
-from lightseek.model.attention import set_attention
 from lightseek.model.ocr import LightSeekOCR
 from lightseek.options import RunConfig, check
 
@@ -59,22 +57,7 @@ class Run:
         device = None if config.device == "auto" else config.device
         AcceleratorState._reset_state(reset_partial_state=True)  # a run before in this process may differ
         self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.precision)
-        self.model = load_model(
-            config.model,
-            device=device or self.accelerator.device,
-            dtype=config.dtype,
-            seed=config.seed,
-            progress=True,
-        )
-        if config.init == "sam+clip":
-            from lightseek.public_weights import init_from_public, public_towers
-
-            init_from_public(self.model, *public_towers())
-        if self.model.tokenizer is None:
-            raise ValueError(f"{config.model}: tokenizer.json is missing, and training on text needs it")
-        set_attention(self.model, config.attention)
-        self.model.set_gradient_checkpointing(config.gradient_checkpointing)
-        self.counts: list[BoxCount] = freeze(self.model, config.freeze)
+        self.model, self.counts = build_model(config, device or self.accelerator.device)
         self.make = ExampleMaker(self.model.config, self.model.tokenizer, config.task, config.tokens, config.font)
         self.documents = self.load("train", config.train_documents)
         self.optimizer = adamw(self.model, config)

@@ -1,0 +1,87 @@
+"""What the commands share: the model's arguments, opening documents, talking to whoever watches.
+
+Nothing here imports PyTorch before a command runs, so that `--help` and bad arguments answer at once.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightseek.modes import MODES, find_mode
+from lightseek.options import Parser
+
+if TYPE_CHECKING:
+    from lightseek.model.ocr import LightSeekOCR
+    from lightseek.render import RenderedPage
+
+DTYPES = ("float32", "bfloat16", "float16")
+WIDTH = 132  # of tables that go into a file or a pipe
+EPILOG = "Full sizes without the weights: `formula` writes made-up ones; then `--model` with their folder."
+
+
+def open_model(arguments: argparse.Namespace) -> "LightSeekOCR":
+    from lightseek.loading import load_model
+
+    watched = sys.stdout.isatty()  # the bar draws on stdout, where results go
+    model = load_model(arguments.model, arguments.device, arguments.dtype, arguments.seed, progress=watched)
+    if arguments.model is None:
+        say("nano weights are random until train.py or ablate.py made some: give their folder with --model")
+    return model
+
+
+def open_pages(path: Path) -> "list[RenderedPage]":
+    """Pages of a document; tells on stderr which characters the font could not draw."""
+    from lightseek.render import render_file
+
+    rendering = render_file(path)
+    if rendering.missing_glyphs:
+        say(f"{path}: the font has no glyph for {' '.join(rendering.missing_glyphs)}")
+    return rendering.pages
+
+
+def full_prompt(prompt: str) -> str:
+    """A prompt by its name, or as it is; `<image>` goes first where it is not placed."""
+    from lightseek.processing import IMAGE_TAG, PROMPTS
+
+    prompt = PROMPTS.get(prompt, prompt)
+    return prompt if IMAGE_TAG in prompt else f"{IMAGE_TAG}\n{prompt}"
+
+
+def show(table: Any) -> None:
+    """Print a rich table on stdout, wide enough where there is no terminal to fit."""
+    from rich.console import Console
+
+    console = Console()
+    (console if console.is_terminal else Console(width=WIDTH)).print(table)
+
+
+def say(message: str) -> None:
+    """One line to whoever watches; stdout is for results."""
+    print(message, file=sys.stderr)
+
+
+def add(commands: Any, run: Callable[[argparse.Namespace], None], about: str) -> Parser:
+    command = commands.add_parser(run.__name__, help=about, description=about, epilog=EPILOG)
+    command.set_defaults(run=run)
+    return command
+
+
+def add_input(command: Parser) -> None:
+    command.add_argument("--mode", type=mode_name, default="base", help=f"{', '.join(MODES)}, or tokens: 100 (base)")
+    command.add_argument("--prompt", default="ocr", help="ocr, markdown, figure, summarize, or your own words (ocr)")
+
+
+def add_model(command: Parser) -> None:
+    command.add_argument("--model", metavar="DIR|HUB_ID", help="a checkpoint; without one, the small nano preset")
+    command.add_argument("--device", help="cpu, cuda, cuda:1, mps (a CUDA device if there is one)")
+    command.add_argument("--dtype", choices=DTYPES, help="of the weights (the checkpoint's own)")
+    command.add_argument("--seed", type=int, default=0, help="of random weights and of sampling (0)")
+
+
+def mode_name(text: str) -> str:
+    try:
+        return find_mode(text).name
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

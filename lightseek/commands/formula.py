@@ -1,0 +1,31 @@
+"""`python -m lightseek formula`: a checkpoint of full size with made-up values."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lightseek.commands.common import DTYPES, add, say
+from lightseek.config import PRESETS
+
+
+def formula(arguments: argparse.Namespace) -> None:
+    """A checkpoint in the official layout whose values follow from the tensors' names."""
+    from lightseek.config import OCRConfig
+    from lightseek.devices import find_dtype
+    from lightseek.formula import write_checkpoint
+    from lightseek.tokenizer import Tokenizer
+
+    if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
+        raise ValueError(f"{arguments.out} is there already: give an empty or a new folder")
+    config = OCRConfig.preset(arguments.preset)
+    write_checkpoint(arguments.out, config, find_dtype(arguments.dtype), progress=True)
+    # nano's, also for the official sizes: its ids are in every vocabulary, and the values mean nothing anyway.
+    Tokenizer.nano().save(arguments.out / "tokenizer.json")
+    say(f"{arguments.out} has the sizes of {arguments.preset}, nano's tokenizer, and values that mean nothing")
+
+
+def add_parser(commands: Any) -> None:
+    command = add(commands, formula, "write a checkpoint of full size with made-up values")
+    command.add_argument("--preset", choices=PRESETS, default="deepseek-ocr", help="sizes (deepseek-ocr: 6.7 GB)")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty or new folder")
+    command.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="of the values (bfloat16)")

@@ -1,0 +1,63 @@
+"""`python -m lightseek trace`: one page through the model, stage by stage."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightseek.commands.common import add, add_input, add_model, full_prompt, open_model, open_pages, say, show
+
+if TYPE_CHECKING:
+    from lightseek.render import RenderedPage
+
+
+def trace(arguments: argparse.Namespace) -> None:
+    import torch
+
+    from lightseek.processing import image_positions, page_views, prompt_ids
+    from lightseek.trace import trace as run
+
+    page = pick_page(arguments.file, arguments.page)
+    model = open_model(arguments)
+    views = page_views(page.image, arguments.mode)
+    text = arguments.text.read_text(encoding="utf-8") if arguments.text else page.text
+    if model.tokenizer is None:
+        say("this checkpoint has no tokenizer.json: the prompt is the page alone, without text")
+        ids = [model.config.bos_token_id] + [model.config.image_token_id] * image_positions(views)
+    else:
+        ids = prompt_ids(model.config, model.tokenizer, full_prompt(arguments.prompt), [image_positions(views)])
+    result = run(
+        model,
+        torch.tensor([ids], device=model.device),
+        [[views]],
+        mode=arguments.mode,
+        sizes=[page.image.size],
+        text_tokens=[len(model.tokenizer.encode(text)) if text and model.tokenizer else None],
+        warm_up=not arguments.cold,
+    )
+    if arguments.picture:
+        result.save_picture(arguments.picture)
+    if arguments.json:
+        print(json.dumps({"model": arguments.model or "nano", "file": str(arguments.file)} | result.to_json()))
+    else:
+        show(result.table(inside=arguments.inside))
+
+
+def pick_page(path: Path, number: int) -> "RenderedPage":
+    pages = open_pages(path)
+    if not 1 <= number <= len(pages):
+        raise ValueError(f"{path} has {len(pages)} page(s), counted from 1: there is no page {number}")
+    return pages[number - 1]
+
+
+def add_parser(commands: Any) -> None:
+    command = add(commands, trace, "one page through the model, stage by stage")
+    command.add_argument("file", type=Path, metavar="FILE", help="a picture, PDF, text or Markdown file")
+    command.add_argument("--page", type=int, default=1, metavar="N", help="which page of it (1)")
+    command.add_argument("--text", type=Path, metavar="FILE", help="the page's text, for the compression ratio")
+    add_input(command)
+    add_model(command)
+    command.add_argument("--inside", action="store_true", help="also attention, MLP and router inside each block")
+    command.add_argument("--cold", action="store_true", help="time the first pass, one-time costs included")
+    command.add_argument("--picture", type=Path, metavar="FILE", help="draw time per box and load per expert")
+    command.add_argument("--json", action="store_true", help="everything as JSON")
