@@ -1,0 +1,77 @@
+"""The linguistic crutch, taken away: what each kind of corruption keeps and what it removes."""
+
+import re
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightseek.data.corruption import KINDS_OF_TEXT, corrupt
+
+TEXT = "The Pump failed at 7:15.\n\n  IBM paid €1,250, said Zoë O'Neil; nothing incomprehensible."
+texts = st.text(st.characters(codec="utf-8"), max_size=200)
+seeds = st.integers(0, 1000)
+
+
+def spaces(text: str) -> list[tuple[int, str]]:
+    return [(match.start(), match[0]) for match in re.finditer(r"\s+", text)]
+
+
+def shape(text: str) -> str:
+    """Capitals, small letters and digits as A, a and 0."""
+    return "".join("A" if c.isupper() else "a" if c.isalpha() else "0" if c.isdecimal() else c for c in text)
+
+
+def test_natural_text_is_left_alone():
+    assert corrupt(TEXT, "natural", 3) == TEXT
+
+
+def test_shuffled_text_keeps_its_words_and_its_white_space():
+    shuffled = corrupt(TEXT, "shuffled", 0)
+    assert sorted(shuffled.split()) == sorted(TEXT.split()) and shuffled.split() != TEXT.split()
+    assert re.findall(r"\s+", shuffled) == re.findall(r"\s+", TEXT)
+
+
+def test_replaced_text_has_words_of_the_same_lengths_and_other_digits():
+    replaced = corrupt(TEXT, "replaced", 0)
+    assert shape(replaced) == shape(TEXT)
+    old, new = re.findall(r"[^\W\d_]+", TEXT), re.findall(r"[^\W\d_]+", replaced)
+    assert len(old) == len(new) and sum(a == b for a, b in zip(old, new, strict=True)) <= 2
+    assert re.findall(r"\d", replaced) != re.findall(r"\d", TEXT)
+
+
+def test_random_text_has_the_shape_alone():
+    """17,576 three-letter strings: that a hundred of them hold the page's words by chance does not happen."""
+    page = "the pump and the bell " * 20
+    noise = corrupt(page, "random", 0)
+    assert shape(noise) == shape(page) and not set(noise.split()) & set(page.split())
+    counts = Counter(noise.replace(" ", ""))
+    assert set(counts) == set("abcdefghijklmnopqrstuvwxyz") and max(counts.values()) < 4 * min(counts.values()) + 20
+
+
+@given(texts, st.sampled_from(KINDS_OF_TEXT), seeds)
+def test_every_kind_keeps_the_length_and_depends_on_its_arguments_alone(text, kind, seed):
+    corrupted = corrupt(text, kind, seed)
+    assert corrupted == corrupt(text, kind, seed)
+    assert len(corrupted) == len(text)
+    assert [s for _, s in spaces(corrupted)] == [s for _, s in spaces(text)]
+    if kind != "shuffled":
+        assert spaces(corrupted) == spaces(text)
+
+
+@given(texts, seeds)
+def test_shuffling_moves_words_and_invents_none(text, seed):
+    assert Counter(corrupt(text, "shuffled", seed).split()) == Counter(text.split())
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_TEXT[1:])
+def test_seeds_and_texts_are_drawn_apart(kind):
+    assert len({corrupt(TEXT, kind, seed) for seed in range(10)}) == 10
+    one, other = (corrupt("one two three four five six " + end, kind, 0) for end in ("seven", "eight"))
+    assert one.split()[:6] != other.split()[:6]
+
+
+def test_an_unknown_kind_lists_the_known():
+    with pytest.raises(ValueError, match=r"unknown kind of text 'noise': choose one of natural, shuffled, replaced"):
+        corrupt("a", "noise", 0)
