@@ -10,8 +10,9 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int8
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 MIN_ROWS = 7  # with fewer, a product mostly streams the weight, and half precision has half the bytes
@@ -33,25 +34,54 @@ def linear(
 ) -> Float[Tensor, "*n o"]:
     """`x @ weight.T + bias` in the dtype of `x`, by the fastest kernel this device has."""
     if x.device.type == "cpu" and x.numel() >= MIN_ROWS * x.shape[-1] and not cpu_multiplies(x.dtype):
-        if torch.is_grad_enabled():  # autograd keeps what it needs
-            return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
+        if torch.is_grad_enabled():
+            return LinearByBlocks.apply(x, weight, bias)
         return linear_by_blocks(x, weight, bias)
     return F.linear(x, weight, bias)
 
 
 def linear_by_blocks(
-    x: Float[Tensor, "*n i"], weight: Float[Tensor, "o i"], bias: Float[Tensor, " o"] | None
+    x: Float[Tensor, "*n i"],
+    weight: Float[Tensor, "o i"] | Int8[Tensor, "o i"],
+    bias: Float[Tensor, " o"] | None = None,
+    scale: Float[Tensor, " o"] | None = None,
 ) -> Float[Tensor, "*n o"]:
-    """A half-precision product through float32, with no more than a block of each factor and of the result widened."""
+    """A product through float32, with no more than a block of each factor and of the result widened.
+
+    `scale` multiplies the weight's rows (a weight of integers needs it).
+    """
     rows = x.reshape(-1, x.shape[-1])
-    out = x.new_empty(len(rows), len(weight))
-    for first in range(0, len(weight), BLOCK // weight.shape[1]):
-        columns = slice(first, first + BLOCK // weight.shape[1])
+    out, chunk = x.new_empty(len(rows), len(weight)), max(1, BLOCK // weight.shape[1])
+    for first in range(0, len(weight), chunk):
+        columns = slice(first, first + chunk)
         wide, wide_bias = weight[columns].float(), None if bias is None else bias[columns].float()
-        step = BLOCK // max(wide.shape)
+        if scale is not None:
+            wide = wide * scale[columns, None].float()
+        step = max(1, BLOCK // max(wide.shape))
         for start in range(0, len(rows), step):
             out[start : start + step, columns] = F.linear(rows[start : start + step].float(), wide, wide_bias)
     return out.view(*x.shape[:-1], len(weight))
+
+
+class LinearByBlocks(torch.autograd.Function):
+    """`linear_by_blocks` with gradients. It keeps the weight as it is; autograd alone would keep a float32 copy."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x if weight.requires_grad else None, weight)
+        return linear_by_blocks(x, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, out: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        rows = out.flatten(0, -2)
+        return (
+            linear_by_blocks(out, weight.t()) if of_x else None,
+            linear_by_blocks(rows.t(), x.flatten(0, -2).t()) if of_weight else None,
+            rows.float().sum(0).to(out.dtype) if of_bias else None,
+        )
 
 
 class Linear(nn.Linear):
