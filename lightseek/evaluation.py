@@ -1,20 +1,53 @@
-"""How good is a text? Reading: CER, WER, OCR precision. Summarizing: ROUGE, facts. Both: repetition.
+"""How good is a text? Reading: CER, WER, OCR precision. Summarizing: ROUGE, facts, novelty. Both: repetition, length.
 
-Everything is in percent. Texts are compared after each run of white space has become one space and the ends are
-stripped: where a page breaks its lines is layout, not text. Case, accents and punctuation count, except in ROUGE, which
-by its definition lower-cases, stems, and sees only a-z and 0-9 (so it says little about non-Latin scripts).
+Everything but lengths is in percent. Texts are compared after each run of white space has become one space and the
+ends are stripped: where a page breaks its lines is layout, not text. Case, accents and punctuation count, except in
+ROUGE, which by its definition lower-cases, stems, and sees only a-z and 0-9 (so it says little about non-Latin
+scripts).
 
 A metric of many texts is either *pooled* (all errors over all reference characters, so long pages weigh more: CER,
-WER) or the *mean* over texts (the rest).
+WER) or the *mean* over texts (the rest). Either way it is a sum over a sum, so every metric is kept as what each text
+adds to both: a `Tally`, from which the figure of any selection of pages, and its interval, follow without the texts.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
 
 from lightseek.data.documents import Document, sentences
 from lightseek.data.synthetic import facts_stated
 
 Texts = str | Sequence[str]
+ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
+NOVEL = (1, 2, 3, 4)  # n of the n-grams whose novelty is reported
+
+
+@dataclass(frozen=True)
+class Tally:
+    """One metric, text by text: `value` is the sum of `amounts` over the sum of `sizes`."""
+
+    amounts: Float[np.ndarray, " texts"]
+    sizes: Float[np.ndarray, " texts"]
+
+    @classmethod
+    def mean(cls, values: Sequence[float | None]) -> "Tally":
+        """Of a metric that is averaged over the texts for which it is defined."""
+        known = np.array([value is not None for value in values], dtype=float)
+        return cls(np.array([value or 0.0 for value in values], dtype=float), known)
+
+    @property
+    def value(self) -> float:
+        return float(self.amounts.sum() / self.sizes.sum())
+
+    def of(self, texts: np.ndarray) -> "Tally":
+        """Of some of the texts: their places, or true where they are."""
+        return Tally(self.amounts[texts], self.sizes[texts])
 
 
 def normalise(text: str) -> str:
@@ -28,19 +61,12 @@ def cer(prediction: Texts, reference: Texts) -> float:
     Not capped: a model that rambles can exceed 100. An empty reference counts as one character, so an empty
     prediction of it scores 0 and each character too many 100. Raises ValueError if the texts don't pair up.
     """
-    pairs = _pairs(prediction, reference)
-    edits = sum(_character_edits(p, r) for p, r in pairs)
-    return 100 * edits / max(1, sum(len(r) for _, r in pairs))
+    return reading(prediction, reference)["cer"].value
 
 
 def wer(prediction: Texts, reference: Texts) -> float:
     """Word error rate, pooled; a word is what white space separates. Otherwise as `cer`."""
-    import jiwer
-
-    pairs = _pairs(prediction, reference)
-    counts = jiwer.process_words([r for _, r in pairs], [p for p, _ in pairs])
-    edits = counts.substitutions + counts.deletions + counts.insertions
-    return 100 * edits / max(1, sum(len(r.split()) for _, r in pairs))
+    return reading(prediction, reference)["wer"].value
 
 
 def ocr_precision(prediction: Texts, reference: Texts) -> float:
@@ -49,28 +75,81 @@ def ocr_precision(prediction: Texts, reference: Texts) -> float:
     The paper's figure 1a and table 2 give "precision" on the Fox benchmark without a formula; Fox scores pages by
     this normalised edit distance. Both texts empty is 100.
     """
-    pairs = _pairs(prediction, reference)
-    return _mean([100.0 * (1 - _character_edits(p, r) / max(1, len(p), len(r))) for p, r in pairs])
+    return reading(prediction, reference)["ocr_precision"].value
+
+
+def reading(predictions: Texts, references: Texts) -> dict[str, Tally]:
+    """`cer`, `wer`, `ocr_precision`: how far each prediction is from being its reference."""
+    import jiwer
+
+    pairs = _pairs(predictions, references)
+    characters = [_edits(jiwer.process_characters(r, p)) for p, r in pairs]
+    words = [_edits(jiwer.process_words(r, p)) for p, r in pairs]
+    longer = [max(1, len(p), len(r)) for p, r in pairs]
+    return {
+        "cer": _rate(characters, [len(r) for _, r in pairs]),
+        "wer": _rate(words, [len(r.split()) for _, r in pairs]),
+        "ocr_precision": Tally.mean([100 * (1 - e / n) for e, n in zip(characters, longer, strict=True)]),
+    }
 
 
 def rouge(predictions: Texts, references: Texts) -> dict[str, float]:
-    """`rouge1`, `rouge2`, `rougeL`: F1 with Porter stemming (package rouge-score), mean over texts.
+    """`rouge1`, `rouge2`, `rougeL`, `rougeLsum`: F1 with Porter stemming (package rouge-score), mean over texts.
 
+    Lsum compares sentence by sentence, L the text as one; a line's end ends a sentence too, as in rouge-score.
     An empty prediction, or an empty reference, scores 0. Raises ValueError if the texts don't pair up.
     """
+    return {name: tally.value for name, tally in overlap(predictions, references).items()}
+
+
+def overlap(predictions: Texts, references: Texts, tick: Callable[[int, int], None] | None = None) -> dict[str, Tally]:
+    """ROUGE of each text. `tick(done, of)` is called after each: long summaries take some 3 ms."""
     from rouge_score.rouge_scorer import RougeScorer
 
-    names = ["rouge1", "rouge2", "rougeL"]
-    scorer = RougeScorer(names, use_stemmer=True)
-    scores = [scorer.score(reference, prediction) for prediction, reference in _pairs(predictions, references)]
-    return {name: _mean([100.0 * score[name].fmeasure for score in scores]) for name in names}
+    stems = _Stems()
+    whole, by_sentence = RougeScorer(ROUGE[:3], tokenizer=stems), RougeScorer(ROUGE[3:], tokenizer=stems)
+    rows: list[list[float]] = []
+    pairs = _pairs(predictions, references, lambda text: "\n".join(_lines(text)))
+    for prediction, reference in pairs:
+        scores = whole.score(reference, prediction)
+        if "\n" in prediction or "\n" in reference:
+            scores |= by_sentence.score(reference, prediction)
+        else:
+            scores["rougeLsum"] = scores["rougeL"]  # one sentence each
+        rows.append([100.0 * scores[name].fmeasure for name in ROUGE])
+        if tick:
+            tick(len(rows), len(pairs))
+    return {name: Tally.mean(column) for name, column in zip(ROUGE, zip(*rows, strict=True), strict=True)}
+
+
+class _Stems:
+    """rouge-score's own tokens; each word is stemmed once, which is most of the time it takes."""
+
+    def __init__(self) -> None:
+        from nltk.stem.porter import PorterStemmer
+
+        self.stem = lru_cache(1 << 18)(PorterStemmer().stem)
+
+    def tokenize(self, text: str) -> list[str]:
+        from rouge_score.tokenize import tokenize
+
+        return tokenize(text, self)
 
 
 def repetition_rate(text: str, n: int = 4) -> float:
     """Share of the n-grams of words that occurred before in the text: 0 when none does, near 100 for a loop."""
-    words = text.split()
-    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    grams = _ngrams(text.split(), n)
     return 100 * (1 - len(set(grams)) / len(grams)) if grams else 0.0
+
+
+def novel_ngrams(text: str, source: str, n: int) -> float | None:
+    """Share of the n-grams of words in `text` that `source` does not have; None for a text of fewer than n words.
+
+    0 is copied from end to end. Words are letters and digits, in any case, so punctuation makes nothing novel.
+    """
+    grams = _ngrams(_words(text), n)
+    known = set(_ngrams(_words(source), n))
+    return 100 * sum(gram not in known for gram in grams) / len(grams) if grams else None
 
 
 def lead(text: str, count: int = 3) -> str:
@@ -79,31 +158,49 @@ def lead(text: str, count: int = 3) -> str:
 
 
 def evaluate(
-    predictions: Sequence[str], references: Sequence[str], documents: Sequence[Document] | None = None
+    predictions: Sequence[str],
+    references: Sequence[str],
+    documents: Sequence[Document] | None = None,
+    task: str = "summarize",
 ) -> dict[str, float]:
-    """Every metric, by its column's name: cer, wer, ocr_precision, rouge1, rouge2, rougeL, repetition.
+    """Every metric of `tallies` by its column's name, as one figure for all texts.
 
-    With `documents` also `facts`, the mean share of their facts that the prediction states, unless none has any.
     The lead-3 row of a table is `evaluate([lead(d.text) for d in documents], references, documents)`.
     Raises ValueError if the sequences are empty or of unlike lengths.
     """
-    results = {
-        "cer": cer(predictions, references),
-        "wer": wer(predictions, references),
-        "ocr_precision": ocr_precision(predictions, references),
-        **rouge(predictions, references),
-        "repetition": _mean([repetition_rate(prediction) for prediction in predictions]),
-    }
-    if documents is not None:
-        if len(documents) != len(predictions):
-            raise ValueError(f"{len(predictions)} predictions can't be of {len(documents)} documents")
-        stated = [facts_stated(d, p) for d, p in zip(documents, predictions, strict=True) if d.facts]
-        if stated:
-            results["facts"] = 100 * _mean(stated)
-    return results
+    return {name: tally.value for name, tally in tallies(predictions, references, documents, task).items()}
 
 
-def _pairs(predictions: Texts, references: Texts) -> list[tuple[str, str]]:
+def tallies(
+    predictions: Sequence[str],
+    references: Sequence[str],
+    documents: Sequence[Document] | None = None,
+    task: str = "summarize",
+    tick: Callable[[int, int], None] | None = None,
+) -> dict[str, Tally]:
+    """Every metric by its column's name: cer, wer, ocr_precision, repetition, words, and unless the task is ocr ROUGE.
+
+    With `documents`, a summary also has `facts`, the mean share of the document's facts that it states, and `novel1` to
+    `novel4`, the share of its n-grams that the document does not have; each only if some document allows it.
+    Raises ValueError if the sequences are empty or of unlike lengths.
+    """
+    results = reading(predictions, references)
+    results["repetition"] = Tally.mean([repetition_rate(prediction) for prediction in predictions])
+    results["words"] = Tally.mean([float(len(prediction.split())) for prediction in predictions])
+    if documents is not None and len(documents) != len(predictions):
+        raise ValueError(f"{len(predictions)} predictions can't be of {len(documents)} documents")
+    if task == "ocr":  # a page read right states all its facts and has nothing novel
+        return results
+    results |= overlap(predictions, references, tick)
+    documents = documents or [Document("", "", "")] * len(predictions)
+    pairs = list(zip(documents, predictions, strict=True))
+    results["facts"] = Tally.mean([100 * facts_stated(d, p) if d.facts else None for d, p in pairs])
+    for n in NOVEL:
+        results[f"novel{n}"] = Tally.mean([novel_ngrams(p, d.text, n) if d.text else None for d, p in pairs])
+    return {name: tally for name, tally in results.items() if tally.sizes.any()}
+
+
+def _pairs(predictions: Texts, references: Texts, prepare: Callable[[str], str] = normalise) -> list[tuple[str, str]]:
     """(prediction, reference), normalised."""
     predictions = [predictions] if isinstance(predictions, str) else predictions
     references = [references] if isinstance(references, str) else references
@@ -111,15 +208,25 @@ def _pairs(predictions: Texts, references: Texts) -> list[tuple[str, str]]:
         raise ValueError(f"{len(predictions)} predictions can't be compared with {len(references)} references")
     if not predictions:
         raise ValueError("there is nothing to evaluate: no predictions")
-    return [(normalise(p), normalise(r)) for p, r in zip(predictions, references, strict=True)]
+    return [(prepare(p), prepare(r)) for p, r in zip(predictions, references, strict=True)]
 
 
-def _character_edits(prediction: str, reference: str) -> int:
-    import jiwer
+def _lines(text: str) -> list[str]:
+    """A sentence a line."""
+    return [normalise(sentence) for line in text.splitlines() for sentence in sentences(line)]
 
-    counts = jiwer.process_characters(reference, prediction)
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+def _ngrams(words: list[str], n: int) -> list[tuple[str, ...]]:
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+
+def _edits(counts: Any) -> int:
     return counts.substitutions + counts.deletions + counts.insertions
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+def _rate(edits: list[int], lengths: list[int]) -> Tally:
+    return Tally(100 * np.array(edits, dtype=float), np.maximum(1.0, np.array(lengths, dtype=float)))

@@ -79,9 +79,7 @@ def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] |
     readings = read_test(run, tick)
     documents = [reading.document for reading in readings]
     references = [run.make.target(document) for document in documents]
-    scores = evaluate([reading.output for reading in readings], references, documents)
-    if run.config.task == "ocr":
-        scores.pop("facts", None)  # a whole page states all its facts
+    scores = evaluate([reading.output for reading in readings], references, documents, run.config.task)
     vision = sum(reading.vision_tokens for reading in readings)
     took = time.monotonic() - began
     results = {
@@ -94,7 +92,7 @@ def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] |
         "parameters": [asdict(count) for count in run.counts],
         "eval_seconds": took,
         "seconds": trained["train_seconds"] + took,
-        "lead3": evaluate([lead(document.text) for document in documents], references, documents),
+        "lead3": evaluate([lead(document.text) for document in documents], references, documents, run.config.task),
         "missing_glyphs": dict(run.make.missing_glyphs),
         "settings": asdict(run.config),
     }

@@ -1,11 +1,24 @@
 """Metrics, against values worked out by hand."""
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rouge_score.rouge_scorer import RougeScorer
 
 from lightseek.data.documents import Document
-from lightseek.evaluation import cer, evaluate, lead, ocr_precision, repetition_rate, rouge, wer
+from lightseek.evaluation import (
+    cer,
+    evaluate,
+    lead,
+    novel_ngrams,
+    ocr_precision,
+    overlap,
+    repetition_rate,
+    rouge,
+    tallies,
+    wer,
+)
 
 
 def test_cer_counts_edits_per_reference_character():
@@ -65,7 +78,36 @@ def test_rouge_by_hand():
     assert scores["rougeL"] == pytest.approx(100 * 4 / 6)
     assert rouge(["meetings granted"], ["meeting grants"])["rouge1"] == 100  # stemmed
     assert rouge(["a b", "x"], ["a b", "y"])["rouge1"] == 50  # mean
-    assert rouge(["", "x"], ["x", ""]) == {"rouge1": 0, "rouge2": 0, "rougeL": 0}
+    assert rouge(["", "x"], ["x", ""]) == {"rouge1": 0, "rouge2": 0, "rougeL": 0, "rougeLsum": 0}
+
+
+def test_rouge_l_of_a_summary_compares_its_sentences():
+    """The same two sentences in the other order: as one text half of it is in order, sentence by sentence all."""
+    scores = rouge("The bell broke. All went home.", "All went home.\nThe bell broke.")
+    assert scores["rougeL"] == 50 and scores["rougeLsum"] == 100
+
+
+@given(st.lists(st.text("ab e.\n", max_size=30), min_size=2, max_size=2))
+def test_rouge_is_the_packages(texts):
+    """Stems kept from text to text, and Lsum taken from L where there is one sentence, change nothing."""
+    prediction, reference = (" ".join(text.replace(".", "").split(" ")) for text in texts)  # lines are sentences
+    theirs = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"], use_stemmer=True).score(reference, prediction)
+    assert rouge(prediction, reference) == pytest.approx({k: 100 * score.fmeasure for k, score in theirs.items()})
+
+
+def test_scoring_says_how_far_it_is():
+    seen = []
+    overlap(["a", "b"], ["a", "c"], lambda done, of: seen.append((done, of)))
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_novelty_is_the_share_of_n_grams_that_the_source_lacks():
+    source = "The pump failed at noon, again."
+    assert novel_ngrams("the PUMP failed", source, 2) == 0
+    assert novel_ngrams("the pump broke at noon", source, 1) == pytest.approx(100 / 5)
+    assert novel_ngrams("the pump broke at noon", source, 2) == 50  # "pump broke" and "broke at" of four
+    assert novel_ngrams("noon again", source, 2) == 0  # a comma makes nothing new
+    assert novel_ngrams("noon", source, 2) is None
 
 
 def test_repetition_is_the_share_of_n_grams_seen_before():
@@ -95,11 +137,27 @@ def test_evaluate_gives_a_tables_columns():
         "rouge1": pytest.approx((100 * 2 / 3 + 200) / 3),
         "rouge2": pytest.approx((50 + 200) / 3),
         "rougeL": pytest.approx((100 * 2 / 3 + 200) / 3),
+        "rougeLsum": pytest.approx((100 * 2 / 3 + 200) / 3),
         "repetition": 0,
+        "words": pytest.approx(7 / 3),
         "facts": 75,
+    }
+    told = [Document("Eva sings well", "", "d")]
+    assert evaluate(["Eva sings songs"], ["Eva sings"], told)["novel2"] == 50
+    assert set(evaluate(predictions, references, documents, task="ocr")) == {
+        *("cer", "wer", "ocr_precision", "repetition", "words")
     }
     assert "facts" not in evaluate(predictions, references)
     assert "facts" not in evaluate(predictions[2:], references[2:], documents[2:])
+
+
+def test_a_tally_gives_the_figure_of_any_pages():
+    """What each page adds to a pooled and to an averaged metric is enough: the texts are not needed again."""
+    predictions, references = ["ab", "x" * 10, "same"], ["aa", "x" * 8, "same"]
+    found = tallies(predictions, references, task="ocr")
+    for pages in ([0, 1], [2], [1, 2, 2]):
+        some = evaluate([predictions[i] for i in pages], [references[i] for i in pages], task="ocr")
+        assert {name: tally.of(np.array(pages)).value for name, tally in found.items()} == pytest.approx(some)
 
 
 def test_texts_must_pair_up():
