@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightseek.model.cache import KVCache
 from lightseek.model.ocr import LightSeekOCR
-from lightseek.pages import PageViews
+from lightseek.pages import Page
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Continuation:
         self,
         model: LightSeekOCR,
         input_ids: Int[Tensor, "b n"],
-        pages: Sequence[Sequence[PageViews]] | None,
+        pages: Sequence[Sequence[Page]] | None,
         mask: Bool[Tensor, "b n"] | Int[Tensor, "b n"] | None,
         max_new_tokens: int,
     ) -> None:

@@ -23,7 +23,7 @@ from lightseek.decoding import Continuation, Timings
 from lightseek.model.ocr import LightSeekOCR
 from lightseek.modes import Mode
 from lightseek.ngrams import NgramGuard
-from lightseek.pages import PageViews
+from lightseek.pages import Page
 from lightseek.processing import PROMPTS, prepare
 from lightseek.sampling import Row, Sampler, sample
 from lightseek.tokenizer import Tokenizer
@@ -45,7 +45,7 @@ class Generation:
 def generate(
     model: LightSeekOCR,
     input_ids: Int[Tensor, "b n"],
-    pages: Sequence[Sequence[PageViews]] | None = None,
+    pages: Sequence[Sequence[Page]] | None = None,
     mask: Bool[Tensor, "b n"] | Int[Tensor, "b n"] | None = None,
     *,
     max_new_tokens: int = 1024,
@@ -92,7 +92,7 @@ def generate(
 def stream(
     model: LightSeekOCR,
     input_ids: Int[Tensor, "1 n"],
-    pages: Sequence[Sequence[PageViews]] | None = None,
+    pages: Sequence[Sequence[Page]] | None = None,
     mask: Bool[Tensor, "1 n"] | Int[Tensor, "1 n"] | None = None,
     *,
     max_new_tokens: int = 1024,
@@ -131,7 +131,7 @@ def stream(
     return pieces()
 
 
-Picture = Image.Image | PageViews
+Picture = Image.Image | Page
 
 
 def read(

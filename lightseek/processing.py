@@ -17,8 +17,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from lightseek.config import OCRConfig
-from lightseek.modes import TOKEN_SIDE, Mode, find_mode, gundam_grid, rows_and_newlines
-from lightseek.pages import PageViews
+from lightseek.modes import Mode, find_mode, gundam_grid, rows_and_newlines
+from lightseek.pages import Page, PageViews
 from lightseek.tokenizer import Tokenizer
 
 GREY = (127, 127, 127)  # what pads a page to a square
@@ -36,7 +36,7 @@ class Inputs:
     """What `LightSeekOCR` and `generate` take. Rows are padded on the left, so that all texts end together."""
 
     input_ids: Int[Tensor, "b n"]
-    pages: list[list[PageViews]]  # each row's images, in order
+    pages: list[list[Page]]  # each row's images, in order
     mask: Bool[Tensor, "b n"]  # false at padding
 
 
@@ -88,12 +88,12 @@ def normalised(picture: Image.Image) -> Float[Tensor, "3 height width"]:
     return (pixels.float() / 255 - 0.5) / 0.5
 
 
-def image_positions(views: PageViews) -> int:
-    """Sequence positions that these views fill: tokens, newlines and the separator (as `lightseek.modes.positions`)."""
-    side = views.global_view.shape[-1] // TOKEN_SIDE
+def image_positions(page: Page) -> int:
+    """Sequence positions that this page fills: tokens, newlines and the separator (as `lightseek.modes.positions`)."""
+    side = page.side(page.global_view)
     count = rows_and_newlines(side, side) + 1
-    if views.tiles is not None:
-        (columns, rows), per_tile = views.grid, views.tiles.shape[-1] // TOKEN_SIDE
+    if page.tiles is not None:
+        (columns, rows), per_tile = page.grid, page.side(page.tiles[0])
         count += rows_and_newlines(columns * per_tile, rows * per_tile)
     return count
 
@@ -140,12 +140,12 @@ def prepare(
     config: OCRConfig,
     tokenizer: Tokenizer,
     prompts: Sequence[str],
-    images: Sequence[Sequence[Image.Image | PageViews]],
+    images: Sequence[Sequence[Image.Image | Page]],
     mode: str | int | Mode | Sequence[str | int | Mode] = "base",
 ) -> Inputs:
     """A batch to generate from: one prompt and one list of images a row, in one mode or one mode a row.
 
-    An image may come as `PageViews` already, which the mode leaves alone.
+    An image may come as `PageViews` or encoded already, which the mode leaves alone.
     Raises ValueError when prompts, images and modes do not go together.
     """
     modes = [mode] * len(prompts) if isinstance(mode, str | int | Mode) else list(mode)
@@ -154,7 +154,7 @@ def prepare(
             f"{len(prompts)} prompts, {len(images)} lists of images and {len(modes)} modes: give one of each per row"
         )
     pages = [
-        [image if isinstance(image, PageViews) else page_views(image, row_mode) for image in row]
+        [image if isinstance(image, Page) else page_views(image, row_mode) for image in row]
         for row, row_mode in zip(images, modes, strict=True)
     ]
     ids = [

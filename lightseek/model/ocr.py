@@ -22,7 +22,7 @@ from lightseek.model.layers import Conv2d
 from lightseek.model.layout import Layout
 from lightseek.model.moe import Experts, Router, Routing
 from lightseek.model.projector import Projector
-from lightseek.pages import PageViews
+from lightseek.pages import Page
 
 if TYPE_CHECKING:
     from lightseek.generate import Generation
@@ -59,7 +59,7 @@ class LightSeekOCR(nn.Module):
     def forward(
         self,
         input_ids: Int[Tensor, "b n"],
-        pages: Sequence[Sequence[PageViews]] | None = None,
+        pages: Sequence[Sequence[Page]] | None = None,
         labels: Int[Tensor, "b n"] | None = None,
         mask: Bool[Tensor, "b m"] | Int[Tensor, "b m"] | None = None,
         cache: KVCache | None = None,
@@ -96,7 +96,7 @@ class LightSeekOCR(nn.Module):
         return output
 
     def embed(
-        self, input_ids: Int[Tensor, "b n"], pages: Sequence[Sequence[PageViews]] | None = None
+        self, input_ids: Int[Tensor, "b n"], pages: Sequence[Sequence[Page]] | None = None
     ) -> Float[Tensor, "b n d"]:
         """Token embeddings, with the pages' vision tokens in the image positions."""
         x = self.decoder.embed(input_ids)
@@ -117,11 +117,11 @@ class LightSeekOCR(nn.Module):
         visual = [image for row in rows for image in row]
         return x.masked_scatter(is_image[..., None], torch.cat(visual).to(x.dtype)) if visual else x
 
-    def encode_page(self, views: PageViews) -> Float[Tensor, "positions d"]:
+    def encode_page(self, page: Page) -> Float[Tensor, "positions d"]:
         """The rows that replace one image's positions: vision tokens, newlines and the separator."""
-        return self.encode_pages([views])[0]
+        return self.encode_pages([page])[0]
 
-    def encode_pages(self, pages: Sequence[PageViews]) -> list[Float[Tensor, "_ d"]]:
+    def encode_pages(self, pages: Sequence[Page]) -> list[Float[Tensor, "_ d"]]:
         """Many images, of unlike sizes and modes: views of one size go through the encoder together."""
         views = [view for page in pages for view in (page.global_view, *(() if page.tiles is None else page.tiles))]
         tokens = iter(self.encode_views(views))
@@ -132,14 +132,17 @@ class LightSeekOCR(nn.Module):
             laid_out.append(self.layout(global_view, tiles, page.grid))
         return laid_out
 
-    def encode_views(self, views: Sequence[Float[Tensor, "3 _ _"]]) -> list[Float[Tensor, "_ d"]]:
-        """Square views to vision tokens at the decoder's width, one batch per size."""
+    def encode_views(
+        self, views: Sequence[Float[Tensor, "3 _ _"] | Float[Tensor, "_ d2"]]
+    ) -> list[Float[Tensor, "_ d"]]:
+        """Square views, as pixels or encoded, to vision tokens at the decoder's width: one batch per size."""
         tokens: list[Tensor | None] = [None] * len(views)
-        for side in sorted({view.shape[-1] for view in views}):
-            places = [i for i, view in enumerate(views) if view.shape[-1] == side]
-            pixels = torch.stack([views[i] for i in places]).to(self.device, self.dtype)
-            for place, features in zip(places, self.projector(self.encoder(pixels)), strict=True):
-                tokens[place] = features
+        for shape in sorted({tuple(view.shape) for view in views}):
+            places = [i for i, view in enumerate(views) if view.shape == shape]
+            batch = torch.stack([views[i] for i in places]).to(self.device, self.dtype)
+            features = self.encoder(batch) if len(shape) == 3 else batch
+            for place, projected in zip(places, self.projector(features), strict=True):
+                tokens[place] = projected
         return tokens
 
     @property
@@ -199,7 +202,7 @@ class LightSeekOCR(nn.Module):
     def generate(
         self,
         input_ids: Int[Tensor, "b n"],
-        pages: Sequence[Sequence[PageViews]] | None = None,
+        pages: Sequence[Sequence[Page]] | None = None,
         mask: Bool[Tensor, "b n"] | Int[Tensor, "b n"] | None = None,
         **options: Any,
     ) -> "list[Generation]":
@@ -211,7 +214,7 @@ class LightSeekOCR(nn.Module):
     def stream(
         self,
         input_ids: Int[Tensor, "1 n"],
-        pages: Sequence[Sequence[PageViews]] | None = None,
+        pages: Sequence[Sequence[Page]] | None = None,
         mask: Bool[Tensor, "1 n"] | Int[Tensor, "1 n"] | None = None,
         **options: Any,
     ) -> Iterator[str]:
