@@ -28,13 +28,14 @@ class RunConfig:
     model: str | None = option(None, "a checkpoint folder or hub id; none is the nano preset")
     init: str = option("random", "random, or sam+clip: the encoder from public weights, through timm")
     tokens: str = option("100", "vision tokens a page (64, 100, 256, 400) or a mode's name (tiny ... gundam-m)")
-    task: str = option("summarize", "what to learn: ocr or summarize")
+    task: str = option("summarize", "what to learn: ocr, summarize, or answer (documents with questions)")
     freeze: str = option("none", "what stays as it is: none, encoder, sam, clip, decoder, all-but-projector, ...")
     data: str = option("synthetic", "synthetic, pydoc, or a JSONL, CSV or parquet file or folder of your own")
     text_column: str = option("text", "column of the text, for files")
     summary_column: str | None = option("summary", "column of the summary, for files; none takes the first sentence")
     characters: int | None = option(None, "longest document, in characters; none is 300, or no limit for files")
     font: str = option("DejaVuSans", "font of the rendered pages: a DejaVu face or a font file")
+    pages: int = option(8, "most pages a document; what finds no place on them is counted")
     train_documents: int = option(2000, "how many documents to train on")
     eval_documents: int = option(48, "how many held-out documents to evaluate on")
     steps: int = option(300, "optimizer steps")
@@ -60,7 +61,8 @@ class RunConfig:
 
 def check(config: RunConfig) -> None:
     """Raise ValueError for settings that cannot work, whatever the model and the data are."""
-    for name in ("train_documents", "eval_documents", "steps", "batch", "accumulate", "eval_every", "max_new_tokens"):
+    at_least_one = ("train_documents", "eval_documents", "pages", "steps", "batch", "accumulate", "eval_every")
+    for name in (*at_least_one, "max_new_tokens"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
     if config.accumulate > config.batch:
@@ -82,7 +84,7 @@ def check(config: RunConfig) -> None:
 
 CHOICES = {
     "init": ("random", "sam+clip"),
-    "task": ("ocr", "summarize"),
+    "task": ("ocr", "summarize", "answer"),
     "precision": ("no", "bf16", "fp16"),
     "attention": ("sdpa", "eager", "flash"),
 }

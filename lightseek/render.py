@@ -28,6 +28,7 @@ __all__ = [
     "PageStyle",
     "RenderedPage",
     "Rendering",
+    "count_pages",
     "fit_style",
     "render_file",
     "render_pdf",
@@ -51,10 +52,11 @@ class Rendering:
 
     pages: list[RenderedPage]
     missing_glyphs: dict[str, int] = field(default_factory=dict)
+    dropped: int = 0  # characters of the text that no page shows: only `cut` drops any
 
 
 def render_text(
-    text: str, style: PageStyle = DEFAULT_STYLE, markdown: bool = False, max_pages: int = MAX_PAGES
+    text: str, style: PageStyle = DEFAULT_STYLE, markdown: bool = False, max_pages: int = MAX_PAGES, cut: bool = False
 ) -> Rendering:
     """Set `text` on as many pages as it needs; an empty text makes one blank page.
 
@@ -64,18 +66,26 @@ def render_text(
     The pages' texts together are the source, less the white space at their ends (`\\r\\n` and `\\r` become `\\n`).
     A table row taller than a page is the exception to "stands on it": its text goes with its last line.
 
-    Raises ValueError when a glyph or a line is too big for the page, or when there are more than `max_pages`.
+    Raises ValueError when a glyph or a line is too big for the page, or when there are more than `max_pages`, unless
+    `cut` says to draw only those; `dropped` then counts what is left out.
     """
     source, blocks = _parse(text, markdown)
     layout = _layout(blocks, style, max_pages + 1) or [[]]
-    if len(layout) > max_pages:
+    too_many = len(layout) > max_pages
+    if too_many and not cut:
         raise ValueError(f"the text needs more than {max_pages} pages: raise max_pages, or use a smaller font")
     pages, start = [], 0
-    for page in layout:
+    for page in layout[:max_pages]:
         end = len(source) if page is layout[-1] else max([start, *(line.end for _, line in page)])
         pages.append(RenderedPage(draw(page, style), source[start:end].strip()))
         start = end
-    return Rendering(pages, _missing(blocks, style.font))
+    return Rendering(pages, _missing(blocks, style.font), dropped=len(source[start:].strip()))
+
+
+def count_pages(text: str, style: PageStyle = DEFAULT_STYLE, most: int = MAX_PAGES) -> int:
+    """Pages that plain `text` needs in this style; counting stops at `most`."""
+    _, blocks = _parse(text, markdown=False)
+    return max(1, len(_layout(blocks, style, most)))
 
 
 def fit_style(

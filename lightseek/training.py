@@ -58,7 +58,9 @@ class Run:
         AcceleratorState._reset_state(reset_partial_state=True)  # a run before in this process may differ
         self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.precision)
         self.model, self.counts = build_model(config, device or self.accelerator.device)
-        self.make = ExampleMaker(self.model.config, self.model.tokenizer, config.task, config.tokens, config.font)
+        self.make = ExampleMaker(
+            self.model.config, self.model.tokenizer, config.task, config.tokens, config.font, config.pages
+        )
         self.documents = self.load("train", config.train_documents)
         self.optimizer = adamw(self.model, config)
         self.step = 0

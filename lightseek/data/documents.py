@@ -14,6 +14,7 @@ from zlib import crc32
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+TASKS = ("ocr", "summarize", "answer")  # what a model can learn to write: the text, its summary, or an answer
 
 # What `synthetic`, which never ends, gives without a limit.
 SYNTHETIC_COUNTS = {"train": 10_000, "validation": 500, "test": 500}
@@ -21,12 +22,27 @@ SYNTHETIC_COUNTS = {"train": 10_000, "validation": 500, "test": 500}
 
 @dataclass(frozen=True)
 class Document:
-    """A text and its reference summary; `facts` are strings that a correct summary must contain (may be empty)."""
+    """A text and its reference summary; `facts` are strings that a correct summary must contain (may be empty).
+
+    `images` are its pages where it comes as pictures, as files or as the bytes of files; then the text or the summary
+    may be unknown (""). With a `question`, the summary is the answer to it.
+    """
 
     text: str
     summary: str
     name: str
     facts: tuple[str, ...] = ()
+    images: tuple[Path | bytes, ...] = ()
+    question: str = ""
+
+
+def check_task(document: Document, task: str) -> None:
+    """Raise ValueError, naming the document, when it lacks what a task needs."""
+    needed = {"ocr": ("text",), "summarize": ("summary",), "answer": ("question", "summary")}[task]
+    for name in needed:
+        if not getattr(document, name):
+            usable = "answer" if document.question else "ocr" if document.text else "summarize"
+            raise ValueError(f"document {document.name} has no {name}, which --task {task} needs: try --task {usable}")
 
 
 def load_documents(

@@ -6,7 +6,7 @@ document -> rendered page(s) at the mode's size -> views
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Int
@@ -14,17 +14,13 @@ from PIL import Image
 from torch import Tensor
 
 from lightseek.config import OCRConfig
-from lightseek.data.documents import Document
+from lightseek.data.documents import TASKS, Document, check_task
+from lightseek.data.pages import MOST_PAGES, PageMaker, Truncation
 from lightseek.model.ocr import IGNORED
-from lightseek.modes import Mode, find_mode, vision_tokens
+from lightseek.modes import Mode, vision_tokens
 from lightseek.pages import PageViews
 from lightseek.processing import IMAGE_TAG, PROMPTS, image_positions, pad_batch, page_views, prompt_ids
-from lightseek.render import PageStyle, fit_style, render_text
 from lightseek.tokenizer import Tokenizer
-
-TASKS = ("ocr", "summarize")  # each has its prompt in `lightseek.processing.PROMPTS`
-SMALLEST_FONT = 8  # pixels
-TILED_PAGE = 2  # tiles per side of a page rendered for a tiled mode
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,8 @@ class Example:
     prompt: list[int]  # ids, image positions included
     target: list[int]  # ids, EOS included
     vision_tokens: int
-    text_tokens: int  # of the document: over `vision_tokens`, the compression ratio
+    text_tokens: int  # of what stands on the pages: over `vision_tokens`, the compression ratio
+    dropped_characters: int = 0  # of the text, for want of pages
 
     @property
     def target_text(self) -> list[int]:
@@ -57,48 +54,74 @@ class Batch:
 class ExampleMaker:
     """Makes examples for one task at one mode, the same every time."""
 
-    def __init__(self, config: OCRConfig, tokenizer: Tokenizer, task: str, mode: str | int | Mode, font: str) -> None:
+    def __init__(
+        self,
+        config: OCRConfig,
+        tokenizer: Tokenizer,
+        task: str,
+        mode: str | int | Mode,
+        font: str,
+        pages: int = MOST_PAGES,
+    ) -> None:
+        """At most `pages` pages a document; `truncated` counts what that leaves out."""
         if task not in TASKS:
             raise ValueError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
-        self.config, self.tokenizer, self.task, self.mode = config, tokenizer, task, find_mode(mode)
-        side = self.mode.tile * TILED_PAGE if self.mode.tile else self.mode.side
-        self.style = PageStyle(width=side, height=side, margin=side // 32, font=font)
-        self.missing_glyphs: Counter[str] = Counter()  # characters the font could not draw, over all pages so far
+        self.config, self.tokenizer, self.task = config, tokenizer, task
+        self.pages = PageMaker(mode, font, pages)
+        self.mode = self.pages.mode
+
+    @property
+    def missing_glyphs(self) -> Counter[str]:
+        """Characters the font could not draw, over all pages so far."""
+        return self.pages.missing_glyphs
+
+    @property
+    def truncated(self) -> Truncation:
+        """What the page budget left out so far."""
+        return self.pages.truncated
 
     def __call__(self, document: Document) -> Example:
-        """Raises ValueError, naming the document, when it needs more positions than the decoder has."""
-        rendering = render_text(document.text, self.fit(document.text))
-        self.missing_glyphs.update(rendering.missing_glyphs)
-        images = [page.image for page in rendering.pages]
-        pages = [page_views(image, self.mode) for image in images]
-        prompt = IMAGE_TAG * (len(pages) - 1) + PROMPTS[self.task]  # one <image> per page
+        """Raises ValueError, naming the document, when it lacks what the task needs or the decoder lacks positions."""
+        check_task(document, self.task)
+        made = self.pages(document)
+        if self.task == "ocr" and made.dropped_pages:
+            raise ValueError(
+                f"document {document.name} has {made.dropped_pages} page(s) more than {self.pages.most}, "
+                "and which text stands on those is not known: raise pages"
+            )
+        views = [page_views(image, self.mode) for image in made.images]
+        target = made.text if self.task == "ocr" else document.summary
         example = Example(
             document=document,
-            images=images,
-            pages=pages,
-            prompt=prompt_ids(self.config, self.tokenizer, prompt, [image_positions(page) for page in pages]),
-            target=[*self.tokenizer.encode(self.target(document)), self.config.eos_token_id],
-            vision_tokens=sum(vision_tokens(self.mode, page.grid) for page in pages),
-            text_tokens=len(self.tokenizer.encode(document.text)),
+            images=made.images,
+            pages=views,
+            prompt=self.prompt(document, [image_positions(page) for page in views]),
+            target=[*self.tokenizer.encode(target), self.config.eos_token_id],
+            vision_tokens=sum(vision_tokens(self.mode, page.grid) for page in views),
+            text_tokens=len(self.tokenizer.encode(made.text)),
+            dropped_characters=made.dropped_characters,
         )
         length = len(example.prompt) + len(example.target)
         if length > self.config.decoder.max_positions:
             raise ValueError(
-                f"document {document.name}: {len(pages)} page(s) and the target need {length} positions, the decoder "
-                f"has {self.config.decoder.max_positions}; use fewer tokens a page or shorter documents"
+                f"document {document.name}: {len(views)} page(s) and the target need {length} positions, the decoder "
+                f"has {self.config.decoder.max_positions}; use fewer tokens a page, fewer pages or shorter documents"
             )
         return example
 
-    def target(self, document: Document) -> str:
-        """What the model should write about a document."""
-        return document.text if self.task == "ocr" else document.summary
+    def prompt(self, document: Document, positions: Sequence[int]) -> list[int]:
+        """BOS, the pages' positions, and the task's words or the document's question."""
+        tags = IMAGE_TAG * len(positions)
+        if self.task != "answer":
+            words = PROMPTS[self.task].removeprefix(IMAGE_TAG)
+            return prompt_ids(self.config, self.tokenizer, tags + words, positions)
+        # A question comes from the data: its special tokens are plain text.
+        ids = prompt_ids(self.config, self.tokenizer, tags, positions)
+        return ids + self.tokenizer.encode(f"\n{document.question.strip()}")
 
-    def fit(self, text: str) -> PageStyle:
-        """The largest font at which the text fills one page, or the smallest, and as many pages as that takes."""
-        try:
-            return fit_style(text, self.style, smallest=SMALLEST_FONT)
-        except ValueError:
-            return replace(self.style, font_size=SMALLEST_FONT)
+    def target(self, document: Document) -> str:
+        """What the model should write about a document: its answer, its summary, or the text on its pages."""
+        return self.pages.visible(document) if self.task == "ocr" else document.summary
 
 
 def collate(examples: Sequence[Example], pad: int) -> Batch:

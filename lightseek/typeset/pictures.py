@@ -1,5 +1,6 @@
 """Picture files -> page images: upright, opaque, RGB."""
 
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
 
@@ -8,8 +9,8 @@ from PIL import Image, ImageOps, ImageSequence
 from lightseek.typeset.style import MAX_PAGES, MAX_PIXELS
 
 
-def open_picture(path: str | Path, max_pages: int = MAX_PAGES) -> list[Image.Image]:
-    """RGB images of a picture file: one, or a TIFF's frames. Turned upright (EXIF), and on white where transparent.
+def open_picture(path: str | Path | BytesIO, max_pages: int = MAX_PAGES) -> list[Image.Image]:
+    """RGB images of a picture file, open or not: one, or a TIFF's frames. Upright (EXIF), on white where transparent.
 
     Raises FileNotFoundError, and ValueError for a broken file, more than `max_pages` frames or too many pixels.
     """

@@ -1,0 +1,101 @@
+"""A document's pages: its own pictures, or its text set so that it fills as few pages as it can.
+
+One page if a readable font allows it, several if not, up to a budget. What the budget leaves out is counted.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from io import BytesIO
+
+from PIL import Image
+
+from lightseek.data.documents import Document
+from lightseek.modes import Mode, find_mode
+from lightseek.render import PageStyle, count_pages, fit_style, render_text
+from lightseek.typeset.pictures import open_picture
+
+SMALLEST_FONT = 8  # pixels
+TILED_PAGE = 2  # tiles per side of a page rendered for a tiled mode
+MOST_PAGES = 8  # of base, a quarter of the official decoder's positions
+
+
+@dataclass(frozen=True)
+class Pages:
+    """The images of a document, the text that stands on them, and what found no place."""
+
+    images: list[Image.Image]
+    text: str
+    dropped_characters: int = 0
+    dropped_pages: int = 0  # of a document that came as pictures
+
+
+@dataclass
+class Truncation:
+    """What a page budget left out so far, each document counted once."""
+
+    documents: int = 0
+    characters: int = 0
+    pages: int = 0  # of documents that came as pictures
+
+
+class PageMaker:
+    """Makes pages for one mode, the same every time."""
+
+    def __init__(self, mode: str | int | Mode, font: str, most: int = MOST_PAGES) -> None:
+        """At most `most` pages a document. Raises ValueError for an unknown mode or a budget below 1."""
+        if most < 1:
+            raise ValueError(f"pages must be at least 1, got {most}")
+        self.mode, self.most = find_mode(mode), most
+        side = self.mode.tile * TILED_PAGE if self.mode.tile else self.mode.side
+        self.style = PageStyle(width=side, height=side, margin=side // 32, font=font)
+        self.missing_glyphs: Counter[str] = Counter()  # characters the font could not draw, over all pages so far
+        self.truncated = Truncation()
+        self._cut: set[str] = set()  # documents in `truncated`
+
+    def __call__(self, document: Document) -> Pages:
+        """Raises ValueError, naming the document, for a picture that can't be read."""
+        pages = self.show(document) if document.images else self.render(document.text)
+        if (pages.dropped_characters or pages.dropped_pages) and document.name not in self._cut:
+            self._cut.add(document.name)
+            self.truncated.documents += 1
+            self.truncated.characters += pages.dropped_characters
+            self.truncated.pages += pages.dropped_pages
+        return pages
+
+    def show(self, document: Document) -> Pages:
+        """The pictures that a document came as."""
+        images: list[Image.Image] = []
+        for picture in document.images[: self.most]:
+            try:
+                images += open_picture(BytesIO(picture) if isinstance(picture, bytes) else picture)
+            except (ValueError, FileNotFoundError) as error:
+                what = f"a picture of {len(picture)} bytes that can't be read" if isinstance(picture, bytes) else error
+                raise ValueError(f"document {document.name}: {what}") from error
+        dropped = max(0, len(images) - self.most) + len(document.images[self.most :])
+        return Pages(images[: self.most], document.text, dropped_pages=dropped)
+
+    def render(self, text: str) -> Pages:
+        """Pages of plain text."""
+        rendering = render_text(text, self.fit(text), max_pages=self.most, cut=True)
+        self.missing_glyphs.update(rendering.missing_glyphs)
+        if rendering.dropped:
+            source = text.replace("\r\n", "\n").replace("\r", "\n").strip()
+            text = source[: -rendering.dropped].rstrip()
+        return Pages([page.image for page in rendering.pages], text, rendering.dropped)
+
+    def visible(self, document: Document) -> str:
+        """The text that stands on a document's pages: all of it, unless the budget is too small."""
+        if document.images or self.needed(document.text) <= self.most:
+            return document.text
+        return self.render(document.text).text
+
+    def needed(self, text: str) -> int:
+        """Pages that `text` needs in the smallest font; counting stops when the budget is spent."""
+        return count_pages(text, replace(self.style, font_size=SMALLEST_FONT), self.most + 1)
+
+    def fit(self, text: str) -> PageStyle:
+        """The largest font at which the text fits on as few pages as the smallest font would need."""
+        needed = self.needed(text)
+        if needed > self.most:
+            return replace(self.style, font_size=SMALLEST_FONT)
+        return fit_style(text, self.style, needed, smallest=SMALLEST_FONT)
