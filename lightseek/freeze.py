@@ -68,13 +68,15 @@ def frozen_pattern(policy: str, decoder_layers: int):
     if policy == "none":
         return lambda name: False
     if policy.startswith("all-but-"):
-        learns = re.compile("|".join(_pattern(part, policy, decoder_layers) for part in policy[8:].split("+")))
+        learns = re.compile("|".join(part_pattern(part, decoder_layers, policy) for part in policy[8:].split("+")))
         return lambda name: not learns.match(name)
-    stays = re.compile("|".join(_pattern(part, policy, decoder_layers) for part in policy.split("+")))
+    stays = re.compile("|".join(part_pattern(part, decoder_layers, policy) for part in policy.split("+")))
     return lambda name: bool(stays.match(name))
 
 
-def _pattern(part: str, policy: str, decoder_layers: int) -> str:
+def part_pattern(part: str, decoder_layers: int, policy: str | None = None) -> str:
+    """What matches the start of the names of a part's parameters. Raises ValueError for a part there is not."""
+    policy = policy or part
     if part in PARTS:
         return PARTS[part]
     if last := LAST.fullmatch(part):

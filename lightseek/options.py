@@ -17,8 +17,9 @@ from lightseek.files import write_json
 from lightseek.modes import find_mode
 
 
-def option(default: Any, help: str) -> Any:
-    return field(default=default, metadata={"help": help})
+def option(default: Any, help: str, free: bool = False) -> Any:
+    """A setting. A `free` one changes no result beyond rounding, so a run may be resumed with another value of it."""
+    return field(default=default, metadata={"help": help, "free": free})
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,13 @@ class RunConfig:
     train_documents: int = option(2000, "how many documents to train on")
     eval_documents: int = option(48, "how many held-out documents to evaluate on")
     steps: int = option(300, "optimizer steps")
-    batch: int = option(8, "documents per step")
-    accumulate: int = option(1, "split each step's batch in this many parts, to save memory")
+    epochs: float | None = option(None, "passes over the training documents; decides steps")
+    batch: int = option(8, "documents per step, over all processes")
+    accumulate: int = option(1, "split each step's batch in this many parts, to save memory", free=True)
     lr: float = option(1e-3, "highest learning rate (use about 2e-5 for the full model)")
-    warmup: float = option(0.05, "share of the steps that warm up; then a cosine falls to a tenth")
+    lr_boxes: str | None = option(None, "other highest rates for some parts: encoder=1e-5,projector=1e-4")
+    schedule: str = option("cosine", "how the rate falls to a tenth: cosine or linear")
+    warmup: float = option(0.05, "share of the steps in which the rate rises first")
     weight_decay: float = option(0.01, "AdamW's weight decay, on matrices only")
     clip: float = option(1.0, "largest gradient norm")
     seed: int = option(0, "of the weights, the documents and their order")
@@ -50,9 +54,13 @@ class RunConfig:
     precision: str = option("no", "mixed precision: no, bf16 or fp16")
     dtype: str | None = option(None, "dtype the weights are held in; none keeps the checkpoint's")
     attention: str = option("sdpa", "sdpa, eager or flash")
-    gradient_checkpointing: bool = option(False, "recompute activations in the backward pass, to save memory")
-    eval_every: int = option(100, "steps between evaluations of the loss on held-out documents")
-    save_seconds: float = option(60.0, "seconds between checkpoints of a run in progress")
+    gradient_checkpointing: bool = option(False, "recompute activations backward, to save memory", free=True)
+    eval_every: int = option(100, "steps between evaluations on validation documents")
+    samples: int = option(2, "validation documents whose outputs each evaluation writes down")
+    best: str | None = option(None, "end with the best weights by: eval_loss, or rouge1 ... cer of the samples")
+    patience: int | None = option(None, "stop after this many evaluations without a better one")
+    log: str = option("jsonl", "jsonl, or tensorboard too", free=True)
+    save_seconds: float = option(60.0, "seconds between checkpoints of a run in progress", free=True)
     max_new_tokens: int = option(256, "longest generated text, in tokens")
 
     def save(self, path: Path) -> None:
@@ -67,9 +75,16 @@ def check(config: RunConfig) -> None:
             raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
     if config.accumulate > config.batch:
         raise ValueError(f"accumulate={config.accumulate} parts of a batch of {config.batch}: at most one a document")
-    for name in ("lr", "clip"):
-        if not getattr(config, name) > 0:
+    for name in ("lr", "clip", "epochs"):
+        if getattr(config, name) is not None and not getattr(config, name) > 0:
             raise ValueError(f"{name} must be positive, got {getattr(config, name)}")
+    if config.samples < 0 or (config.patience is not None and config.patience < 1):
+        raise ValueError(f"samples={config.samples}, patience={config.patience}: at least 0 and 1")
+    if config.patience is not None and config.best is None:
+        raise ValueError("patience needs best: by which metric is an evaluation better than those before it?")
+    if config.best not in (None, "eval_loss") and not config.samples:
+        raise ValueError(f"best={config.best} is measured on samples, and samples=0 asks for none")
+    learning_rates(config.lr_boxes)
     if not 0 <= config.warmup <= 1:
         raise ValueError(f"warmup is a share of the steps, 0 to 1, got {config.warmup}")
     if config.seed < 0:
@@ -78,7 +93,7 @@ def check(config: RunConfig) -> None:
         raise ValueError(f"characters must be at least 1, got {config.characters}")
     for name, choices in CHOICES.items():
         if getattr(config, name) not in choices:
-            raise ValueError(f"{name}={getattr(config, name)!r}: choose one of {', '.join(choices)}")
+            raise ValueError(f"{name}={getattr(config, name)!r}: choose one of {', '.join(map(str, choices))}")
     find_mode(config.tokens)
 
 
@@ -86,8 +101,30 @@ CHOICES = {
     "init": ("random", "sam+clip"),
     "task": ("ocr", "summarize", "answer"),
     "precision": ("no", "bf16", "fp16"),
+    "schedule": ("cosine", "linear"),
+    "best": (None, "eval_loss", "rouge1", "rouge2", "rougeL", "cer", "wer"),
+    "log": ("jsonl", "tensorboard"),
     "attention": ("sdpa", "eager", "flash"),
 }
+
+
+def learning_rates(boxes: str | None) -> dict[str, float]:
+    """`"encoder=1e-5,projector=1e-4"` as a dictionary. Raises ValueError for anything else."""
+    rates = {}
+    for item in (boxes or "").split(",") if boxes else ():
+        part, equals, rate = item.partition("=")
+        try:
+            rates[part.strip()] = float(rate)
+        except ValueError:
+            equals = ""
+        if not equals or not rates[part.strip()] > 0:
+            raise ValueError(f"lr_boxes={boxes!r}: expected PART=RATE, like encoder=1e-5,projector=1e-4")
+    return rates
+
+
+def must_match(config: RunConfig) -> dict[str, Any]:
+    """The settings that a checkpoint depends on: all but the free ones."""
+    return {setting.name: getattr(config, setting.name) for setting in fields(config) if not setting.metadata["free"]}
 
 
 class Parser(argparse.ArgumentParser):
