@@ -34,7 +34,8 @@ def main(argv: list[str]) -> None:
             if not done:
                 console.print(freeze_table(results[-1]["parameters"], cell.config.freeze))
                 tell_missing(results[-1]["missing_glyphs"])
-        from lightseek.results import plot_grid, results_table
+        from lightseek.plots import plot_grid
+        from lightseek.results import results_table
 
         plot_grid(arguments.out / "grid.png", results, swept)
         console.print(results_table(results, swept))

@@ -1,5 +1,6 @@
 """Files that are either whole or absent: write under a temporary name, fsync, rename."""
 
+import hashlib
 import json
 import os
 import tempfile
@@ -51,6 +52,16 @@ def write_text(target: str | Path, text: str) -> None:
 def write_json(target: str | Path, value: Any) -> None:
     """Write `value` as indented JSON, atomically."""
     write_text(target, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def fingerprint(path: str | Path | None) -> str:
+    """A short hash that changes when the file, or a file in the folder, is written anew; "" for what is no path."""
+    if path is None or not Path(path).exists():
+        return ""
+    root = Path(path)
+    files = [root] if root.is_file() else sorted(file for file in root.rglob("*") if file.is_file())
+    states = [(str(file.relative_to(root)), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(json.dumps(states).encode()).hexdigest()[:8]
 
 
 def _umask() -> int:
