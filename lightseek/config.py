@@ -80,6 +80,37 @@ class DecoderConfig:
     def head_width(self) -> int:
         return self.width // self.heads
 
+    def dense_twin(self) -> "DecoderConfig":
+        """One MLP in every layer, as wide as the MLPs that a token passes in this decoder are on average."""
+        active = (self.chosen + self.shared) * self.expert_width
+        widths = [self.dense_width] * self.dense_layers + [active] * (self.layers - self.dense_layers)
+        return replace(self, dense_layers=self.layers, dense_width=round(sum(widths) / len(widths)))
+
+    def rules(self) -> dict[str, bool]:
+        """What must hold, and whether it does."""
+        return {
+            "decoder width must be a multiple of its heads": self.width % self.heads == 0,
+            "decoder head width must be even (rotary embedding)": self.head_width % 2 == 0,
+            "experts per token must not exceed the experts": self.chosen <= self.experts,
+            "dense layers must not exceed the layers": self.dense_layers <= self.layers,
+        }
+
+
+@dataclass(frozen=True)
+class HFDecoderConfig:
+    """A causal language model of transformers in the decoder's place: what the other boxes need to know of it."""
+
+    name: str  # where it came from
+    transformers: dict[str, Any]  # its own config.json
+    width: int
+    layers: int
+    vocabulary: int
+    max_positions: int
+    balance_alpha: float = 0.0  # nothing is routed
+
+    def rules(self) -> dict[str, bool]:
+        return {}
+
 
 @dataclass(frozen=True)
 class OCRConfig:
@@ -93,7 +124,7 @@ class OCRConfig:
     compressor: tuple[int, int] = (512, 1024)  # channels after each stride-2 convolution
     clip: ClipConfig = field(default_factory=ClipConfig)
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    decoder: DecoderConfig | HFDecoderConfig = field(default_factory=DecoderConfig)
     bos_token_id: int = 0
     eos_token_id: int = 1
     pad_token_id: int = 2
@@ -107,21 +138,20 @@ class OCRConfig:
                 may_be_zero = item.name in ("dense_layers", "balance_alpha")
                 if isinstance(size, int | float) and (size < 0 or (size == 0 and not may_be_zero)):
                     raise ConfigError(f"{type(box).__name__}.{item.name} must be positive, got {size}")
-        tokens = (self.bos_token_id, self.eos_token_id, self.pad_token_id, self.image_token_id)
+        tokens = [self.bos_token_id, self.eos_token_id, self.pad_token_id]
+        if isinstance(self.decoder, DecoderConfig):  # elsewhere the image token is a mark that no text can have
+            tokens.append(self.image_token_id)
         checks = {
             "SAM width must be a multiple of its heads": self.sam.width % self.sam.heads == 0,
             "SAM patches must be 16 pixels, or a mode's token count would not hold": self.sam.patch == 16,
             "CLIP width must be a multiple of its heads": self.clip.width % self.clip.heads == 0,
             "CLIP's image size must hold at least one patch": self.clip.grid > 0,
-            "decoder width must be a multiple of its heads": self.decoder.width % self.decoder.heads == 0,
-            "decoder head width must be even (rotary embedding)": self.decoder.head_width % 2 == 0,
+            **self.decoder.rules(),
             "the compressor's channels must be positive": min(self.compressor) > 0,
             "the compressor's last channels must equal CLIP's width": self.compressor[-1] == self.clip.width,
             "projector input must be CLIP width + compressor channels": self.projector.input_width
             == self.clip.width + self.compressor[-1],
             "projector output must be the decoder's width": self.projector.width == self.decoder.width,
-            "experts per token must not exceed the experts": self.decoder.chosen <= self.decoder.experts,
-            "dense layers must not exceed the layers": self.decoder.dense_layers <= self.decoder.layers,
             "global attention blocks must exist": all(0 <= i < self.sam.layers for i in self.sam.global_blocks),
             "special tokens must be in the vocabulary": min(tokens) >= 0 and max(tokens) < self.decoder.vocabulary,
             f"the dtype must be one of {', '.join(DTYPES)}": self.dtype in DTYPES,
@@ -199,6 +229,8 @@ class OCRConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """The official schema: what `config.json` holds, and what the reference code and vLLM read."""
+        if not isinstance(self.decoder, DecoderConfig):
+            raise ConfigError(f"the official config.json has no place for another decoder ({self.decoder.name})")
         sam, clip, decoder, projector = self.sam, self.clip, self.decoder, self.projector
         sizes = {
             **{theirs: getattr(decoder, ours) for ours, theirs in DECODER_KEYS.items()},

@@ -13,7 +13,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lightseek.model.cache import KVCache
 from lightseek.model.ocr import LightSeekOCR
 from lightseek.pages import Page
 
@@ -63,7 +62,7 @@ class Continuation:
         with stopwatch(self.timings, "encode", model.device):
             x = model.embed(input_ids.to(model.device), pages)
         with stopwatch(self.timings, "prefill", model.device):
-            self.cache = KVCache(model.config.decoder, rows, length + max_new_tokens, x.dtype, x.device)
+            self.cache = self.decoder.new_cache(rows, length + max_new_tokens, x.dtype, x.device)
             self._forward(x)
 
     def step(self, tokens: Int[Tensor, " b"]) -> None:

@@ -10,7 +10,17 @@ from torch import Tensor
 from lightseek.config import DecoderConfig
 
 
-class KVCache:
+class Cache:
+    """What a decoder keeps of the positions it has seen, whoever's decoder it is."""
+
+    length: int  # positions
+
+    def select(self, rows: Int[Tensor, " b2"]) -> None:
+        """Keep these rows, in this order, repeats allowed: what beam search does after each step."""
+        raise NotImplementedError
+
+
+class KVCache(Cache):
     """Keys and values of all layers, `b h capacity k` each, of which the first `length` positions are filled."""
 
     def __init__(
@@ -34,7 +44,6 @@ class KVCache:
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
     def select(self, rows: Int[Tensor, " b2"]) -> None:
-        """Keep these rows, in this order, repeats allowed: what beam search does after each step."""
         for buffers in (self.keys, self.values):
             for index, old in enumerate(buffers):
                 new = old.new_empty(len(rows), *old.shape[1:])

@@ -66,6 +66,10 @@ class Decoder(nn.Module):
         """Scores over the vocabulary, in float32."""
         return self.lm_head(hidden).float()
 
+    def new_cache(self, batch: int, capacity: int, dtype: torch.dtype, device: torch.device | str) -> KVCache:
+        """An empty cache for `forward`, with room for `capacity` positions of `batch` rows."""
+        return KVCache(self.config, batch, capacity, dtype, device)
+
 
 class DecoderLayer(nn.Module):
     """Pre-norm: attention, then an MLP (dense) or a mixture of experts."""

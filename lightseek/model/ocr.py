@@ -14,14 +14,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lightseek.config import OCRConfig
-from lightseek.model.cache import KVCache
+from lightseek.model.cache import Cache
 from lightseek.model.clip import ClipEmbeddings
-from lightseek.model.decoder import Decoder
+from lightseek.model.decoders import build_decoder
 from lightseek.model.encoder import DeepEncoder
 from lightseek.model.layers import Conv2d
 from lightseek.model.layout import Layout
 from lightseek.model.moe import Experts, Router, Routing
 from lightseek.model.projector import Projector
+from lightseek.model.sam import AbsolutePosition
 from lightseek.pages import Page
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ class LightSeekOCR(nn.Module):
         self.encoder = DeepEncoder(config)
         self.projector = Projector(config.projector)
         self.layout = Layout(config.decoder.width)
-        self.decoder = Decoder(config.decoder)
-        self.reset_parameters()
+        self.decoder = build_decoder(config.decoder)
+        reset_parameters(self)
 
     def forward(
         self,
@@ -62,7 +63,7 @@ class LightSeekOCR(nn.Module):
         pages: Sequence[Sequence[Page]] | None = None,
         labels: Int[Tensor, "b n"] | None = None,
         mask: Bool[Tensor, "b m"] | Int[Tensor, "b m"] | None = None,
-        cache: KVCache | None = None,
+        cache: Cache | None = None,
         logits: Literal["all", "last", "labelled"] = "all",
     ) -> OCROutput:
         """Logits for the token after each position, and the loss if there are labels.
@@ -99,12 +100,12 @@ class LightSeekOCR(nn.Module):
         self, input_ids: Int[Tensor, "b n"], pages: Sequence[Sequence[Page]] | None = None
     ) -> Float[Tensor, "b n d"]:
         """Token embeddings, with the pages' vision tokens in the image positions."""
-        x = self.decoder.embed(input_ids)
         if pages is None:
-            return x
+            return self.decoder.embed(input_ids)
         if len(pages) != len(input_ids):
             raise ValueError(f"pages has {len(pages)} rows and input_ids {len(input_ids)}")
         is_image = input_ids == self.config.image_token_id
+        x = self.decoder.embed(input_ids.masked_fill(is_image, 0))  # where pages go, another decoder has no embedding
         encoded = iter(self.encode_pages([page for row in pages for page in row]))
         rows = [[next(encoded) for _ in row] for row in pages]
         for index, (row, places) in enumerate(zip(rows, is_image.sum(1).tolist(), strict=True)):
@@ -158,28 +159,6 @@ class LightSeekOCR(nn.Module):
         for stack in (self.encoder.sam, self.encoder.clip, self.decoder):
             stack.recompute = on
 
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Random weights to start from: normal with deviation 0.02, biases 0, norms 1; convolutions as PyTorch's."""
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=0.02)
-                if getattr(module, "bias", None) is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, Router):
-                nn.init.normal_(module.weight, std=0.02)
-            elif isinstance(module, Experts):
-                nn.init.normal_(module.gate_up, std=0.02)
-                nn.init.normal_(module.down, std=0.02)
-            elif isinstance(module, Conv2d):
-                module.reset_parameters()
-            elif isinstance(module, ClipEmbeddings):
-                nn.init.normal_(module.class_embedding, std=0.02)
-            elif isinstance(module, Layout):
-                nn.init.normal_(module.newline, std=0.02)
-                nn.init.normal_(module.separator, std=0.02)
-        nn.init.normal_(self.encoder.sam.position.weight, std=0.02)
-
     @classmethod
     def from_pretrained(
         cls,
@@ -222,3 +201,28 @@ class LightSeekOCR(nn.Module):
         from lightseek.generate import stream
 
         return stream(self, input_ids, pages, mask, **options)
+
+
+@torch.no_grad()
+def reset_parameters(root: nn.Module) -> None:
+    """Random weights to start from: normal with deviation 0.02, biases 0, norms 1; convolutions as PyTorch's."""
+    for module in root.modules():
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=0.02)
+            if getattr(module, "bias", None) is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, Router):
+            nn.init.normal_(module.weight, std=0.02)
+        elif isinstance(module, Experts):
+            nn.init.normal_(module.gate_up, std=0.02)
+            nn.init.normal_(module.down, std=0.02)
+        elif isinstance(module, Conv2d):
+            module.reset_parameters()
+        elif isinstance(module, ClipEmbeddings):
+            nn.init.normal_(module.class_embedding, std=0.02)
+        elif isinstance(module, Layout):
+            nn.init.normal_(module.newline, std=0.02)
+            nn.init.normal_(module.separator, std=0.02)
+    for module in root.modules():
+        if isinstance(module, AbsolutePosition):  # last: a seed gives the weights that it always gave
+            nn.init.normal_(module.weight, std=0.02)
