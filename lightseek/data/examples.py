@@ -14,12 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from lightseek.config import OCRConfig
+from lightseek.data.cached_pages import CachedPageMaker
 from lightseek.data.documents import TASKS, Document, check_task
 from lightseek.data.pages import MOST_PAGES, PageMaker, Truncation
+from lightseek.data.vision_cache import VisionCache
 from lightseek.model.ocr import IGNORED
 from lightseek.modes import Mode, vision_tokens
-from lightseek.pages import PageViews
-from lightseek.processing import IMAGE_TAG, PROMPTS, image_positions, pad_batch, page_views, prompt_ids
+from lightseek.pages import Page
+from lightseek.processing import IMAGE_TAG, PROMPTS, image_positions, pad_batch, prompt_ids
 from lightseek.tokenizer import Tokenizer
 
 
@@ -28,8 +30,7 @@ class Example:
     """One document, ready for the model."""
 
     document: Document
-    images: list[Image.Image]
-    pages: list[PageViews]
+    pages: list[Page]
     prompt: list[int]  # ids, image positions included
     target: list[int]  # ids, EOS included
     vision_tokens: int
@@ -48,7 +49,7 @@ class Batch:
     input_ids: Int[Tensor, "b n"]
     labels: Int[Tensor, "b n"]
     mask: Bool[Tensor, "b n"] | None  # none where nothing is padded
-    pages: list[list[PageViews]]
+    pages: list[list[Page]]
 
 
 class ExampleMaker:
@@ -62,12 +63,13 @@ class ExampleMaker:
         mode: str | int | Mode,
         font: str,
         pages: int = MOST_PAGES,
+        cache: VisionCache | None = None,
     ) -> None:
-        """At most `pages` pages a document; `truncated` counts what that leaves out."""
+        """At most `pages` pages a document; `truncated` counts what that leaves out. A `cache` has them encoded."""
         if task not in TASKS:
             raise ValueError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
         self.config, self.tokenizer, self.task = config, tokenizer, task
-        self.pages = PageMaker(mode, font, pages)
+        self.pages = CachedPageMaker(mode, font, pages, cache) if cache else PageMaker(mode, font, pages)
         self.mode = self.pages.mode
 
     @property
@@ -89,11 +91,10 @@ class ExampleMaker:
                 f"document {document.name} has {made.dropped_pages} page(s) more than {self.pages.most}, "
                 "and which text stands on those is not known: raise pages"
             )
-        views = [page_views(image, self.mode) for image in made.images]
+        views = self.pages.views(made)
         target = made.text if self.task == "ocr" else document.summary
         example = Example(
             document=document,
-            images=made.images,
             pages=views,
             prompt=self.prompt(document, [image_positions(page) for page in views]),
             target=[*self.tokenizer.encode(target), self.config.eos_token_id],
@@ -108,6 +109,10 @@ class ExampleMaker:
                 f"has {self.config.decoder.max_positions}; use fewer tokens a page, fewer pages or shorter documents"
             )
         return example
+
+    def images(self, document: Document) -> list[Image.Image]:
+        """The pages as pictures, for people to look at."""
+        return self.pages.draw(document).images
 
     def prompt(self, document: Document, positions: Sequence[int]) -> list[int]:
         """BOS, the pages' positions, and the task's words or the document's question."""

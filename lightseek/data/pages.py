@@ -4,8 +4,9 @@ One page if a readable font allows it, several if not, up to a budget. What the 
 """
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from io import BytesIO
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -13,6 +14,9 @@ from lightseek.data.documents import Document
 from lightseek.modes import Mode, find_mode
 from lightseek.render import PageStyle, count_pages, fit_style, render_text
 from lightseek.typeset.pictures import open_picture
+
+if TYPE_CHECKING:
+    from lightseek.pages import Page
 
 SMALLEST_FONT = 8  # pixels
 TILED_PAGE = 2  # tiles per side of a page rendered for a tiled mode
@@ -27,6 +31,7 @@ class Pages:
     text: str
     dropped_characters: int = 0
     dropped_pages: int = 0  # of a document that came as pictures
+    missing_glyphs: dict[str, int] = field(default_factory=dict)  # characters the font could not draw
 
 
 @dataclass
@@ -54,13 +59,27 @@ class PageMaker:
 
     def __call__(self, document: Document) -> Pages:
         """Raises ValueError, naming the document, for a picture that can't be read."""
-        pages = self.show(document) if document.images else self.render(document.text)
+        pages = self.draw(document)
+        self.count(document, pages)
+        return pages
+
+    def draw(self, document: Document) -> Pages:
+        """The same, not counted."""
+        return self.show(document) if document.images else self.render(document.text)
+
+    def views(self, pages: Pages) -> "list[Page]":
+        """The pages as the model takes them."""
+        from lightseek.processing import page_views  # PyTorch, which the drawing of pages does without
+
+        return [page_views(image, self.mode) for image in pages.images]
+
+    def count(self, document: Document, pages: Pages) -> None:
+        self.missing_glyphs.update(pages.missing_glyphs)
         if (pages.dropped_characters or pages.dropped_pages) and document.name not in self._cut:
             self._cut.add(document.name)
             self.truncated.documents += 1
             self.truncated.characters += pages.dropped_characters
             self.truncated.pages += pages.dropped_pages
-        return pages
 
     def show(self, document: Document) -> Pages:
         """The pictures that a document came as."""
@@ -77,11 +96,11 @@ class PageMaker:
     def render(self, text: str) -> Pages:
         """Pages of plain text."""
         rendering = render_text(text, self.fit(text), max_pages=self.most, cut=True)
-        self.missing_glyphs.update(rendering.missing_glyphs)
         if rendering.dropped:
             source = text.replace("\r\n", "\n").replace("\r", "\n").strip()
             text = source[: -rendering.dropped].rstrip()
-        return Pages([page.image for page in rendering.pages], text, rendering.dropped)
+        images = [page.image for page in rendering.pages]
+        return Pages(images, text, rendering.dropped, missing_glyphs=rendering.missing_glyphs)
 
     def visible(self, document: Document) -> str:
         """The text that stands on a document's pages: all of it, unless the budget is too small."""
