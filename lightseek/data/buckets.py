@@ -1,0 +1,77 @@
+"""Batches of documents of like length, so that little of a right-padded batch is padding.
+
+    permutation of the epoch -> windows of `bucket` batches, each sorted by length -> batches, in random order
+
+The order follows from the seed, the step and the lengths, so a resumed run goes on with it. Sorting windows instead of
+the whole epoch keeps chance in which documents meet in a batch. Lengths are estimates from counted characters: nothing
+is drawn or tokenized for them.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from lightseek.data.documents import Document
+from lightseek.data.examples import ExampleMaker
+from lightseek.data.pages import SMALLEST_FONT
+from lightseek.modes import gundam_grid, positions
+
+CHARACTERS_PER_TOKEN = 3  # nano's tokenizer has 2.4, the official one 4: it only matters beside pages of unlike number
+LETTER = 0.55  # width of an average letter, in font sizes
+
+
+class BatchOrder:
+    """Which documents each step trains on: `order(step)`, steps from 0, epoch after epoch.
+
+    Every epoch has every document once. A batch that begins in one epoch and ends in the next is not sorted.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int, bucket: int = 1) -> None:
+        """`bucket` is how many batches are sorted by length together; 1 leaves the order to chance alone."""
+        self.lengths, self.batch, self.seed, self.bucket = np.asarray(lengths), batch, seed, bucket
+        self.epoch = lru_cache(maxsize=4)(self._epoch)  # a batch may need two, or more if it is larger than an epoch
+
+    def __call__(self, step: int) -> list[int]:
+        count = len(self.lengths)
+        places = range(step * self.batch, (step + 1) * self.batch)
+        return [int(self.epoch(place // count)[place % count]) for place in places]
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        count, batch = len(self.lengths), self.batch
+        random = np.random.default_rng([self.seed, epoch])
+        order = random.permutation(count)
+        if self.bucket == 1:
+            return order
+        start = min(count, -epoch * count % batch)  # before it, the end of the batch begun in the epoch before
+        end = start + (count - start) // batch * batch
+        windows = [
+            order[first : min(first + batch * self.bucket, end)] for first in range(start, end, batch * self.bucket)
+        ]
+        batches = [by_length.reshape(-1, batch) for by_length in map(self.sort, windows)]
+        order[start:end] = random.permutation(np.concatenate(batches)).ravel() if batches else []
+        return order
+
+    def sort(self, places: np.ndarray) -> np.ndarray:
+        return places[np.argsort(self.lengths[places], kind="stable")]
+
+
+def estimated_length(make: ExampleMaker, document: Document) -> int:
+    """About how many positions a document's pages and texts fill in the decoder."""
+    style, mode = make.pages.style, make.mode
+    grid = gundam_grid(style.width, style.height, mode.tile) if mode.tile else (1, 1)
+    letter = LETTER * style.line_spacing * SMALLEST_FONT**2  # pixels
+    drawn = math.ceil(len(document.text) * letter / (style.columns * style.rows))
+    pages = min(make.pages.most, len(document.images) or max(1, drawn))
+    written = document.text if make.task == "ocr" else document.summary
+    return pages * positions(mode, grid) + (len(written) + len(document.question)) // CHARACTERS_PER_TOKEN
+
+
+def padding_share(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> float:
+    """Share of all positions that are padding when each batch is padded to its longest."""
+    filled = padded = 0
+    for batch in batches:
+        filled += sum(lengths[i] for i in batch)
+        padded += max(lengths[i] for i in batch) * len(batch)
+    return 1 - filled / padded
