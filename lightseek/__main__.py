@@ -15,7 +15,7 @@ from importlib import import_module
 
 from lightseek.options import Parser
 
-COMMANDS = ("read", "trace", "modes", "formula", "generate")  # each a file in lightseek/commands
+COMMANDS = ("read", "trace", "modes", "formula", "generate", "evaluate")  # each a file in lightseek/commands
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lightseek.comparison_tables import HEADLINES, LABELS
 from lightseek.files import atomic_write
+
+SCORES = {
+    "ocr": ("ocr_precision", "cer", "wer"),
+    "summarize": ("rouge1", "rouge2", "rougeL", "rougeLsum", "facts"),
+    "answer": ("rouge1", "cer", "wer"),
+}
 
 
 def plot_losses(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -41,6 +48,85 @@ def plot_grid(path: Path, cells: Sequence[dict[str, Any]], swept: Sequence[str])
     axes.invert_yaxis()
     axes.set(xlabel=label, xlim=(0, 1.15 * max(1, highest)))
     save_figure(figure, path)
+
+
+def plot_scores(path: Path, report: dict[str, Any]) -> None:
+    """What the task is judged by, a dot for each model with its 95 % interval."""
+    figure, axes = new_figure()
+    rows = [(model["name"], model["scores"]) for model in report["models"]]
+    rows += [("lead-3", report["lead3"])] if report["lead3"] else []
+    metrics = [name for name in SCORES[report["task"]] if name in rows[0][1]]
+    for place, (name, scores) in enumerate(rows):
+        offset = 0.5 * ((place + 0.5) / len(rows) - 0.5)  # models one below the other
+        drawn = [(y + offset, scores[metric]) for y, metric in enumerate(metrics) if metric in scores]
+        axes.errorbar(
+            [score["value"] for _, score in drawn],
+            [y for y, _ in drawn],
+            xerr=_bars([score for _, score in drawn]),
+            fmt="o",
+            capsize=3,
+            color="grey" if name == "lead-3" else f"C{place}",
+            label=shortened(name),
+        )
+    lower = {metric: "\n(lower is better)" for metric in ("cer", "wer")}
+    axes.set_yticks(range(len(metrics)), [LABELS[metric] + lower.get(metric, "") for metric in metrics])
+    axes.invert_yaxis()
+    axes.set(xlabel="score, with 95 % interval over pages", xlim=(0, None))
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=3)
+    save_figure(figure, path)
+
+
+def plot_lengths(path: Path, report: dict[str, Any]) -> None:
+    """The first of what the task is judged by, against the text tokens on the page."""
+    figure, axes = new_figure()
+    metric = HEADLINES[report["task"]][0]
+    bins = report["models"][0]["bins"]
+    for place, model in enumerate(report["models"]):
+        scores = [found["scores"][metric] for found in model["bins"]]
+        shift = [x + 0.08 * (place - (len(report["models"]) - 1) / 2) for x in range(len(bins))]
+        axes.errorbar(
+            shift,
+            [score["value"] for score in scores],
+            yerr=_bars(scores),
+            fmt="o-",
+            capsize=3,
+            label=shortened(model["name"]),
+        )
+    ratios = [f"\n{found['compression_ratio']:.1f}x" if found["compression_ratio"] else "" for found in bins]
+    axes.set_xticks(range(len(bins)), [f"{row['bin']}{ratio}" for row, ratio in zip(bins, ratios, strict=True)])
+    below = " and, below, compression" if any(ratios) else ""
+    if below and len(report["models"]) > 1:
+        below += f" ({shortened(report['models'][0]['name'])})"
+    axes.set(xlabel=f"text tokens on the page(s){below}", ylabel=LABELS[metric], ylim=(0, None))
+    axes.grid(axis="y", alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=3)
+    save_figure(figure, path)
+
+
+def plot_differences(path: Path, pages: Sequence[float], comparison: dict[str, Any], metric: str) -> None:
+    """How the difference between two models is spread over the pages."""
+    figure, axes = new_figure()
+    found = comparison["scores"][metric]
+    axes.hist(pages, bins=41, color="C0", alpha=0.6)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.axvspan(found["low"], found["high"], color="C1", alpha=0.3, label="95 % interval of the mean")
+    axes.axvline(found["difference"], color="C1", label=f"mean {found['difference']:+.1f}, p = {found['p']:.2g}")
+    of, against = shortened(comparison["of"]), shortened(comparison["against"])
+    axes.set(xlabel=f"{LABELS[metric]} of a page: {of} minus {against}", ylabel="pages")
+    axes.legend(frameon=False)
+    save_figure(figure, path)
+
+
+def shortened(name: str, most: int = 32) -> str:
+    """The end of a long name, which is where names of one grid differ least from what the eye looks for."""
+    return name if len(name) <= most else f"…{name[-most + 1 :]}"
+
+
+def _bars(scores: Sequence[dict[str, float]]) -> list[list[float]]:
+    """How far below and above the value the interval reaches; rounding must not make it negative."""
+    below = [max(0.0, score["value"] - score["low"]) for score in scores]
+    return [below, [max(0.0, score["high"] - score["value"]) for score in scores]]
 
 
 def new_figure() -> tuple[Any, Any]:

@@ -1,0 +1,70 @@
+"""`python -m lightseek evaluate`: predictions scored, one model or several on the same pages."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lightseek.commands.common import add, say, show
+from lightseek.commands.generate import TASKS
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    from lightseek.comparison import distinct_names, report, score
+    from lightseek.comparison_tables import tables
+    from lightseek.screen import bars
+
+    names = distinct_names(arguments.files)
+    models = []
+    with bars() as progress:
+        for path, name in zip(arguments.files, names, strict=True):
+            bar = progress.add_task(f"score {name}", total=None, figures="")
+            tick = lambda done, of, bar=bar: progress.update(bar, completed=done, total=of)  # noqa: E731
+            models.append(score(path, arguments.task, name, tick))
+    for model in models:
+        if len(model.predictions) < model.pages:
+            say(f"{model.name} holds {len(model.predictions)} of {model.pages} predictions: its generate did not end")
+    found = report(models, arguments.bins)
+    for table in tables(found):
+        show(table)
+    if arguments.out:
+        write(arguments.out, models, found)
+        say(f"figures and plots: {arguments.out}")
+
+
+def write(out: Path, models: list[Any], found: dict[str, Any]) -> None:
+    """`evaluation.json`, and the plots."""
+    from lightseek.comparison import paired
+    from lightseek.comparison_tables import HEADLINES
+    from lightseek.files import write_json
+    from lightseek.plots import plot_differences, plot_lengths, plot_scores
+
+    plot_scores(out / "scores.png", found)
+    if found["models"][0]["bins"]:
+        plot_lengths(out / "lengths.png", found)
+    metric = HEADLINES[found["task"]][0]
+    for number, other in enumerate(models[1:]):
+        name = "differences.png" if len(models) == 2 else f"differences-{number + 2}.png"
+        tally = paired(models[0], other, metric)
+        pages = tally.amounts[tally.sizes > 0] / tally.sizes[tally.sizes > 0]
+        plot_differences(out / name, pages.tolist(), found["comparisons"][number], metric)
+    write_json(out / "evaluation.json", found)
+
+
+def edges(text: str) -> list[int]:
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = [0]
+    if found != sorted(set(found)) or found[0] < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: bins are rising numbers of tokens, such as 600,700,800")
+    return found
+
+
+def add_parser(commands: Any) -> None:
+    command = add(commands, evaluate, "score predictions, and compare models on the same pages")
+    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="predictions; the first is compared with")
+    command.add_argument("--out", type=Path, metavar="DIR", help="also write evaluation.json and plots here")
+    command.add_argument("--task", choices=TASKS, help="how to score (as the file says, or else summarize)")
+    command.add_argument(
+        "--bins", type=edges, metavar="N,N,...", help="bounds of the ranges of text tokens (8 or fewer)"
+    )

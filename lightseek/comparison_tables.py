@@ -1,0 +1,106 @@
+"""A comparison's figures as rich tables."""
+
+from collections.abc import Callable
+from typing import Any
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+LABELS = {
+    "rouge1": "ROUGE-1",
+    "rouge2": "ROUGE-2",
+    "rougeL": "ROUGE-L",
+    "rougeLsum": "ROUGE-Lsum",
+    "facts": "facts stated %",
+    "ocr_precision": "OCR precision %",
+    "cer": "CER %",
+    "wer": "WER %",
+    "novel1": "novel words %",
+    "novel2": "novel 2-grams %",
+    "novel3": "novel 3-grams %",
+    "novel4": "novel 4-grams %",
+    "repetition": "repeated 4-grams %",
+    "words": "words",
+}
+COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "text_tokens": ("text tokens a page", "{:.0f}".format),
+    "vision_tokens": ("vision tokens a page", "{:.0f}".format),
+    "compression_ratio": ("compression", "{:.1f}x".format),
+    "cut_off": ("cut off %", "{:.1f}".format),
+    "seconds": ("seconds a page", "{:.2f}".format),
+    "peak_bytes": ("peak memory MB", lambda value: f"{value / 2**20:,.0f}"),
+}
+# What a task is judged by, the first above all.
+HEADLINES = {
+    "ocr": ("ocr_precision", "cer"),
+    "summarize": ("rouge1", "rouge2", "rougeL"),
+    "answer": ("rouge1", "cer"),
+}
+
+
+def tables(report: dict[str, Any]) -> list[Table]:
+    """Scores, differences, and scores by length."""
+    found = [scores_table(report), *(difference_table(comparison) for comparison in report["comparisons"])]
+    return [*found, lengths_table(report)] if report["models"][0]["bins"] else found
+
+
+def scores_table(report: dict[str, Any]) -> Table:
+    models = report["models"]
+    table = _table(f"{models[0]['pages']} pages, with 95 % intervals", "")
+    columns = [(model["name"], model["scores"]) for model in models]
+    if report["lead3"]:
+        columns.append(("lead-3", report["lead3"]))
+    for name, _ in columns:
+        table.add_column(escape(name), justify="right")
+    for metric, label in LABELS.items():
+        if metric in models[0]["scores"]:
+            table.add_row(label, *(with_interval(scores.get(metric)) for _, scores in columns))
+    table.add_section()
+    for cost, (label, form) in COSTS.items():
+        if any(cost in model["costs"] for model in models):
+            shown = (form(model["costs"][cost]) if cost in model["costs"] else "" for model in models)
+            table.add_row(label, *shown, style="dim")
+    return table
+
+
+def difference_table(comparison: dict[str, Any]) -> Table:
+    table = _table(f"{comparison['of']} minus {comparison['against']}, page by page", "")
+    for title in ("difference", "95 % interval", "p"):
+        table.add_column(title, justify="right")
+    for metric, label in LABELS.items():
+        if found := comparison["scores"].get(metric):
+            interval = f"[{found['low']:+.1f}, {found['high']:+.1f}]"
+            p = "<0.001" if found["p"] < 0.001 else f"{found['p']:.3f}"
+            sure = "bold" if found["p"] < 0.05 else ""
+            table.add_row(label, f"{found['difference']:+.1f}", interval, p, style=sure)
+    return table
+
+
+def lengths_table(report: dict[str, Any]) -> Table:
+    """As the paper's table 2: a row for each range of text tokens. Compression is the first model's."""
+    models, metrics = report["models"], HEADLINES[report["task"]]
+    several = len(models) > 1
+    columns = [(model, metric) for model in models for metric in (metrics[:1] if several else metrics)]
+    table = _table("by text tokens on the page(s)", "tokens")
+    table.add_column("pages", justify="right")
+    table.add_column("compression", justify="right")
+    for model, metric in columns:
+        table.add_column(f"{escape(model['name'])}\n{LABELS[metric]}" if several else LABELS[metric], justify="right")
+    for place, row in enumerate(models[0]["bins"]):
+        ratio = f"{row['compression_ratio']:.1f}x" if row["compression_ratio"] else ""
+        cells = [with_interval(model["bins"][place]["scores"].get(metric)) for model, metric in columns]
+        table.add_row(row["bin"], str(row["pages"]), ratio, *cells)
+    return table
+
+
+def with_interval(figure: dict[str, float] | None) -> str:
+    if figure is None:
+        return ""
+    return f"{figure['value']:.1f} [dim][{figure['low']:.1f}, {figure['high']:.1f}][/]"
+
+
+def _table(title: str, first: str) -> Table:
+    table = Table(title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(first)
+    return table
