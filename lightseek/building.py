@@ -1,15 +1,19 @@
 """From a run's settings to the model it trains: weights, swapped parts, what is frozen.
 
-load -> public towers -> attention kind -> what learns
+load -> public towers -> another decoder -> attention kind -> what learns: freezing, quantizing, adapters
 """
 
 import torch
 
-from lightseek.freeze import BoxCount, freeze
+from lightseek.config import DecoderConfig
+from lightseek.freeze import BoxCount, count_parameters, freeze
 from lightseek.loading import load_model
+from lightseek.lora import add_lora, find_targets
 from lightseek.model.attention import set_attention
 from lightseek.model.ocr import LightSeekOCR
 from lightseek.options import RunConfig
+from lightseek.quantize import quantize
+from lightseek.swap import swap_decoder
 
 
 def build_model(config: RunConfig, device: str | torch.device | None = None) -> tuple[LightSeekOCR, list[BoxCount]]:
@@ -19,8 +23,44 @@ def build_model(config: RunConfig, device: str | torch.device | None = None) -> 
         from lightseek.public_weights import init_from_public, public_towers
 
         init_from_public(model, *public_towers())
+    if config.decoder:
+        swap_decoder(model, config.decoder, config.seed)
     if model.tokenizer is None:
         raise ValueError(f"{config.model}: tokenizer.json is missing, and training on text needs it")
     set_attention(model, config.attention)
+    if not isinstance(model.config.decoder, DecoderConfig):
+        model.decoder.set_attention(config.attention)
     model.set_gradient_checkpointing(config.gradient_checkpointing)
-    return model, freeze(model, config.freeze)
+    return model, choose_what_learns(model, config)
+
+
+def choose_what_learns(model: LightSeekOCR, config: RunConfig) -> list[BoxCount]:
+    """Freeze, quantize what is frozen, and put adapters on.
+
+    With adapters the whole model stays as it is, but for the parts of `freeze=all-but-PART`: those learn beside the
+    adapters and are saved with them.
+    """
+    if config.lora == "none":
+        counts = freeze(model, config.freeze)
+        if config.quantize != "none":
+            quantize(model, config.quantize)
+        return counts
+    model.requires_grad_(False)
+    if config.freeze.startswith("all-but-"):
+        freeze(model, config.freeze)
+    targets = find_targets(model, config.lora)
+    also = [path for path, module in model.named_modules() if learns(module)]
+    layers = [*targets.linears, *(path.rpartition(".")[0] for path in targets.stacks)]
+    if both := [path for path in layers if learns(model.get_submodule(path))]:
+        raise ValueError(f"{both[0]} would learn (freeze={config.freeze}) and have an adapter (lora={config.lora})")
+    if config.quantize != "none":
+        quantize(model, config.quantize)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        add_lora(model, targets, config.lora_r, config.lora_alpha, config.lora_dropout, also=also)
+    return count_parameters(model)
+
+
+def learns(module: torch.nn.Module) -> bool:
+    """Whether a parameter of this very module does."""
+    return any(parameter.requires_grad for parameter in module.parameters(recurse=False))

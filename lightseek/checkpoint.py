@@ -20,12 +20,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lightseek.checkpoint_map import official_tensors
-from lightseek.config import OCRConfig
+from lightseek.config import DecoderConfig, OCRConfig
 from lightseek.devices import find_device, find_dtype
 from lightseek.files import atomic_write, write_json
 from lightseek.tokenizer import Tokenizer
 
 WEIGHTS = "model-00001-of-000001.safetensors"  # sic: the official file's name
+SWAPPED = "lightseek.json"  # in the folder of a model with another decoder (`lightseek.checkpoint_swapped`)
 INDEX = "model.safetensors.index.json"
 SIDE_FILES = ("tokenizer*.json", "special_tokens_map.json", "processor_config.json", "generation_config.json", "*.py")
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -54,7 +55,8 @@ def load(
 ) -> Model:
     """Build `cls(config)` with the weights of an official checkpoint, in eval mode, its tokenizer attached.
 
-    path_or_hub_id: a folder with `config.json` and safetensors (one file, or shards with an index), or a hub id.
+    path_or_hub_id: a folder with `config.json` and safetensors (one file, or shards with an index), or a hub id; or
+    what `save` wrote of a model with another decoder.
     dtype: of the loaded weights, `torch.float32` or `"float32"`; by default what `config.json` says (bfloat16 in the
     official one). `revision`, `token`, `cache_dir` and `local_files_only` are huggingface_hub's.
 
@@ -64,8 +66,13 @@ def load(
     folder = find_folder(
         path_or_hub_id, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
     )
+    device, dtype = find_device(device), find_dtype(dtype)
+    if (folder / SWAPPED).is_file():
+        from lightseek.checkpoint_swapped import load_swapped
+
+        return load_swapped(cls, folder, device, dtype)
     config = OCRConfig.from_json(folder / "config.json")
-    device, dtype = find_device(device), find_dtype(dtype or config.dtype)
+    dtype = dtype or find_dtype(config.dtype)
     with torch.device("meta"):
         model = cls(config).to(dtype)
     files = find_weights(folder)
@@ -86,11 +93,22 @@ def load(
 
 def save(model: torch.nn.Module, folder: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write `model` as an official checkpoint: one safetensors file with its index, `config.json`, tokenizer files.
+    A model with another decoder gets the layout of `lightseek.checkpoint_swapped`.
 
     The reference code and vLLM read it, and transformers with `config.to_transformers()`. Each file appears whole or
-    not at all. `dtype` converts the weights on the way out; by default they stay as they are.
+    not at all. `dtype` converts the weights on the way out; by default they stay as they are. Raises ValueError for a
+    model with adapters or quantized weights.
     """
     folder = Path(folder)
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            raise ValueError("the model has an adapter on it: merge it first, or save it alone (lightseek.lora)")
+        if not parameter.is_floating_point():
+            raise ValueError(f"{name} is quantized, and a checkpoint holds whole weights: save the adapter alone")
+    if not isinstance(model.config.decoder, DecoderConfig):
+        from lightseek.checkpoint_swapped import save_swapped
+
+        return save_swapped(model, folder, dtype)
     tensors = official_tensors(model)
     dtype = dtype or next(iter(tensors.values())).dtype
     write_safetensors(

@@ -12,6 +12,7 @@ A frozen part needs no gradients, so autograd keeps none of its activations, as 
 """
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import nn
@@ -25,6 +26,8 @@ PARTS = {
     "projector": r"projector\.",
     "layout": r"layout\.",
     "decoder": r"decoder\.",
+    "decoder-layers": r"decoder\.layers\.\d+\.",
+    "final-norm": r"decoder\.norm\.",
     "embeddings": r"decoder\.embed\.",
     "attention": r"decoder\.layers\.\d+\.attention",
     "experts": r"decoder\.layers\.\d+\.mlp\.experts\.",
@@ -32,6 +35,7 @@ PARTS = {
     "lm-head": r"decoder\.lm_head\.",
 }
 LAST = re.compile(r"decoder-last-(\d+)")
+ADAPTERS = re.compile(r".*\.lora_[AB]\.")
 BOXES = ("sam", "compressor", "clip", "projector", "layout", "decoder")  # together, every parameter once
 
 
@@ -44,9 +48,18 @@ class BoxCount:
     frozen: int
 
 
-def policies() -> str:
+def policies(parts: Mapping[str, str] = PARTS) -> str:
     """The policies there are, for help texts and errors."""
-    return f"none, {', '.join(PARTS)}, decoder-last-N, all-but-PART, or several joined with +"
+    return f"none, {', '.join(parts)}, decoder-last-N, all-but-PART, or several joined with +"
+
+
+def parts_of(model: nn.Module) -> dict[str, str]:
+    """The parts of this model, as `PARTS`: a decoder with names of its own says what they are (`decoder.parts`)."""
+    others = getattr(model.decoder, "parts", None)
+    if others is None:
+        return PARTS
+    boxes = {part: pattern for part, pattern in PARTS.items() if part in ("encoder", *BOXES)}
+    return boxes | {part: rf"decoder\.{pattern}" for part, pattern in others.items()}
 
 
 def freeze(model: nn.Module, policy: str) -> list[BoxCount]:
@@ -54,7 +67,7 @@ def freeze(model: nn.Module, policy: str) -> list[BoxCount]:
 
     Raises ValueError, listing the policies, for one that is unknown, and for one that leaves nothing to learn.
     """
-    frozen = frozen_pattern(policy, len(model.decoder.layers))
+    frozen = frozen_pattern(policy, len(model.decoder.layers), parts_of(model))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not frozen(name) and "unused_" not in name)
     counts = count_parameters(model)
@@ -63,22 +76,22 @@ def freeze(model: nn.Module, policy: str) -> list[BoxCount]:
     return counts
 
 
-def frozen_pattern(policy: str, decoder_layers: int):
+def frozen_pattern(policy: str, decoder_layers: int, parts: Mapping[str, str] = PARTS) -> Callable[[str], bool]:
     """A function that tells of a parameter's name whether `policy` freezes it."""
     if policy == "none":
         return lambda name: False
+    names = policy.removeprefix("all-but-").split("+")
+    named = re.compile("|".join(part_pattern(part, decoder_layers, policy, parts) for part in names))
     if policy.startswith("all-but-"):
-        learns = re.compile("|".join(part_pattern(part, decoder_layers, policy) for part in policy[8:].split("+")))
-        return lambda name: not learns.match(name)
-    stays = re.compile("|".join(part_pattern(part, decoder_layers, policy) for part in policy.split("+")))
-    return lambda name: bool(stays.match(name))
+        return lambda name: not named.match(name)
+    return lambda name: bool(named.match(name))
 
 
-def part_pattern(part: str, decoder_layers: int, policy: str | None = None) -> str:
+def part_pattern(part: str, decoder_layers: int, policy: str | None = None, parts: Mapping[str, str] = PARTS) -> str:
     """What matches the start of the names of a part's parameters. Raises ValueError for a part there is not."""
     policy = policy or part
-    if part in PARTS:
-        return PARTS[part]
+    if part in parts:
+        return parts[part]
     if last := LAST.fullmatch(part):
         count = int(last[1])
         if not 1 <= count <= decoder_layers:
@@ -86,15 +99,22 @@ def part_pattern(part: str, decoder_layers: int, policy: str | None = None) -> s
                 f"--freeze {policy}: the decoder has {decoder_layers} layers, so N is 1 to {decoder_layers}"
             )
         numbers = "|".join(str(i) for i in range(decoder_layers - count, decoder_layers))
-        return rf"decoder\.layers\.({numbers})\.|decoder\.norm\."
-    raise ValueError(f"unknown freeze policy {policy!r} (no part {part!r}): choose from {policies()}")
+        layers = parts["decoder-layers"].replace(r"\d+", f"({numbers})")
+        return "|".join([layers, *([parts["final-norm"]] if "final-norm" in parts else [])])
+    if part in PARTS:
+        raise ValueError(f"--freeze {policy}: this decoder has no {part} of its own: choose from {policies(parts)}")
+    raise ValueError(f"unknown freeze policy {policy!r} (no part {part!r}): choose from {policies(parts)}")
 
 
 def count_parameters(model: nn.Module) -> list[BoxCount]:
-    """Trainable and frozen parameters of each box."""
+    """Trainable and frozen parameters of each box, and of LoRA's adapters if there are any."""
+    # Where an adapter has its own copy of a part, the one in the model is not in use.
+    named = [(name, p) for name, p in model.named_parameters() if ".original_module." not in name]
+    sizes = {box: [p for name, p in named if re.match(PARTS[box], name) and not ADAPTERS.match(name)] for box in BOXES}
+    if adapters := [p for name, p in named if ADAPTERS.match(name)]:
+        sizes["lora"] = adapters
     counts = []
-    for box in BOXES:
-        sizes = [(p.numel(), p.requires_grad) for name, p in model.named_parameters() if re.match(PARTS[box], name)]
-        trainable = sum(size for size, learns in sizes if learns)
-        counts.append(BoxCount(box, trainable, sum(size for size, _ in sizes) - trainable))
+    for box, parameters in sizes.items():
+        trainable = sum(p.numel() for p in parameters if p.requires_grad)
+        counts.append(BoxCount(box, trainable, sum(p.numel() for p in parameters) - trainable))
     return counts

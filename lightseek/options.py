@@ -28,9 +28,18 @@ class RunConfig:
 
     model: str | None = option(None, "a checkpoint folder or hub id; none is the nano preset")
     init: str = option("random", "random, or sam+clip: the encoder from public weights, through timm")
+    decoder: str | None = option(
+        None, "moe, dense, gpt2, qwen3, hf:FOLDER_OR_ID or seq2seq:FOLDER_OR_ID; none is the model's own"
+    )
+    context: str = option("vision", "the document as pages (vision), or as its own tokens (text)")
     tokens: str = option("100", "vision tokens a page (64, 100, 256, 400) or a mode's name (tiny ... gundam-m)")
     task: str = option("summarize", "what to learn: ocr, summarize, or answer (documents with questions)")
     freeze: str = option("none", "what stays as it is: none, encoder, sam, clip, decoder, all-but-projector, ...")
+    lora: str = option("none", "adapters: none, attention, all-linear, experts, all-linear+experts, or layers' names")
+    lora_r: int = option(16, "rank of the adapters")
+    lora_alpha: float = option(32.0, "scale of the adapters: alpha/r times what they give")
+    lora_dropout: float = option(0.05, "dropout before the adapters, in training")
+    quantize: str = option("none", "frozen weights as none, int8 (any device), or bitsandbytes' nf4 or bnb-int8")
     data: str = option("synthetic", "synthetic, pydoc, or a JSONL, CSV or parquet file or folder of your own")
     text_column: str = option("text", "column of the text, for files")
     summary_column: str | None = option("summary", "column of the summary, for files; none takes the first sentence")
@@ -42,6 +51,7 @@ class RunConfig:
     steps: int = option(300, "optimizer steps")
     epochs: float | None = option(None, "passes over the training documents; decides steps")
     batch: int = option(8, "documents per step, over all processes")
+    bucket: int = option(50, "batches sorted by length together, so that little is padded; 1 leaves all to chance")
     accumulate: int = option(1, "split each step's batch in this many parts, to save memory", free=True)
     lr: float = option(1e-3, "highest learning rate (use about 2e-5 for the full model)")
     lr_boxes: str | None = option(None, "other highest rates for some parts: encoder=1e-5,projector=1e-4")
@@ -55,6 +65,9 @@ class RunConfig:
     dtype: str | None = option(None, "dtype the weights are held in; none keeps the checkpoint's")
     attention: str = option("sdpa", "sdpa, eager or flash")
     gradient_checkpointing: bool = option(False, "recompute activations backward, to save memory", free=True)
+    cache_vision: bool = option(False, "keep what a frozen encoder makes of each page on disk, and run it once")
+    cache_dir: str | None = option(None, "folder of --cache-vision; none is ~/.cache/lightseek/vision", free=True)
+    cache_gb: float = option(50.0, "most that this folder may hold, in GB", free=True)
     eval_every: int = option(100, "steps between evaluations on validation documents")
     samples: int = option(2, "validation documents whose outputs each evaluation writes down")
     best: str | None = option(None, "end with the best weights by: eval_loss, or rouge1 ... cer of the samples")
@@ -70,12 +83,12 @@ class RunConfig:
 def check(config: RunConfig) -> None:
     """Raise ValueError for settings that cannot work, whatever the model and the data are."""
     at_least_one = ("train_documents", "eval_documents", "pages", "steps", "batch", "accumulate", "eval_every")
-    for name in (*at_least_one, "max_new_tokens"):
+    for name in (*at_least_one, "max_new_tokens", "bucket"):
         if getattr(config, name) < 1:
             raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
     if config.accumulate > config.batch:
         raise ValueError(f"accumulate={config.accumulate} parts of a batch of {config.batch}: at most one a document")
-    for name in ("lr", "clip", "epochs"):
+    for name in ("lr", "clip", "epochs", "cache_gb"):
         if getattr(config, name) is not None and not getattr(config, name) > 0:
             raise ValueError(f"{name} must be positive, got {getattr(config, name)}")
     if config.samples < 0 or (config.patience is not None and config.patience < 1):
@@ -91,13 +104,33 @@ def check(config: RunConfig) -> None:
         raise ValueError(f"seed must not be negative, got {config.seed}")
     if config.characters is not None and config.characters < 1:
         raise ValueError(f"characters must be at least 1, got {config.characters}")
+    if config.lora_r < 1 or not config.lora_alpha > 0 or not 0 <= config.lora_dropout < 1:
+        raise ValueError(
+            f"lora_r={config.lora_r}, lora_alpha={config.lora_alpha:g}, lora_dropout={config.lora_dropout:g}: "
+            "at least 1, above 0, and from 0 to below 1"
+        )
     for name, choices in CHOICES.items():
         if getattr(config, name) not in choices:
             raise ValueError(f"{name}={getattr(config, name)!r}: choose one of {', '.join(map(str, choices))}")
+    check_decoder(config.decoder, config.context)
     find_mode(config.tokens)
 
 
+HF_DECODERS = {"gpt2": "hf:openai-community/gpt2", "qwen3": "hf:Qwen/Qwen3-0.6B"}  # names for the usual ones
+
+
+def check_decoder(decoder: str | None, context: str) -> None:
+    """Raise ValueError for a decoder that is none, or that can't take its document this way."""
+    kind, _, source = (decoder or "moe").partition(":")
+    if not (kind in ("hf", "seq2seq") if source else decoder in (None, "moe", "dense", *HF_DECODERS)):
+        names = ", ".join(["moe", "dense", *HF_DECODERS, "hf:FOLDER_OR_ID", "seq2seq:FOLDER_OR_ID"])
+        raise ValueError(f"unknown decoder {decoder!r}: choose one of {names}")
+    if kind == "seq2seq" and context != "text":
+        raise ValueError(f"decoder={decoder} reads text, not pages: add context=text")
+
+
 CHOICES = {
+    "context": ("vision", "text"),
     "init": ("random", "sam+clip"),
     "task": ("ocr", "summarize", "answer"),
     "precision": ("no", "bf16", "fp16"),
@@ -105,6 +138,7 @@ CHOICES = {
     "best": (None, "eval_loss", "rouge1", "rouge2", "rougeL", "cer", "wer"),
     "log": ("jsonl", "tensorboard"),
     "attention": ("sdpa", "eager", "flash"),
+    "quantize": ("none", "int8", "nf4", "bnb-int8"),
 }
 
 

@@ -1,12 +1,12 @@
 """Decoders that can stand behind the projector. They share one signature, so nothing else knows which one is there.
 
-    embed(ids) -> x             token ids to embeddings, b n d
-    forward(x, mask, cache)     -> DecoderOutput(hidden, routing)
-    logits(hidden)              -> scores over the vocabulary
-    new_cache(batch, capacity, dtype, device) -> a Cache for forward
-    recompute                   gradient checkpointing, on or off
-    layers                      the blocks, in order
-    parts                       what a freeze policy can name -> what its parameters' names look like
+embed(ids) -> x             token ids to embeddings, b n d
+forward(x, mask, cache)     -> DecoderOutput(hidden, routing)
+logits(hidden)              -> scores over the vocabulary
+new_cache(batch, capacity, dtype, device) -> a Cache for forward
+recompute                   gradient checkpointing, on or off
+layers                      the blocks, in order
+parts                       what a freeze policy can name -> what its parameters' names look like
 """
 
 from torch import nn
