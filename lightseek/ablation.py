@@ -63,10 +63,11 @@ def run_cell(
         return found
     from lightseek.memory import release_memory
     from lightseek.results import finish
-    from lightseek.training import STATE, Run
+    from lightseek.run_state import remove_states
+    from lightseek.training import Run
 
     release_memory()  # or the figure for this cell would hold what is left of the one before
     run = Run(cell.config, cell.folder)
     results = finish(run, run.fit(train_report), eval_tick)
-    (cell.folder / STATE).unlink(missing_ok=True)  # only needed to go on
+    remove_states(cell.folder)
     return results

@@ -13,6 +13,7 @@ import torch
 from lightseek.data.examples import Example, collate
 from lightseek.files import write_json
 from lightseek.generate import generate
+from lightseek.optimizer import set_rates
 from lightseek.options import RunConfig
 from lightseek.results import write_page
 from lightseek.training import Run
@@ -44,8 +45,7 @@ def overfit(run: Run, max_seconds: float = 600.0, report: Callable[[int, float, 
     targets = torch.tensor(example.target, device=model.device)
     loss = float("nan")
     for step in range(run.config.steps):
-        for group in run.optimizer.param_groups:
-            group["lr"] = run.config.lr * min(1.0, (step + 1) / WARMUP)
+        set_rates(run.optimizer, min(1.0, (step + 1) / WARMUP))
         model.train()
         output = model(
             batch.input_ids.to(model.device),

@@ -1,36 +1,41 @@
 """The one training loop: `train.py` runs it once, `ablate.py` once per cell of its grid.
 
 A run is a folder. Killed at any moment and started again, it goes on from its last checkpoint and ends with the same
-weights, bit for bit, as if nothing had happened: the order of documents follows from the seed and the step alone.
+weights, bit for bit, as if nothing had happened: documents and random numbers follow from the seed and the step alone.
+One process or many (`accelerate launch`) take the same steps on the same documents.
 """
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from safetensors import safe_open
-from safetensors.torch import save_file
+from torch.distributed.tensor import DTensor
 
+from lightseek.advice import explaining
+from lightseek.batches import deal, dropout_seed
 from lightseek.building import build_model
+from lightseek.data.buckets import BatchOrder, estimated_length
 from lightseek.data.documents import Document, load_documents
 from lightseek.data.examples import Example, ExampleMaker, collate
-from lightseek.files import atomic_write, remove_leftovers, write_text
+from lightseek.data.vision_cache import open_cache
+from lightseek.evaluation import evaluate
 from lightseek.memory import PeakMemory
-from lightseek.model.ocr import LightSeekOCR
-from lightseek.options import RunConfig, check
+from lightseek.optimizer import adamw, learning_rate, rate_share, set_rates, widen_learning
+from lightseek.options import CHOICES, RunConfig, check, must_match
+from lightseek.predictions import Prediction, predict
+from lightseek.processes import add_up, device_of, from_main, gathered, start, whole
+from lightseek.run_log import RunLog, read_rows
+from lightseek.run_state import BEST, load_state, newest_state, read_place, save_state, save_weights
 
-STATE = "checkpoint.safetensors"
-METRICS = "metrics.jsonl"
 DEFAULT_CHARACTERS = {"synthetic": 300, "pydoc": 300}  # a user's own files have no limit
-LOWEST_RATE = 0.1  # of the highest, where the cosine ends
+LOWER_IS_BETTER = ("eval_loss", "cer", "wer")
+SAVING_SHARE = 0.1  # of the time, at most, goes into checkpoints
 
 
 @dataclass
@@ -42,29 +47,43 @@ class Progress:
     loss: float
     tokens_per_second: float  # trained-on text tokens
     peak_bytes: int
+    eval_loss: float | None = None  # the last
 
 
 Report = Callable[[Progress], None]
 
 
 class Run:
-    """One training run: its model, its data and its folder."""
+    """One training run: its model, its data and its folder.
+
+    build the model -> load documents -> make examples -> prepare -> steps -> the trained model
+    """
 
     def __init__(self, config: RunConfig, folder: Path) -> None:
         """Loads everything and checks it, so that what is wrong shows before the first step. Raises ValueError."""
         check(config)
         self.config, self.folder = config, Path(folder)
-        device = None if config.device == "auto" else config.device
-        AcceleratorState._reset_state(reset_partial_state=True)  # a run before in this process may differ
-        self.accelerator = Accelerator(cpu=device == "cpu", mixed_precision=config.precision)
-        self.model, self.counts = build_model(config, device or self.accelerator.device)
+        self.accelerator = start(config)
+        self.main = self.accelerator.is_main_process  # the one that writes
+        self.model, self.counts = build_model(config, device_of(config, self.accelerator))
+        self.cache = open_cache(self.model, config)
         self.make = ExampleMaker(
-            self.model.config, self.model.tokenizer, config.task, config.tokens, config.font, config.pages
+            self.model.config, self.model.tokenizer, config.task, config.tokens, config.font, config.pages, self.cache
         )
         self.documents = self.load("train", config.train_documents)
-        self.optimizer = adamw(self.model, config)
+        lengths = [estimated_length(self.make, document) for document in self.documents]
+        self.order = BatchOrder(lengths, config.batch, config.seed, config.bucket)
+        if config.epochs is not None:
+            self.config = replace(config, steps=math.ceil(config.epochs * len(self.documents) / config.batch))
+        self.dtypes = {name: p.dtype for name, p in self.model.named_parameters() if p.requires_grad}
+        if config.precision != "no":
+            widen_learning(self.model)
+        self.optimizer = adamw(self.model, self.config)
+        self.wrapped = self.model  # what a step calls: the model, or accelerate's wrapping of it
         self.step = 0
+        self.saved_step = 0
         self.seconds = 0.0  # spent on steps, over all the times this run was started
+        self.tokens = 0  # trained on, likewise
         self.peak = 0  # bytes, likewise
         self.rows: list[dict] = []  # what metrics.jsonl holds
 
@@ -88,73 +107,119 @@ class Run:
             text_column=config.text_column,
             summary_column=config.summary_column,
             max_characters=config.characters or DEFAULT_CHARACTERS.get(config.data),
+            task=config.task,
         )
 
-    def fit(self, report: Report | None = None) -> dict:
-        """Train to the last step, from the last checkpoint if there is one. Returns the final losses and costs."""
+    def encode_pages(self, tick: Callable[[int, int], None] | None = None) -> None:
+        """With `cache_vision`, put the pages of all steps and evaluations into the cache: the encoder is then done."""
+        if self.cache is None:
+            return
+        visited = {i for step in range(self.config.steps) for i in self.order(step)}
+        documents = [*(self.documents[i] for i in sorted(visited)), *self.validation, *self.test]
+        self.make.pages.fill(documents[self.accelerator.process_index :: self.accelerator.num_processes], tick)
+        self.accelerator.wait_for_everyone()
+
+    def prepare(self) -> None:
+        """Give the model and the optimizer to accelerate: wrapped for one process, DDP, FSDP2 or DeepSpeed."""
+        if self.wrapped is self.model:
+            self.wrapped, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
+
+    def fit(self, report: Report | None = None, encoding: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+        """Train to the last step, from the last checkpoint if there is one. Returns the final losses and costs.
+
+        Afterwards `model` is whole again on the main process, in its own precision, with the best weights if `best`
+        asks for them. Raises OutOfMemory or DiskFull, with advice, and leaves the checkpoints as they are.
+        """
         _ = self.validation, self.test  # found missing now, not after an hour
-        self.folder.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(self.folder / STATE)
-        self.config.save(self.folder / "config.json")
-        self.resume()
-        self.write_metrics()  # without the steps after the checkpoint, which are run again
-        model, optimizer = self.accelerator.prepare(self.model, self.optimizer)
-        saved = time.monotonic()
-        with PeakMemory(self.model.device) as memory, (self.folder / METRICS).open("a", encoding="utf-8") as log:
-            while self.step < self.config.steps:
-                began = time.monotonic()
-                loss, tokens = self.train_step(model, optimizer, self.step)
-                self.step += 1
-                spent = time.monotonic() - began
-                self.seconds += spent
-                row = {"step": self.step, "train_loss": loss, "lr": learning_rate(self.step - 1, self.config)}
-                if self.step % self.config.eval_every == 0 or self.step == self.config.steps:
-                    row["eval_loss"] = self.eval_loss()
-                self.peak = max(self.peak, memory.peak)
-                self.rows.append(row)
-                print(json.dumps(row), file=log, flush=True)
-                if time.monotonic() - saved > self.config.save_seconds and self.step < self.config.steps:
-                    self.save()
-                    saved = time.monotonic()
-                if report:
-                    report(Progress(self.step, self.config.steps, loss, tokens / spent, self.peak))
-        self.save()
-        last = self.rows[-self.config.steps // 10 :] or self.rows
+        if self.main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.config.save(self.folder / "config.json")
+        with explaining(self.config, self.folder, lambda: self.saved_step):
+            self.encode_pages(encoding)  # before `prepare`, which may leave each process a part of the encoder only
+            self.prepare()
+            self.resume()
+            self.train(report)
+            self.settle()
+        last = self.rows[-max(1, len(self.rows) // 10) :]
         return {
             "train_loss": sum(row["train_loss"] for row in last) / len(last),
-            "eval_loss": self.rows[-1]["eval_loss"],
+            "eval_loss": self.chosen_row()["eval_loss"],
+            "chosen_step": self.chosen_row()["step"],
+            "steps_taken": self.step,
             "train_seconds": self.seconds,
+            "train_tokens": self.tokens,
             "peak_bytes": self.peak,
+            "processes": self.accelerator.num_processes,
         }
 
-    def train_step(self, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> tuple[float, int]:
-        """One optimizer step. Returns (mean cross-entropy per target token, target tokens)."""
-        model.train()
-        examples = [
-            self.make(self.documents[i])
-            for i in batch_order(step, self.config.batch, len(self.documents), self.config.seed)
-        ]
-        tokens = sum(len(example.target) for example in examples)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, self.config)
+    def train(self, report: Report | None) -> None:
+        steps, saved = self.config.steps, time.monotonic()
+        wait = self.config.save_seconds
+        with PeakMemory(self.model.device) as memory, self.log() as log:
+            while self.step < steps and not self.stalled():
+                began = time.monotonic()
+                loss, tokens = self.train_step(self.step)
+                self.step += 1
+                spent = time.monotonic() - began
+                self.seconds, self.tokens = self.seconds + spent, self.tokens + tokens
+                self.peak = max(self.peak, memory.peak)
+                row = {"step": self.step, "train_loss": loss, "lr": learning_rate(self.step - 1, self.config)}
+                if self.step % self.config.eval_every == 0 or self.step == steps:
+                    row |= self.evaluate(log)
+                    self.peak = max(self.peak, memory.peak)
+                self.rows.append(row)
+                if log:
+                    log.row(row)
+                if row is self.best_row():
+                    save_weights(self.model, self.folder / BEST, {"step": self.step}, self.main)
+                if self.agree(time.monotonic() - saved > wait) and self.step < steps:
+                    began = time.monotonic()
+                    self.save(log)
+                    saved = time.monotonic()
+                    wait = max(self.config.save_seconds, (saved - began) / SAVING_SHARE)
+                if report and self.main:
+                    report(Progress(self.step, steps, loss, tokens / spent, self.peak, row.get("eval_loss")))
+            self.save(log)
+
+    def train_step(self, step: int) -> tuple[float, int]:
+        """One optimizer step. Returns (mean cross-entropy per target token, target tokens), over all processes."""
+        config, accelerator = self.config, self.accelerator
+        self.wrapped.train()
+        torch.manual_seed(dropout_seed(config.seed, step, accelerator.process_index))
+        chosen = [self.documents[i] for i in self.order(step)]
+        dealt = deal(chosen, config.accumulate, accelerator.process_index, accelerator.num_processes)
+        parts = [[self.make(document) for document in part] for part in dealt]
+        mine = sum(len(example.target) for part in parts for example in part)
+        tokens = round(add_up(accelerator, mine)[0])
+        set_rates(self.optimizer, rate_share(step, config))
         total = 0.0
-        for part in split_evenly(examples, self.config.accumulate):
-            with self.accelerator.autocast():
-                output = self.forward(model, part)
-            # Each part weighs as many tokens as it has, so that splitting a batch changes nothing.
-            share = sum(len(example.target) for example in part) / tokens
-            self.accelerator.backward(output.loss * share)
+        for number, part in enumerate(parts, 1):
+            accelerator.gradient_state._set_sync_gradients(number == len(parts))
+            with self.synchronizing(number == len(parts)):
+                with accelerator.autocast():
+                    output = self.forward(self.wrapped, part)
+                # A part weighs as many tokens as it has in the cross-entropy, as many documents in the balance loss.
+                share = sum(len(example.target) for example in part) / tokens
+                loss = output.cross_entropy * share
+                if output.balance_loss is not None:
+                    loss = loss + output.balance_loss * (len(part) / config.batch)
+                accelerator.backward(loss * accelerator.num_processes)  # gradients are averaged, not added
             total += output.cross_entropy.item() * share
+        total = add_up(accelerator, total)[0]
         if not math.isfinite(total):
             raise FloatingPointError(
-                f"step {step + 1}: the loss is {total}; lower lr (now {self.config.lr}) or use precision=bf16 or no"
+                f"step {step + 1}: the loss is {total}; lower lr (now {config.lr}) or use precision=bf16 or no"
             )
-        self.accelerator.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], self.config.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        accelerator.clip_grad_norm_([p for p in self.wrapped.parameters() if p.requires_grad], config.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
         return total, tokens
 
-    def forward(self, model: torch.nn.Module, examples: list[Example]):
+    def synchronizing(self, last: bool) -> AbstractContextManager:
+        """Only the last part of a batch makes the processes exchange gradients."""
+        return nullcontext() if last else self.accelerator.no_sync(self.wrapped)
+
+    def forward(self, model: torch.nn.Module, examples: Sequence[Example]):
         batch = collate(examples, self.model.config.pad_token_id)
         device = self.model.device
         return model(
@@ -165,93 +230,115 @@ class Run:
             logits="labelled",
         )
 
+    def evaluate(self, log: RunLog | None) -> dict[str, float]:
+        """The loss on the validation documents, and the scores of the few outputs that are written down."""
+        found = {"eval_loss": self.eval_loss()}
+        if documents := self.validation[: self.config.samples]:
+            predictions = self.write_out(documents)
+            if log:
+                log.samples(self.step, predictions, [self.make.images(document)[0] for document in documents])
+            outputs, references = [p.prediction for p in predictions], [p.reference for p in predictions]
+            scores = evaluate(outputs, references, documents, self.config.task)
+            # What the main process found: on GPUs two processes may write unlike texts.
+            found |= from_main(self.accelerator, {name: scores[name] for name in CHOICES["best"] if name in scores})
+        return found
+
     @torch.no_grad()
     def eval_loss(self) -> float:
         """Mean cross-entropy per target token over the validation documents."""
-        self.model.eval()
+        config, accelerator = self.config, self.accelerator
+        self.wrapped.eval()
         total = tokens = 0.0
-        for start in range(0, len(self.validation), self.config.batch):
-            examples = [self.make(document) for document in self.validation[start : start + self.config.batch]]
-            count = sum(len(example.target) for example in examples)
-            total += self.forward(self.model, examples).cross_entropy.item() * count
-            tokens += count
+        for start_at in range(0, len(self.validation), config.batch):
+            batch = self.validation[start_at : start_at + config.batch]
+            for part in deal(batch, config.accumulate, accelerator.process_index, accelerator.num_processes):
+                if not part and accelerator.num_processes == 1:
+                    continue
+                # Processes that share a model must call it equally often, if only for nothing.
+                examples = [self.make(document) for document in part or batch[:1]]
+                count = sum(len(example.target) for example in examples) if part else 0
+                with accelerator.autocast():
+                    total += self.forward(self.wrapped, examples).cross_entropy.item() * count
+                tokens += count
+        total, tokens = add_up(accelerator, total, tokens)
         return total / tokens
 
-    def save(self) -> None:
-        """Write the checkpoint, whole or not at all: what learns, AdamW's moments, and where the run is."""
-        tensors = {}
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                tensors[f"model.{name}"] = parameter.detach().contiguous()
-                for key, value in self.optimizer.state.get(parameter, {}).items():
-                    tensors[f"optimizer.{name}.{key}"] = torch.as_tensor(value).contiguous()
-        place = {"step": self.step, "seconds": self.seconds, "peak": self.peak, "settings": settings_key(self.config)}
-        with atomic_write(self.folder / STATE) as temporary:
-            save_file(tensors, temporary, metadata={"run": json.dumps(place)})
+    @torch.no_grad()
+    def write_out(self, documents: Sequence[Document]) -> list[Prediction]:
+        """What the model writes about each document, greedily. Every process does it, since it may take all of them."""
+        config = self.config
+        with gathered(self.model), self.accelerator.autocast():
+            return list(
+                predict(self.model, self.make, documents, batch=config.batch, max_new_tokens=config.max_new_tokens)
+            )
 
-    def write_metrics(self) -> None:
-        write_text(self.folder / METRICS, "".join(json.dumps(row) + "\n" for row in self.rows))
+    def best_row(self) -> dict[str, Any] | None:
+        """The first of the best evaluations so far by `best`."""
+        rows = [row for row in self.rows if self.config.best in row]
+        sign = 1 if self.config.best in LOWER_IS_BETTER else -1
+        return min(rows, key=lambda row: sign * row[self.config.best], default=None)
+
+    def chosen_row(self) -> dict[str, Any]:
+        """The evaluation of the weights that a run ends with."""
+        return self.best_row() or self.rows[-1]
+
+    def stalled(self) -> bool:
+        """Whether the last `patience` evaluations were no better than one before them."""
+        best = self.best_row()
+        if best is None or self.config.patience is None:
+            return False
+        return sum("eval_loss" in row and row["step"] > best["step"] for row in self.rows) >= self.config.patience
+
+    def agree(self, flag: bool) -> bool:
+        """What the main process says: clocks differ."""
+        return add_up(self.accelerator, float(flag and self.main))[0] > 0
+
+    def log(self) -> AbstractContextManager:
+        return RunLog(self.folder, self.rows, self.config.log == "tensorboard") if self.main else nullcontext()
+
+    def save(self, log: RunLog | None = None) -> None:
+        """Write the checkpoint, whole or not at all. Every process calls it."""
+        if log:
+            log.sync()
+        place = {"step": self.step, "seconds": self.seconds, "tokens": self.tokens, "peak": self.peak}
+        if scaler := self.accelerator.scaler:
+            place["scaler"] = scaler.state_dict()
+        place["settings"] = must_match(self.config)
+        save_state(self.model, self.optimizer, self.folder, place, self.main)
+        self.saved_step = self.step
 
     def resume(self) -> None:
         """Go on from the folder's checkpoint, if it has one. ValueError if it belongs to other settings."""
-        path = self.folder / STATE
-        if not path.is_file():
+        path = from_main(self.accelerator, newest_state(self.folder) if self.main else None)
+        if path is None:
             return
-        with safe_open(path, "pt") as file:
-            place = json.loads(file.metadata()["run"])
-            if place["settings"] != settings_key(self.config):
-                raise ValueError(f"{path} is from a run with other settings: choose another --out, or delete it")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                if not parameter.requires_grad:
-                    continue
-                parameter.copy_(tensors[f"model.{name}"])
-                prefix = f"optimizer.{name}."
-                state = {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
-                if state:
-                    step = state.pop("step")
-                    self.optimizer.state[parameter] = {
-                        "step": step,  # a CPU tensor, as AdamW keeps it
-                        **{key: value.to(parameter.device) for key, value in state.items()},
-                    }
-        self.step, self.seconds, self.peak = place["step"], place["seconds"], place["peak"]
-        lines = (self.folder / METRICS).read_text(encoding="utf-8").splitlines()
-        self.rows = [row for row in map(json.loads, lines) if row["step"] <= self.step]
+        before, now = read_place(path)["settings"], must_match(self.config)
+        if other := [name for name in now if now[name] != before.get(name)]:
+            changes = ", ".join(f"{name} was {before.get(name)!r} and is {now[name]!r}" for name in other[:3])
+            raise ValueError(f"{path} is from a run with other settings ({changes}): choose another --out or delete it")
+        place = load_state(self.model, self.optimizer, path)
+        self.step = self.saved_step = place["step"]
+        self.seconds, self.tokens, self.peak = place["seconds"], place["tokens"], place["peak"]
+        if scaler := self.accelerator.scaler:
+            scaler.load_state_dict(place["scaler"])
+        self.rows = from_main(self.accelerator, read_rows(self.folder, self.step) if self.main else None)
 
-
-def settings_key(config: RunConfig) -> str:
-    """The settings a checkpoint depends on, as text: all but how often to save."""
-    return repr({name: value for name, value in vars(config).items() if name != "save_seconds"})
-
-
-def adamw(model: LightSeekOCR, config: RunConfig) -> torch.optim.AdamW:
-    """AdamW on what learns, with weight decay on matrices but not on norms, biases and single vectors."""
-    learns = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in learns if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in learns if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.95), fused=True)
-
-
-def learning_rate(step: int, config: RunConfig) -> float:
-    """Linear warmup, then a cosine from `lr` to a tenth of it."""
-    warmup = max(1, round(config.steps * config.warmup))
-    if step < warmup:
-        return config.lr * (step + 1) / warmup
-    fraction = (step - warmup) / max(1, config.steps - warmup)
-    return config.lr * (LOWEST_RATE + (1 - LOWEST_RATE) * 0.5 * (1 + math.cos(math.pi * fraction)))
-
-
-def batch_order(step: int, batch: int, count: int, seed: int) -> list[int]:
-    """Which documents step `step` (from 0) trains on: epoch after epoch, each in its own order."""
-    places = range(step * batch, (step + 1) * batch)
-    orders = {epoch: np.random.default_rng([seed, epoch]).permutation(count) for epoch in {p // count for p in places}}
-    return [int(orders[place // count][place % count]) for place in places]
-
-
-def split_evenly(examples: list[Example], parts: int) -> Iterator[list[Example]]:
-    size = math.ceil(len(examples) / parts)
-    for start in range(0, len(examples), size):
-        yield examples[start : start + size]
+    def settle(self) -> None:
+        """After the last step: the best weights if asked for, whole on the main process, in their own precision."""
+        if self.config.best:
+            load_state(self.model, None, self.folder / BEST)
+        learned = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        if any(isinstance(parameter, DTensor) for _, parameter in learned):
+            values = [(name, whole(parameter).cpu()) for name, parameter in learned]
+            self.wrapped = None
+            if self.main:
+                self.model = build_model(self.config, device_of(self.config, self.accelerator))[0]
+                with torch.no_grad():
+                    parameters = dict(self.model.named_parameters())
+                    for name, value in values:
+                        parameters[name].copy_(value)
+        else:
+            self.model = self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+            for name, parameter in learned:
+                parameter.data = parameter.data.to(self.dtypes[name])
+        self.wrapped = self.model
