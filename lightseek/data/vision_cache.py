@@ -27,6 +27,7 @@ from lightseek.files import atomic_write, write_text
 from lightseek.generate import evaluating
 from lightseek.model.ocr import LightSeekOCR
 from lightseek.modes import Mode
+from lightseek.options import RunConfig
 from lightseek.pages import EncodedPage, PageViews
 from lightseek.processing import page_views, upright_rgb
 
@@ -41,6 +42,13 @@ def cache_folder(chosen: str | Path | None = None) -> Path:
     if chosen is not None:
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightseek" / "vision"
+
+
+def open_cache(model: LightSeekOCR, config: RunConfig) -> "VisionCache | None":
+    """The cache that a run's settings ask for, if they do. Raises ValueError when the encoder can learn."""
+    if not config.cache_vision:
+        return None
+    return VisionCache(model, cache_folder(config.cache_dir), round(config.cache_gb * 1e9), config.precision)
 
 
 class VisionCache:
