@@ -6,7 +6,7 @@ load -> public towers -> another decoder -> attention kind -> what learns: freez
 import torch
 
 from lightseek.config import DecoderConfig
-from lightseek.freeze import BoxCount, count_parameters, freeze
+from lightseek.freeze import BoxCount, count_parameters, freeze, freeze_eyes
 from lightseek.loading import load_model
 from lightseek.lora import add_lora, find_targets
 from lightseek.model.attention import set_attention
@@ -31,7 +31,8 @@ def build_model(config: RunConfig, device: str | torch.device | None = None) -> 
     if not isinstance(model.config.decoder, DecoderConfig):
         model.decoder.set_attention(config.attention)
     model.set_gradient_checkpointing(config.gradient_checkpointing)
-    return model, choose_what_learns(model, config)
+    counts = choose_what_learns(model, config)
+    return model, freeze_eyes(model) if config.context == "text" else counts
 
 
 def choose_what_learns(model: LightSeekOCR, config: RunConfig) -> list[BoxCount]:

@@ -76,6 +76,19 @@ def freeze(model: nn.Module, policy: str) -> list[BoxCount]:
     return counts
 
 
+def freeze_eyes(model: nn.Module) -> list[BoxCount]:
+    """Freeze, besides, what a document that comes as text never passes; return what learns in each box.
+
+    Raises ValueError when nothing does any more.
+    """
+    for box in (model.encoder, model.projector, model.layout):
+        box.requires_grad_(False)
+    counts = count_parameters(model)
+    if not any(count.trainable for count in counts):
+        raise ValueError("context=text passes the decoder only, and that is frozen: nothing is left to train")
+    return counts
+
+
 def frozen_pattern(policy: str, decoder_layers: int, parts: Mapping[str, str] = PARTS) -> Callable[[str], bool]:
     """A function that tells of a parameter's name whether `policy` freezes it."""
     if policy == "none":

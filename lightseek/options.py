@@ -113,6 +113,10 @@ def check(config: RunConfig) -> None:
         if getattr(config, name) not in choices:
             raise ValueError(f"{name}={getattr(config, name)!r}: choose one of {', '.join(map(str, choices))}")
     check_decoder(config.decoder, config.context)
+    if config.cache_vision and config.context == "text":
+        raise ValueError("cache_vision keeps encoded pages, and context=text has none: leave one of them out")
+    if config.cache_vision and config.context == "text":
+        raise ValueError("cache_vision keeps pages, and with context=text there are none: leave one of them out")
     find_mode(config.tokens)
 
 

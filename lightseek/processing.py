@@ -105,15 +105,20 @@ def prompt_ids(config: OCRConfig, tokenizer: Tokenizer, prompt: str, image_posit
     trusted, unlike a page's text. White space around the whole prompt goes, as in the reference code.
     Raises ValueError when the prompt does not have one `<image>` per image.
     """
+    return fill_prompt(config, tokenizer, prompt, [[config.image_token_id] * count for count in image_positions])
+
+
+def fill_prompt(config: OCRConfig, tokenizer: Tokenizer, prompt: str, fillings: Sequence[Sequence[int]]) -> list[int]:
+    """`prompt_ids` with any ids in place of the k-th `<image>`: `fillings[k]`."""
     pieces = prompt.strip().split(IMAGE_TAG)
-    if len(pieces) - 1 != len(image_positions):
+    if len(pieces) - 1 != len(fillings):
         raise ValueError(
-            f"the prompt {prompt!r} has {len(pieces) - 1} {IMAGE_TAG} but there are {len(image_positions)} image(s): "
+            f"the prompt {prompt!r} has {len(pieces) - 1} {IMAGE_TAG} but there are {len(fillings)} image(s): "
             f"write {IMAGE_TAG} once for each"
         )
     ids = [config.bos_token_id]
-    for piece, positions in zip(pieces, (*image_positions, 0), strict=True):
-        ids += tokenizer.encode(piece, special=True) + [config.image_token_id] * positions
+    for piece, filling in zip(pieces, (*fillings, ()), strict=True):
+        ids += [*tokenizer.encode(piece, special=True), *filling]
     return ids
 
 

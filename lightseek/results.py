@@ -63,8 +63,8 @@ def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] |
     results = {
         **trained,
         **scores,
-        "compression_ratio": sum(reading.text_tokens for reading in readings) / vision,
-        "vision_tokens": vision / len(readings),  # a document
+        **({"compression_ratio": sum(reading.text_tokens for reading in readings) / vision} if vision else {}),
+        "vision_tokens": vision / len(readings),  # a document; none if it comes as text
         "trainable_parameters": sum(count.trainable for count in run.counts),
         "frozen_parameters": sum(count.frozen for count in run.counts),
         "parameters": [asdict(count) for count in run.counts],

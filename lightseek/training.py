@@ -29,7 +29,7 @@ from lightseek.memory import PeakMemory
 from lightseek.optimizer import adamw, learning_rate, rate_share, set_rates, widen_learning
 from lightseek.options import CHOICES, RunConfig, check, must_match
 from lightseek.predictions import Prediction, predict
-from lightseek.processes import add_up, device_of, from_main, gathered, start, whole
+from lightseek.processes import add_up, device_of, from_main, gathered, prepare, start, whole
 from lightseek.run_log import RunLog, read_rows
 from lightseek.run_state import BEST, load_state, newest_state, read_place, save_state, save_weights
 
@@ -66,9 +66,16 @@ class Run:
         self.accelerator = start(config)
         self.main = self.accelerator.is_main_process  # the one that writes
         self.model, self.counts = build_model(config, device_of(config, self.accelerator))
-        self.cache = open_cache(self.model, config)
+        self.cache, self.encoded = open_cache(self.model, config), False
         self.make = ExampleMaker(
-            self.model.config, self.model.tokenizer, config.task, config.tokens, config.font, config.pages, self.cache
+            self.model.config,
+            self.model.tokenizer,
+            config.task,
+            config.tokens,
+            config.font,
+            config.pages,
+            self.cache,
+            config.context,
         )
         self.documents = self.load("train", config.train_documents)
         lengths = [estimated_length(self.make, document) for document in self.documents]
@@ -112,19 +119,20 @@ class Run:
 
     def encode_pages(self, tick: Callable[[int, int], None] | None = None) -> None:
         """With `cache_vision`, put the pages of all steps and evaluations into the cache: the encoder is then done."""
-        if self.cache is None:
+        if self.cache is None or self.encoded:
             return
         visited = {i for step in range(self.config.steps) for i in self.order(step)}
         documents = [*(self.documents[i] for i in sorted(visited)), *self.validation, *self.test]
         self.make.pages.fill(documents[self.accelerator.process_index :: self.accelerator.num_processes], tick)
         self.accelerator.wait_for_everyone()
+        self.encoded = True
 
     def prepare(self) -> None:
         """Give the model and the optimizer to accelerate: wrapped for one process, DDP, FSDP2 or DeepSpeed."""
         if self.wrapped is self.model:
-            self.wrapped, self.optimizer = self.accelerator.prepare(self.model, self.optimizer)
+            self.wrapped, self.optimizer = prepare(self.accelerator, self.model, self.optimizer)
 
-    def fit(self, report: Report | None = None, encoding: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    def fit(self, report: Report | None = None) -> dict[str, Any]:
         """Train to the last step, from the last checkpoint if there is one. Returns the final losses and costs.
 
         Afterwards `model` is whole again on the main process, in its own precision, with the best weights if `best`
@@ -135,7 +143,7 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.config.save(self.folder / "config.json")
         with explaining(self.config, self.folder, lambda: self.saved_step):
-            self.encode_pages(encoding)  # before `prepare`, which may leave each process a part of the encoder only
+            self.encode_pages()  # before `prepare`, which may leave each process a part of the encoder only
             self.prepare()
             self.resume()
             self.train(report)

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_models import END, TEXTS, gpt2_folder, qwen3_folder
+from tiny_models import END, SMALL, TEXTS, gpt2_folder, qwen3_folder, small_model
 
 from lightseek.building import build_model
 from lightseek.checkpoint import CheckpointError
-from lightseek.config import ClipConfig, ConfigError, DecoderConfig, OCRConfig, ProjectorConfig, SamConfig
+from lightseek.config import ConfigError, OCRConfig
 from lightseek.freeze import freeze
 from lightseek.generate import generate, read
 from lightseek.loading import load_model
@@ -24,28 +24,9 @@ from lightseek.modes import positions
 from lightseek.options import RunConfig
 from lightseek.processing import page_views, prepare
 from lightseek.swap import swap_decoder
-from lightseek.tokenizer import Tokenizer
 
-SMALL = OCRConfig(
-    sam=SamConfig(width=32, layers=2, heads=2, global_blocks=(1,), neck=16),
-    compressor=(16, 32),
-    clip=ClipConfig(width=32, layers=1, heads=2),
-    projector=ProjectorConfig(input_width=64, width=32),
-    decoder=DecoderConfig(
-        width=32, layers=3, heads=2, dense_width=96, experts=8, chosen=2, shared=1, expert_width=24, vocabulary=1024
-    ),
-    image_token_id=3,
-    dtype="float32",
-)
 FOLDERS = {"gpt2": gpt2_folder, "qwen3": qwen3_folder}
 PAGE = Image.radial_gradient("L").convert("RGB")
-
-
-def small_model() -> LightSeekOCR:
-    torch.manual_seed(0)
-    model = LightSeekOCR(SMALL)
-    model.tokenizer = Tokenizer.nano()
-    return model.eval()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Models of transformers, small and with random weights, in folders that look like the hub's."""
+"""Small models with random weights: ours, and transformers' in folders that look like the hub's."""
 
 import json
 from pathlib import Path
@@ -7,10 +7,32 @@ import torch
 import transformers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from lightseek.config import ClipConfig, DecoderConfig, OCRConfig, ProjectorConfig, SamConfig
 from lightseek.data import synthetic
+from lightseek.model.ocr import LightSeekOCR
+from lightseek.tokenizer import Tokenizer as OurTokenizer
 
 END = "<|endoftext|>"
 TEXTS = [f"{document.text}\n{document.summary}" for document in synthetic.documents("train", 40)]
+
+SMALL = OCRConfig(
+    sam=SamConfig(width=32, layers=2, heads=2, global_blocks=(1,), neck=16),
+    compressor=(16, 32),
+    clip=ClipConfig(width=32, layers=1, heads=2),
+    projector=ProjectorConfig(input_width=64, width=32),
+    decoder=DecoderConfig(
+        width=32, layers=3, heads=2, dense_width=96, experts=8, chosen=2, shared=1, expert_width=24, vocabulary=1024
+    ),
+    image_token_id=3,
+    dtype="float32",
+)
+
+
+def small_model() -> LightSeekOCR:
+    torch.manual_seed(0)
+    model = LightSeekOCR(SMALL)
+    model.tokenizer = OurTokenizer.nano()
+    return model.eval()
 
 
 def gpt2_folder(folder: Path) -> Path:

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from lightseek.data.context import TextMaker
 from lightseek.data.documents import Document
 from lightseek.data.examples import ExampleMaker
 from lightseek.data.pages import SMALLEST_FONT
@@ -64,8 +65,11 @@ def estimated_length(make: ExampleMaker, document: Document) -> int:
     letter = LETTER * style.line_spacing * SMALLEST_FONT**2  # pixels
     drawn = math.ceil(len(document.text) * letter / (style.columns * style.rows))
     pages = min(make.pages.most, len(document.images) or max(1, drawn))
+    shown = pages * positions(mode, grid)
+    if isinstance(make.pages, TextMaker):
+        shown = min(make.pages.most_tokens, len(document.text) // CHARACTERS_PER_TOKEN)
     written = document.text if make.task == "ocr" else document.summary
-    return pages * positions(mode, grid) + (len(written) + len(document.question)) // CHARACTERS_PER_TOKEN
+    return shown + (len(written) + len(document.question)) // CHARACTERS_PER_TOKEN
 
 
 def padding_share(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> float:

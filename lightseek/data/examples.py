@@ -1,7 +1,7 @@
 """From a document to what the model trains on: pages, prompt, target.
 
 document -> rendered page(s) at the mode's size -> views
-         -> BOS, image positions, prompt | target, EOS
+         -> BOS, image positions (or the text's tokens), prompt | target, EOS
 """
 
 from collections import Counter
@@ -15,13 +15,14 @@ from torch import Tensor
 
 from lightseek.config import OCRConfig
 from lightseek.data.cached_pages import CachedPageMaker
+from lightseek.data.context import TextMaker, most_tokens
 from lightseek.data.documents import TASKS, Document, check_task
 from lightseek.data.pages import MOST_PAGES, PageMaker, Truncation
 from lightseek.data.vision_cache import VisionCache
 from lightseek.model.ocr import IGNORED
 from lightseek.modes import Mode, vision_tokens
 from lightseek.pages import Page
-from lightseek.processing import IMAGE_TAG, PROMPTS, image_positions, pad_batch, prompt_ids
+from lightseek.processing import IMAGE_TAG, PROMPTS, fill_prompt, image_positions, pad_batch
 from lightseek.tokenizer import Tokenizer
 
 
@@ -31,9 +32,9 @@ class Example:
 
     document: Document
     pages: list[Page]
-    prompt: list[int]  # ids, image positions included
+    prompt: list[int]  # ids, image positions or the document's text included
     target: list[int]  # ids, EOS included
-    vision_tokens: int
+    vision_tokens: int  # none if the document goes in as text
     text_tokens: int  # of what stands on the pages: over `vision_tokens`, the compression ratio
     dropped_characters: int = 0  # of the text, for want of pages
 
@@ -64,12 +65,19 @@ class ExampleMaker:
         font: str,
         pages: int = MOST_PAGES,
         cache: VisionCache | None = None,
+        context: str = "vision",
     ) -> None:
-        """At most `pages` pages a document; `truncated` counts what that leaves out. A `cache` has them encoded."""
+        """At most `pages` pages a document; `truncated` counts what that leaves out. A `cache` has them encoded.
+
+        With context `text` the document's own tokens stand where its pages would, as many as the decoder has room for.
+        """
         if task not in TASKS:
             raise ValueError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
         self.config, self.tokenizer, self.task = config, tokenizer, task
-        self.pages = CachedPageMaker(mode, font, pages, cache) if cache else PageMaker(mode, font, pages)
+        if context == "text":
+            self.pages = TextMaker(mode, font, tokenizer, most_tokens(config.decoder.max_positions, task))
+        else:
+            self.pages = CachedPageMaker(mode, font, pages, cache) if cache else PageMaker(mode, font, pages)
         self.mode = self.pages.mode
 
     @property
@@ -92,11 +100,12 @@ class ExampleMaker:
                 "and which text stands on those is not known: raise pages"
             )
         views = self.pages.views(made)
+        context = [[self.config.image_token_id] * image_positions(page) for page in views]
         target = made.text if self.task == "ocr" else document.summary
         example = Example(
             document=document,
             pages=views,
-            prompt=self.prompt(document, [image_positions(page) for page in views]),
+            prompt=self.prompt(document, context or [self.tokenizer.encode(made.text)]),
             target=[*self.tokenizer.encode(target), self.config.eos_token_id],
             vision_tokens=sum(vision_tokens(self.mode, page.grid) for page in views),
             text_tokens=len(self.tokenizer.encode(made.text)),
@@ -112,16 +121,16 @@ class ExampleMaker:
 
     def images(self, document: Document) -> list[Image.Image]:
         """The pages as pictures, for people to look at."""
-        return self.pages.draw(document).images
+        return self.pages.pictures(document)
 
-    def prompt(self, document: Document, positions: Sequence[int]) -> list[int]:
-        """BOS, the pages' positions, and the task's words or the document's question."""
-        tags = IMAGE_TAG * len(positions)
+    def prompt(self, document: Document, context: Sequence[Sequence[int]]) -> list[int]:
+        """BOS, what stands for the document, and the task's words or the document's question."""
+        tags = IMAGE_TAG * len(context)
         if self.task != "answer":
             words = PROMPTS[self.task].removeprefix(IMAGE_TAG)
-            return prompt_ids(self.config, self.tokenizer, tags + words, positions)
+            return fill_prompt(self.config, self.tokenizer, tags + words, context)
         # A question comes from the data: its special tokens are plain text.
-        ids = prompt_ids(self.config, self.tokenizer, tags, positions)
+        ids = fill_prompt(self.config, self.tokenizer, tags, context)
         return ids + self.tokenizer.encode(f"\n{document.question.strip()}")
 
     def target(self, document: Document) -> str:

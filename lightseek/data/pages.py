@@ -67,6 +67,10 @@ class PageMaker:
         """The same, not counted."""
         return self.show(document) if document.images else self.render(document.text)
 
+    def pictures(self, document: Document) -> list[Image.Image]:
+        """The document for people to look at."""
+        return self.draw(document).images
+
     def views(self, pages: Pages) -> "list[Page]":
         """The pages as the model takes them."""
         from lightseek.processing import page_views  # PyTorch, which the drawing of pages does without
