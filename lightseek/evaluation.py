@@ -22,9 +22,9 @@ from jaxtyping import Float
 
 from lightseek.data.documents import Document, sentences
 from lightseek.data.synthetic import facts_stated
+from lightseek.rouge import Rouge
 
 Texts = str | Sequence[str]
-ROUGE = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 NOVEL = (1, 2, 3, 4)  # n of the n-grams whose novelty is reported
 
 
@@ -94,51 +94,30 @@ def reading(predictions: Texts, references: Texts) -> dict[str, Tally]:
 
 
 def rouge(predictions: Texts, references: Texts) -> dict[str, float]:
-    """`rouge1`, `rouge2`, `rougeL`, `rougeLsum`: F1 with Porter stemming (package rouge-score), mean over texts.
+    """`rouge1`, `rouge2`, `rougeL`, `rougeLsum`: F1 with Porter stemming, mean over texts.
 
-    Lsum compares sentence by sentence, L the text as one; a line's end ends a sentence too, as in rouge-score.
+    Lsum compares sentence by sentence, L the text as one (`lightseek.rouge`). A line's end ends a sentence too.
     An empty prediction, or an empty reference, scores 0. Raises ValueError if the texts don't pair up.
     """
     return {name: tally.value for name, tally in overlap(predictions, references).items()}
 
 
 def overlap(predictions: Texts, references: Texts, tick: Callable[[int, int], None] | None = None) -> dict[str, Tally]:
-    """ROUGE of each text. `tick(done, of)` is called after each: long summaries take some 3 ms."""
-    from rouge_score.rouge_scorer import RougeScorer
-
-    stems = _Stems()
-    whole, by_sentence = RougeScorer(ROUGE[:3], tokenizer=stems), RougeScorer(ROUGE[3:], tokenizer=stems)
-    rows: list[list[float]] = []
-    pairs = _pairs(predictions, references, lambda text: "\n".join(_lines(text)))
+    """ROUGE of each text. `tick(done, of)` is called after each."""
+    score, rows = Rouge(), []
+    pairs = _pairs(predictions, references, str)
     for prediction, reference in pairs:
-        scores = whole.score(reference, prediction)
-        if "\n" in prediction or "\n" in reference:
-            scores |= by_sentence.score(reference, prediction)
-        else:
-            scores["rougeLsum"] = scores["rougeL"]  # one sentence each
-        rows.append([100.0 * scores[name].fmeasure for name in ROUGE])
+        scores = score(_sentences(prediction), _sentences(reference))
+        rows.append([100 * scores[name] for name in score.names])
         if tick:
             tick(len(rows), len(pairs))
-    return {name: Tally.mean(column) for name, column in zip(ROUGE, zip(*rows, strict=True), strict=True)}
-
-
-class _Stems:
-    """rouge-score's own tokens; each word is stemmed once, which is most of the time it takes."""
-
-    def __init__(self) -> None:
-        from nltk.stem.porter import PorterStemmer
-
-        self.stem = lru_cache(1 << 18)(PorterStemmer().stem)
-
-    def tokenize(self, text: str) -> list[str]:
-        from rouge_score.tokenize import tokenize
-
-        return tokenize(text, self)
+    return {name: Tally.mean(column) for name, column in zip(Rouge.names, zip(*rows, strict=True), strict=True)}
 
 
 def repetition_rate(text: str, n: int = 4) -> float:
     """Share of the n-grams of words that occurred before in the text: 0 when none does, near 100 for a loop."""
-    grams = _ngrams(text.split(), n)
+    words = text.split()
+    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return 100 * (1 - len(set(grams)) / len(grams)) if grams else 0.0
 
 
@@ -147,8 +126,8 @@ def novel_ngrams(text: str, source: str, n: int) -> float | None:
 
     0 is copied from end to end. Words are letters and digits, in any case, so punctuation makes nothing novel.
     """
-    grams = _ngrams(_words(text), n)
-    known = set(_ngrams(_words(source), n))
+    words, known = _words(text), _spelled(source)
+    grams = [f" {' '.join(words[i : i + n])} " for i in range(len(words) - n + 1)]
     return 100 * sum(gram not in known for gram in grams) / len(grams) if grams else None
 
 
@@ -211,17 +190,18 @@ def _pairs(predictions: Texts, references: Texts, prepare: Callable[[str], str] 
     return [(prepare(p), prepare(r)) for p, r in zip(predictions, references, strict=True)]
 
 
-def _lines(text: str) -> list[str]:
-    """A sentence a line."""
-    return [normalise(sentence) for line in text.splitlines() for sentence in sentences(line)]
+def _sentences(text: str) -> list[str]:
+    """A line's end also ends a sentence, as in rouge-score."""
+    return [sentence for line in text.splitlines() for sentence in sentences(line)]
 
 
 def _words(text: str) -> list[str]:
     return re.findall(r"\w+", text.casefold())
 
 
-def _ngrams(words: list[str], n: int) -> list[tuple[str, ...]]:
-    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+@lru_cache(maxsize=4)  # asked for once for each n
+def _spelled(text: str) -> str:
+    return f" {' '.join(_words(text))} "
 
 
 def _edits(counts: Any) -> int:
