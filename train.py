@@ -3,6 +3,7 @@
     python train.py --config experiments/nano/summarize.json steps=200
     python train.py --task ocr --overfit
     python train.py --model path/to/DeepSeek-OCR --freeze all-but-decoder-last-2 --lr 2e-5
+    accelerate launch --config_file experiments/accelerate/fsdp2.yaml train.py --model path/to/DeepSeek-OCR
 
 `--overfit` trains on a single document until the model writes its target letter for letter: do that first.
 """
@@ -18,26 +19,44 @@ def main(argv: list[str]) -> int:
         parser.add_argument("--out", type=Path, default=Path("runs/train"), help="the run's folder (runs/train)")
         parser.add_argument("--overfit", action="store_true", help="learn one document by heart, then stop")
         parser.add_argument("--save-model", action="store_true", help="write the trained model to OUT/model")
+        parser.add_argument("--push-to-hub", metavar="ID", help="upload OUT/model and its card to this hub repository")
 
     settings, arguments = parse_run("train.py", __doc__.split("\n")[0], argv, extra)
     from lightseek.screen import failing
 
     with failing():
-        program = run_overfit if arguments.overfit else run_training
-        return program(RunConfig(**settings), arguments.out, arguments.save_model)
+        config, out = RunConfig(**settings), arguments.out
+        if arguments.overfit:
+            return run_overfit(config, out, arguments.save_model)
+        return run_training(config, out, arguments.save_model, arguments.push_to_hub)
 
 
-def run_training(config: RunConfig, out: Path, save_model: bool) -> int:
+def run_training(config: RunConfig, out: Path, save_model: bool, hub_id: str | None) -> int:
+    from lightseek.lora_files import save_trained
+    from lightseek.model_card import create_repository, upload, write_card
     from lightseek.results import finish, results_table
-    from lightseek.screen import console, escape, freeze_table, running, tell_missing
+    from lightseek.screen import console, encode_pages, escape, freeze_table, running, tell_missing
     from lightseek.training import Run
 
     run = Run(config, out)
+    if not run.main:  # one of many processes: it trains, and the main one does the rest
+        run.encode_pages()
+        run.fit()
+        run.accelerator.end_training()
+        return 0
+    if hub_id:
+        create_repository(hub_id)  # what the hub refuses, it refuses now
     console.print(freeze_table([vars(count) for count in run.counts], config.freeze))
+    encode_pages(run)
     with running() as (on_step, on_eval):
-        results = finish(run, run.fit(on_step), on_eval)
-    if save_model:
-        run.model.save_pretrained(out / "model")
+        trained = run.fit(on_step)
+        run.accelerator.end_training()
+        results = finish(run, trained, on_eval)
+    save_trained(run.model, out, save_model or bool(hub_id))
+    if save_model or hub_id:
+        write_card(out / "model", results, hub_id)
+    if hub_id:
+        console.print(f"[dim]uploaded to {escape(upload(out / 'model', hub_id))}[/]")
     tell_missing(results["missing_glyphs"])
     console.print(results_table([results], ["tokens", "freeze"]))
     console.print(f"[dim]everything about this run: {escape(str(out))}[/]")
@@ -45,6 +64,7 @@ def run_training(config: RunConfig, out: Path, save_model: bool) -> int:
 
 
 def run_overfit(config: RunConfig, out: Path, save_model: bool) -> int:
+    from lightseek.lora_files import save_trained
     from lightseek.overfit import overfit, overfit_config, save
     from lightseek.screen import console, escape, overfitting
     from lightseek.training import Run
@@ -53,8 +73,7 @@ def run_overfit(config: RunConfig, out: Path, save_model: bool) -> int:
     with overfitting(config.steps) as on_step:
         outcome = overfit(run, report=on_step)
     save(run, outcome)
-    if save_model:
-        run.model.save_pretrained(out / "model")
+    save_trained(run.model, out, save_model)
     console.print(f"[bold]target[/]  {escape(outcome.target)}\n[bold]output[/]  {escape(outcome.output)}")
     verdict = "[green]learned by heart[/]" if outcome.learned else "[red]not learned[/]"
     console.print(f"{verdict} in {outcome.steps} steps, {outcome.seconds:.0f} s, loss {outcome.loss:.4f}")

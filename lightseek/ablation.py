@@ -33,11 +33,22 @@ def grid(base: RunConfig, lists: dict[str, list[Any]], out: Path) -> tuple[list[
     cells = []
     lists = {name: list(dict.fromkeys(values)) for name, values in lists.items()}  # a value given twice is one
     for values in itertools.product(*lists.values()):
-        config = replace(base, **dict(zip(lists, values, strict=True)))
+        config = without_idle(replace(base, **dict(zip(lists, values, strict=True))), lists)
         check(config)  # all cells before the first starts
+        if config in [cell.config for cell in cells]:
+            continue
         shown = ",".join(f"{name}={getattr(config, name)}" for name in swept)
         cells.append(Cell(config, out / f"{_safe(shown)}-{_digest(config)}"))
     return cells, swept
+
+
+def without_idle(config: RunConfig, lists: dict[str, list[Any]]) -> RunConfig:
+    """One value for settings that change nothing, so that a cell does not run twice: what reads text has no pages."""
+    if config.decoder and config.decoder.startswith("seq2seq:"):
+        config = replace(config, context="text")
+    if config.context == "text" and "tokens" in lists:
+        config = replace(config, tokens=lists["tokens"][0])
+    return config
 
 
 def _safe(name: str) -> str:

@@ -6,6 +6,7 @@ load -> public towers -> another decoder -> attention kind -> what learns: freez
 import torch
 
 from lightseek.config import DecoderConfig
+from lightseek.devices import find_device, find_dtype
 from lightseek.freeze import BoxCount, count_parameters, freeze, freeze_eyes
 from lightseek.loading import load_model
 from lightseek.lora import add_lora, find_targets
@@ -18,6 +19,12 @@ from lightseek.swap import swap_decoder
 
 def build_model(config: RunConfig, device: str | torch.device | None = None) -> tuple[LightSeekOCR, list[BoxCount]]:
     """The model of a run, and what learns in each of its boxes. Raises ValueError for settings that cannot work."""
+    if config.decoder and config.decoder.startswith("seq2seq:"):
+        from lightseek.seq2seq import Seq2Seq
+
+        source = config.decoder.removeprefix("seq2seq:")
+        model = Seq2Seq.from_transformers(source, find_device(device), find_dtype(config.dtype))
+        return finish_model(model, config)
     model = load_model(config.model, device=device, dtype=config.dtype, seed=config.seed, progress=True)
     if config.init == "sam+clip":
         from lightseek.public_weights import init_from_public, public_towers
@@ -27,6 +34,11 @@ def build_model(config: RunConfig, device: str | torch.device | None = None) -> 
         swap_decoder(model, config.decoder, config.seed)
     if model.tokenizer is None:
         raise ValueError(f"{config.model}: tokenizer.json is missing, and training on text needs it")
+    return finish_model(model, config)
+
+
+def finish_model(model: LightSeekOCR, config: RunConfig) -> tuple[LightSeekOCR, list[BoxCount]]:
+    """The attention kernels, and what learns."""
     set_attention(model, config.attention)
     if not isinstance(model.config.decoder, DecoderConfig):
         model.decoder.set_attention(config.attention)

@@ -56,6 +56,17 @@ def device_of(config: RunConfig, accelerator: Accelerator) -> torch.device:
     return accelerator.device if config.device in ("auto", "cuda", "cpu") else torch.device(config.device)
 
 
+def prepare(
+    accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Model and optimizer as the launch configuration wants them. FSDP2 splits each layer of each stack of layers."""
+    if accelerator.is_fsdp2:
+        stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+        layers = {type(layer).__name__ for stack in stacks for layer in stack}
+        accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = sorted(layers)
+    return accelerator.prepare(model, optimizer)
+
+
 def add_up(accelerator: Accelerator, *values: int | float) -> list[float]:
     """The sum of each value over all processes, counted in float64."""
     if accelerator.num_processes == 1:

@@ -112,12 +112,17 @@ def results_table(cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> Tabl
         table.add_column(title, justify="right", vertical="bottom", no_wrap=True)
     for cell in cells:
         shown = [written(cell, key, form) for key, form in columns.values()]
-        table.add_row(*(str(cell["settings"][name]) for name in swept), *shown)
+        table.add_row(*(setting(cell, name) for name in swept), *shown)
     if cells[0]["settings"]["task"] == "summarize":
         baseline = [written(cells[0]["lead3"], key, form) for key, form in columns.values()]
         table.add_section()
         table.add_row("lead-3", *[""] * (len(swept) - 1), *baseline, style="dim")
     return table
+
+
+def setting(cell: dict[str, Any], name: str) -> str:
+    """A cell's setting as the table shows it: tokens of pages that there are none of stay out."""
+    return "text" if name == "tokens" and not cell.get("vision_tokens", 1) else str(cell["settings"][name])
 
 
 def written(figures: dict[str, Any], key: str, form: str) -> str:

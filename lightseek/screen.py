@@ -30,10 +30,12 @@ def failing() -> Iterator[None]:
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         raise SystemExit(fail(error)) from None
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        from lightseek.advice import OutOfMemory, is_out_of_memory
+
+        if not is_out_of_memory(error):
             raise
-        advice = "lower batch or tokens, raise accumulate, or set gradient_checkpointing"
-        raise SystemExit(fail(ValueError(f"out of memory ({error}): {advice}"))) from None
+        advice = "" if isinstance(error, OutOfMemory) else "out of memory, lower batch or tokens: "
+        raise SystemExit(fail(ValueError(f"{advice}{error}"))) from None
 
 
 def tell_missing(glyphs: dict[str, int]) -> None:
@@ -60,21 +62,34 @@ def running() -> Iterator[tuple]:
         train = progress.add_task("train", total=None, figures="")
         read = progress.add_task("read test pages", total=None, figures="", visible=False)
 
-        started = False
+        started, speed, held_out = False, None, ""
 
         def on_step(state) -> None:
             nonlocal started
             if not started and state.step > 1:
-                console.print(f"[dim]resumed at step {state.step - 1}[/]")
+                console.print(f"[dim]goes on after step {state.step - 1}[/]")
             started = True
+            nonlocal speed, held_out
+            speed = state.tokens_per_second if speed is None else 0.9 * speed + 0.1 * state.tokens_per_second
+            held_out = held_out if state.eval_loss is None else f"  eval {state.eval_loss:.3f}"
             memory = f"{state.peak_bytes / 2**20:,.0f} MB"
-            figures = f"loss {state.loss:.3f}  {state.tokens_per_second:.0f} tok/s  {memory}"
+            figures = f"loss {state.loss:.3f}{held_out}  {speed:.0f} tok/s  {memory}"
             progress.update(train, completed=state.step, total=state.steps, figures=figures)
 
         def on_eval(done: int, of: int) -> None:
             progress.update(read, completed=done, total=of, visible=True)
 
         yield on_step, on_eval
+
+
+def encode_pages(run) -> None:
+    """Fill a run's vision cache, if it has one, and say where that is and how much it holds."""
+    if run.cache is None:
+        return
+    with bars() as progress:
+        task = progress.add_task("encode pages", total=None, figures="")
+        run.encode_pages(lambda done, of: progress.update(task, completed=done, total=of))
+    console.print(f"[dim]{escape(str(run.cache))}[/]", soft_wrap=True)
 
 
 @contextmanager

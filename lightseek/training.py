@@ -20,12 +20,13 @@ from torch.distributed.tensor import DTensor
 from lightseek.advice import explaining
 from lightseek.batches import deal, dropout_seed
 from lightseek.building import build_model
-from lightseek.data.buckets import BatchOrder, estimated_length
+from lightseek.data.buckets import BatchOrder, estimated_lengths
 from lightseek.data.documents import Document, load_documents
 from lightseek.data.examples import Example, ExampleMaker, collate
 from lightseek.data.vision_cache import open_cache
 from lightseek.evaluation import evaluate
 from lightseek.memory import PeakMemory
+from lightseek.model_card import device_name
 from lightseek.optimizer import adamw, learning_rate, rate_share, set_rates, widen_learning
 from lightseek.options import CHOICES, RunConfig, check, must_match
 from lightseek.predictions import Prediction, predict
@@ -78,7 +79,7 @@ class Run:
             config.context,
         )
         self.documents = self.load("train", config.train_documents)
-        lengths = [estimated_length(self.make, document) for document in self.documents]
+        lengths = estimated_lengths(self.make, self.documents)
         self.order = BatchOrder(lengths, config.batch, config.seed, config.bucket)
         if config.epochs is not None:
             self.config = replace(config, steps=math.ceil(config.epochs * len(self.documents) / config.batch))
@@ -158,6 +159,7 @@ class Run:
             "train_tokens": self.tokens,
             "peak_bytes": self.peak,
             "processes": self.accelerator.num_processes,
+            "device": device_name(self.model.device.type),
         }
 
     def train(self, report: Report | None) -> None:

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from test_checkpoint import SMALL
 
 from lightseek import LightSeekOCR, OCRConfig
-from lightseek.data.buckets import BatchOrder, estimated_length, padding_share
+from lightseek.data import buckets
+from lightseek.data.buckets import BatchOrder, estimated_lengths, padding_share
 from lightseek.data.documents import Document, load_documents
 from lightseek.data.examples import Example, ExampleMaker, collate
 from lightseek.formula import fill, formula_image
@@ -57,7 +58,9 @@ def test_padding_falls_from_a_half_to_a_few_percent():
 
 
 @pytest.mark.parametrize("task", ["ocr", "summarize"])
-def test_estimated_lengths_sort_documents_as_true_ones_do(task):
+@pytest.mark.parametrize("tokenized", [0, 10**9], ids=["characters", "tokens"])
+def test_estimated_lengths_sort_documents_as_true_ones_do(task, tokenized, monkeypatch):
+    monkeypatch.setattr(buckets, "TOKENIZED", tokenized)
     make = ExampleMaker(OCRConfig.preset("nano"), Tokenizer.nano(), task, "64", "DejaVuSans")
     documents = [
         Document(text[: 40 * 3**i], text[: 20 * 2**i], f"{i}")
@@ -66,7 +69,7 @@ def test_estimated_lengths_sort_documents_as_true_ones_do(task):
     examples = [make(document) for document in documents]
     true = [len(example.prompt) + len(example.target) for example in examples]
     assert len({len(example.pages) for example in examples}) > 1  # the longest need several
-    guessed = [estimated_length(make, document) for document in documents]
+    guessed = estimated_lengths(make, documents)
     assert np.argsort(guessed).tolist() == np.argsort(true).tolist()
     assert all(0.5 < guess / length < 2 for guess, length in zip(guessed, true, strict=True))
 

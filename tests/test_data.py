@@ -8,15 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightseek.data import local, pydoc, synthetic
-from lightseek.data.documents import (
-    SPLITS,
-    Document,
-    check_split,
-    load_documents,
-    sentences,
-    split_first_sentence,
-    text_split,
-)
+from lightseek.data.documents import Document, load_documents, sentences, split_first_sentence
+from lightseek.data.splits import SPLITS, check_split, divide, text_split
 from lightseek.data.synthetic_kinds import KINDS, SLOTS, WORDS
 from lightseek.evaluation import lead
 
@@ -237,7 +230,7 @@ def test_tables_keep_texts_that_look_like_numbers_or_nothing(tmp_path):
 
 @given(st.lists(st.text("abc", min_size=1), min_size=1, max_size=150))
 def test_small_sets_fill_every_split_they_can(texts):
-    splits = local._split_by_hash(texts)
+    splits = divide(texts)
     assert set(splits) == set(texts)
     count = len(set(texts))
     assert len(set(splits.values())) == min(3, count) if count < 100 else True
@@ -246,7 +239,7 @@ def test_small_sets_fill_every_split_they_can(texts):
 
 @pytest.mark.parametrize(("count", "expected"), [(1, (1, 0, 0)), (2, (1, 1, 0)), (3, (1, 1, 1)), (9, (7, 1, 1))])
 def test_splits_of_fewer_than_ten(count, expected):
-    found = list(local._split_by_hash([str(i) for i in range(count)]).values())
+    found = list(divide([str(i) for i in range(count)]).values())
     assert tuple(found.count(split) for split in SPLITS) == expected
 
 
@@ -316,21 +309,21 @@ def test_columns_can_be_named_and_the_summary_left_out(tmp_path):
     assert load_documents(path, "train", text_column="article", summary_column="highlights")[0].summary == "Late."
     first = load_documents(path, "train", text_column="article", summary_column=None)[0]
     assert first.summary.endswith("ferry left late.") and first.text.startswith("It carried")
-    with pytest.raises(ValueError, match=r"no column 'text'; its columns are 'article', 'highlights'"):
+    with pytest.raises(ValueError, match=r"row 1: there is no column 'text'; its columns are 'article', 'highlights'"):
         load_documents(path, "train")
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{'text': 1}", "row 3 is not JSON"),
-        ("[1]", "row 3 must be a JSON object"),
+        ("{'text': 1}", "row 3: not JSON"),
+        ("[1]", "row 3: must be a JSON object"),
         ('{"text": 7, "summary": "s"}', "row 3: 'text' must be a text, not 7"),
         ('{"text": "t", "summary": ""}', "row 3: 'summary' must be a text, not nothing"),
         ('{"text": "t", "summary": null}', "row 3: 'summary' must be a text, not nothing"),
         ('{"text": "t", "summary": "\\ud800"}', "row 3: 'summary' holds half a character"),
         ('{"text": "t", "summary": "s", "split": "later"}', "row 3: unknown split 'later'"),
-        ("\udcff", "row 3 is not JSON"),
+        ("\udcff", "row 3: not JSON"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path, line, message):
@@ -345,7 +338,7 @@ def test_bad_tables_are_named(tmp_path):
     (tmp_path / "a.csv").write_text("text,summary\n1,2\n1,2,3\n")
     (tmp_path / "b.parquet").write_bytes(b"PAR1 but torn")
     (tmp_path / "c.csv").write_text("text,summary\nfine,fine\n,missing\n")
-    with pytest.raises(ValueError, match=r"a\.csv, row 2 has more values than the header"):
+    with pytest.raises(ValueError, match=r"a\.csv, row 2: more values than the header"):
         load_documents(tmp_path / "a.csv", "train")
     with pytest.raises(ValueError, match=r"can't read .*b\.parquet"):
         load_documents(tmp_path / "b.parquet", "train")
@@ -388,7 +381,8 @@ def test_the_entrance_gives_synthetic_documents_of_a_length():
 
 def test_the_entrance_says_what_is_wrong(tmp_path):
     with pytest.raises(
-        ValueError, match="unknown source of documents 'wikipedia': choose synthetic, pydoc, or the path"
+        ValueError,
+        match=r"unknown source of documents 'wikipedia': choose synthetic, pydoc, cnn_dailymail, .* or the path",
     ):
         load_documents("wikipedia", "train")
     with pytest.raises(FileNotFoundError, match=r"no documents at .*gone\.jsonl"):

@@ -24,6 +24,7 @@ from lightseek.modes import positions
 from lightseek.options import RunConfig
 from lightseek.processing import page_views, prepare
 from lightseek.swap import swap_decoder
+from lightseek.training import Run
 
 FOLDERS = {"gpt2": gpt2_folder, "qwen3": qwen3_folder}
 PAGE = Image.radial_gradient("L").convert("RGB")
@@ -313,7 +314,7 @@ def test_a_model_that_does_more_than_the_adapter_is_refused(tmp_path):
         logit_scale=0.06,
     )
     transformers.CohereForCausalLM(config).save_pretrained(folder)
-    with pytest.raises(ValueError, match="a cohere does more between its layers and its logits"):
+    with pytest.raises(ValueError, match="a cohere does more between its embeddings and its logits"):
         swap_decoder(small_model(), f"hf:{folder}")
 
 
@@ -326,3 +327,28 @@ def test_a_decoder_without_experts_has_no_twin(swapped):
 def test_sizes_without_routing_cost_no_balance(swapped):
     assert swapped.config.decoder.balance_alpha == 0
     assert replace(swapped.config.decoder, width=7).rules() == {}
+
+
+# Training
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    small_model().save_pretrained(folder)
+    return RunConfig(
+        model=str(folder), tokens="64", freeze="encoder", train_documents=4, eval_documents=2, steps=4, batch=2,
+        eval_every=4, samples=0, max_new_tokens=4, lr=3e-3, device="cpu",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_the_one_loop_trains_it_and_the_vision_cache_serves_it(ours, folders, tmp_path, name):
+    losses = {}
+    for cached in (False, True):
+        config = replace(ours, decoder=f"hf:{folders[name]}", cache_vision=cached, cache_dir=str(tmp_path / "cache"))
+        run = Run(config, tmp_path / str(cached))
+        run.fit()
+        losses[cached] = [row["train_loss"] for row in run.rows]
+    assert losses[True] == pytest.approx(losses[False], rel=1e-5)
+    assert losses[True][-1] < losses[True][0]

@@ -133,7 +133,7 @@ def test_a_question_stands_after_the_page_and_its_special_tokens_are_text():
     [
         (Document("", "s", "scan", images=(b"",), question="q"), "ocr", "has no text, .* try --task answer"),
         (Document("t", "", "scan", images=(b"",)), "summarize", "has no summary, .* try --task ocr"),
-        (Document("t", "s", "page"), "answer", "has no question, .* try --task ocr"),
+        (Document("t", "s", "page"), "answer", "has no question, .* try --task summarize"),
     ],
 )
 def test_a_document_must_have_what_the_task_needs(document, task, message):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -95,7 +95,11 @@ MARKUP = [
 @example(parts=["| a | b |\n|---|---|\n", "| " + PROSE * 3 + "| " + PROSE * 3 + "|\n", "| 1 | 2 |"])
 def test_any_markdown_keeps_all_its_source_inside_the_margins(parts: list[str]):
     text = "".join(parts)
-    rendering = render_text(text, SMALL, markdown=True)
+    try:
+        rendering = render_text(text, SMALL, markdown=True)
+    except ValueError as error:  # a column of a table, or deep nesting, may leave less room than one letter needs
+        assume("pixels wide in" not in str(error))
+        raise
     check_margins(rendering, SMALL)
     assert squeeze("".join(page.text for page in rendering.pages)) == squeeze(text)
 

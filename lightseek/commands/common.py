@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lightseek.render import RenderedPage
 
 DTYPES = ("float32", "bfloat16", "float16")
+QUANTIZED = ("int8", "nf4", "bnb-int8")
 WIDTH = 132  # of tables that go into a file or a pipe
 EPILOG = "Full sizes without the weights: `formula` writes made-up ones; then `--model` with their folder."
 
@@ -25,7 +26,19 @@ def open_model(arguments: argparse.Namespace) -> "LightSeekOCR":
     from lightseek.loading import load_model
 
     watched = sys.stdout.isatty()  # the bar draws on stdout, where results go
-    model = load_model(arguments.model, arguments.device, arguments.dtype, arguments.seed, progress=watched)
+    model = load_model(
+        arguments.model,
+        arguments.device,
+        arguments.dtype,
+        arguments.seed,
+        progress=watched,
+        adapter=arguments.adapter,
+        quantize=arguments.quantize or "none",
+    )
+    if arguments.adapter and not arguments.quantize:
+        from lightseek.lora import merge
+
+        merge(model)  # nobody switches here, and merged is faster
     if arguments.model is None:
         say("nano weights are random until train.py or ablate.py made some: give their folder with --model")
     return model
@@ -75,6 +88,8 @@ def add_input(command: Parser) -> None:
 
 def add_model(command: Parser) -> None:
     command.add_argument("--model", metavar="DIR|HUB_ID", help="a checkpoint; without one, the small nano preset")
+    command.add_argument("--adapter", metavar="DIR|HUB_ID", help="a LoRA adapter to put on it, in peft's format")
+    command.add_argument("--quantize", choices=QUANTIZED, help="hold the weights in 8 or 4 bits: less memory")
     command.add_argument("--device", help="cpu, cuda, cuda:1, mps (a CUDA device if there is one)")
     command.add_argument("--dtype", choices=DTYPES, help="of the weights (the checkpoint's own)")
     command.add_argument("--seed", type=int, default=0, help="of random weights and of sampling (0)")

@@ -3,8 +3,8 @@
     permutation of the epoch -> windows of `bucket` batches, each sorted by length -> batches, in random order
 
 The order follows from the seed, the step and the lengths, so a resumed run goes on with it. Sorting windows instead of
-the whole epoch keeps chance in which documents meet in a batch. Lengths are estimates from counted characters: nothing
-is drawn or tokenized for them.
+the whole epoch leaves to chance which documents meet in a batch. Lengths are estimates: nothing is drawn for them, and
+only a small data set is tokenized.
 """
 
 import math
@@ -19,6 +19,7 @@ from lightseek.data.examples import ExampleMaker
 from lightseek.data.pages import SMALLEST_FONT
 from lightseek.modes import gundam_grid, positions
 
+TOKENIZED = 5_000_000  # characters, some seconds' work; of more text than that, characters are counted instead
 CHARACTERS_PER_TOKEN = 3  # nano's tokenizer has 2.4, the official one 4: it only matters beside pages of unlike number
 LETTER = 0.55  # width of an average letter, in font sizes
 
@@ -58,18 +59,26 @@ class BatchOrder:
         return places[np.argsort(self.lengths[places], kind="stable")]
 
 
-def estimated_length(make: ExampleMaker, document: Document) -> int:
-    """About how many positions a document's pages and texts fill in the decoder."""
-    style, mode = make.pages.style, make.mode
+def estimated_lengths(make: ExampleMaker, documents: Sequence[Document]) -> list[int]:
+    """About how many positions each document's pages and texts fill in the decoder."""
+    texts = [(document.text if make.task == "ocr" else document.summary) + document.question for document in documents]
+    if sum(map(len, texts)) <= TOKENIZED:
+        tokens = [len(make.tokenizer.encode(text)) for text in texts]
+    else:
+        tokens = [len(text) // CHARACTERS_PER_TOKEN for text in texts]
+    return [count + shown_positions(make, document) for count, document in zip(tokens, documents, strict=True)]
+
+
+def shown_positions(make: ExampleMaker, document: Document) -> int:
+    """About how many positions a document fills itself: its pictures, pages of the smallest letters, or its tokens."""
+    pages = make.pages
+    if isinstance(pages, TextMaker):
+        return min(pages.most_tokens, len(document.text) // CHARACTERS_PER_TOKEN)
+    style, mode = pages.style, pages.mode
     grid = gundam_grid(style.width, style.height, mode.tile) if mode.tile else (1, 1)
     letter = LETTER * style.line_spacing * SMALLEST_FONT**2  # pixels
     drawn = math.ceil(len(document.text) * letter / (style.columns * style.rows))
-    pages = min(make.pages.most, len(document.images) or max(1, drawn))
-    shown = pages * positions(mode, grid)
-    if isinstance(make.pages, TextMaker):
-        shown = min(make.pages.most_tokens, len(document.text) // CHARACTERS_PER_TOKEN)
-    written = document.text if make.task == "ocr" else document.summary
-    return shown + (len(written) + len(document.question)) // CHARACTERS_PER_TOKEN
+    return min(pages.most, len(document.images) or max(1, drawn)) * positions(mode, grid)
 
 
 def padding_share(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> float:

@@ -1,4 +1,4 @@
-"""One entrance to all documents: generated ones, docstrings, or the user's own files.
+"""One entrance to all documents: generated ones, docstrings, the hub's data sets, or the user's own files.
 
 A document is a text to read, and the summary a model should write of it. Wherever it comes from, `train`,
 `validation` and `test` share no text (unless the user's own files put it in two), and which of them a text belongs to
@@ -6,14 +6,13 @@ never depends on `seed` or `limit`.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
 from zlib import crc32
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
+from lightseek.data.splits import Split, check_split
+
 TASKS = ("ocr", "summarize", "answer")  # what a model can learn to write: the text, its summary, or an answer
 
 # What `synthetic`, which never ends, gives without a limit.
@@ -38,10 +37,12 @@ class Document:
 
 def check_task(document: Document, task: str) -> None:
     """Raise ValueError, naming the document, when it lacks what a task needs."""
+    if not document.text and not document.images:
+        raise ValueError(f"document {document.name} has no text and no pictures")
     needed = {"ocr": ("text",), "summarize": ("summary",), "answer": ("question", "summary")}[task]
     for name in needed:
         if not getattr(document, name):
-            usable = "answer" if document.question else "ocr" if document.text else "summarize"
+            usable = "answer" if document.question else "summarize" if document.summary else "ocr"
             raise ValueError(f"document {document.name} has no {name}, which --task {task} needs: try --task {usable}")
 
 
@@ -54,14 +55,19 @@ def load_documents(
     text_column: str = "text",
     summary_column: str | None = "summary",
     max_characters: int | None = None,
+    task: str = "summarize",
+    on_bad: Callable[[ValueError], None] | None = None,
 ) -> list[Document]:
     """At most `limit` documents of one split, in an order that `source`, `split` and `seed` decide.
 
-    `source` is `"synthetic"`, `"pydoc"`, or the path of a JSONL, CSV or parquet file or of a folder.
-    The columns only matter for files; `summary_column=None` takes each text's first sentence as its summary.
-    Texts longer than `max_characters` are left out, never cut (synthetic ones are written to fill that length).
+    `source` is `"synthetic"`, `"pydoc"`, a name of `lightseek.data.registry`, or the path of a JSONL, JSON, CSV or
+    parquet file or of a folder. The columns only matter for files; `summary_column=None` takes each text's first
+    sentence as its summary. Texts longer than `max_characters` are left out, never cut (synthetic ones are written to
+    fill that length). Every document has what `task` needs; one that doesn't raises ValueError or goes to `on_bad`.
     Raises ValueError, or FileNotFoundError for a path that isn't there, saying what was wrong and where.
     """
+    from lightseek.data.registry import DATA_SETS
+
     check_split(split)
     for name, value in (("limit", limit), ("max_characters", max_characters)):
         if value is not None and value < 1:
@@ -70,38 +76,41 @@ def load_documents(
         from lightseek.data import synthetic
 
         count = SYNTHETIC_COUNTS[split] if limit is None else limit
-        return synthetic.documents(split, count, seed, max_characters or synthetic.CHARACTERS)
-    if source == "pydoc":
+        found = synthetic.documents(split, count, seed, max_characters or synthetic.CHARACTERS)
+    elif source == "pydoc":
         from lightseek.data import pydoc
 
         found = pydoc.documents(split, limit, seed, max_characters)
+    elif source in DATA_SETS:
+        from lightseek.data import hub
+
+        found = list(hub.documents(DATA_SETS[source], split, limit, seed, task, max_characters, on_bad))
     elif Path(source).exists():
         from lightseek.data import local
+        from lightseek.data.tables import Wanted
 
-        found = local.documents(Path(source), split, limit, seed, text_column, summary_column, max_characters)
+        wanted = Wanted(text_column, summary_column, task)
+        found = local.documents(Path(source), split, limit, seed, wanted, max_characters, on_bad)
     elif isinstance(source, Path) or Path(source).suffix or len(Path(source).parts) > 1:
         raise FileNotFoundError(f"no documents at {source}: there is no such file or folder")
     else:
         raise ValueError(
-            f"unknown source of documents {str(source)!r}: choose synthetic, pydoc, "
+            f"unknown source of documents {str(source)!r}: choose synthetic, pydoc, {', '.join(DATA_SETS)}, "
             "or the path of a .jsonl, .csv or .parquet file or of a folder"
         )
     if not found:
         shorter = f" of at most {max_characters} characters" if max_characters else ""
         raise ValueError(f"{source} has no {split} documents{shorter}")
+    check_task(found[0], task)  # synthetic and docstrings have no questions
     return found
 
 
-def check_split(split: str) -> None:
-    """Raise ValueError, listing the choices, unless `split` is one of `SPLITS`."""
-    if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
-
-
-def text_split(text: str) -> Split:
-    """The split that a text belongs to, by its hash alone: 80 % train, 10 % validation, 10 % test."""
-    bucket = crc32(text.encode()) % 10
-    return "test" if bucket == 0 else "validation" if bucket == 1 else "train"
+def split_key(document: Document) -> str:
+    """What decides a document's split where nothing names it: its text, or its first page if it comes as pictures."""
+    if not document.images:
+        return document.text
+    page = document.images[0]
+    return f"{crc32(page):08x}" if isinstance(page, bytes) else "/".join(page.parts[-2:])
 
 
 # A sentence ends at . ! ? (and closing quotes) before white space and something that can start one, or at a blank line.

@@ -15,7 +15,8 @@ from functools import cache
 from pathlib import Path
 from random import Random
 
-from lightseek.data.documents import Document, Split, check_split, split_first_sentence, text_split
+from lightseek.data.documents import Document, split_first_sentence
+from lightseek.data.splits import Split, check_split, text_split
 
 MIN_TEXT, MIN_SUMMARY, MAX_SUMMARY = 100, 20, 250  # characters
 MAX_FILE_BYTES = 1_000_000

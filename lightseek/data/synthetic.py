@@ -14,7 +14,8 @@ import re
 from random import Random
 from zlib import crc32
 
-from lightseek.data.documents import Document, Split, check_split
+from lightseek.data.documents import Document
+from lightseek.data.splits import Split, check_split
 from lightseek.data.synthetic_kinds import ANYWHERE, KINDS, SLOTS, Draw, Kind
 
 CHARACTERS = 300  # short enough for the nano model to learn from in minutes

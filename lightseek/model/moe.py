@@ -110,10 +110,13 @@ class Experts(nn.Module):
         ranked, order = chosen.flatten().sort(stable=True)  # slot numbers; slot // k is the token
         numbers = torch.arange(len(self.down), device=x.device)
         ends = torch.searchsorted(ranked, numbers, right=True)  # not bincount, which makes a GPU wait for the CPU
-        run = run_grouped if x.is_cuda else run_each
-        out = run(x[order // chosen.shape[1]], self.gate_up, self.down, ends)  # slots d
+        out = self.run(x[order // chosen.shape[1]], ends)  # slots d
         slots = torch.empty_like(out).index_copy(0, order, out).view(*chosen.shape, -1)  # n k d
         return (slots.float() * weights.unsqueeze(-1)).sum(dim=1).to(x.dtype)
+
+    def run(self, slots: Float[Tensor, "s d"], ends: Int[Tensor, " e"]) -> Float[Tensor, "s d"]:
+        """Each expert on its run of slots, which stops where `ends` says."""
+        return (run_grouped if slots.is_cuda else run_each)(slots, self.gate_up, self.down, ends)
 
 
 def run_grouped(

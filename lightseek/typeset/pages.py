@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 
 from PIL import Image
 
-from lightseek.typeset.fonts import rasterise
+from lightseek.typeset.fonts import Glyph, rasterise
 from lightseek.typeset.lines import Line
 from lightseek.typeset.style import PageStyle
 
@@ -49,20 +49,27 @@ def _unbreakable(lines: Iterable[Line]) -> Iterator[list[Line]]:
         yield group
 
 
+def glyphs(page: Layout, style: PageStyle) -> Iterator[tuple[str, Glyph, int, int]]:
+    """Every character of a page in reading order: (character, glyph, x of the pen, y of the baseline), in pixels."""
+    for y, line in page:
+        shift, baseline = style.margin - min(line.left, 0), style.margin + y + line.above
+        for x, text, face in line.pieces:
+            pen = shift + x
+            for character in text:
+                glyph = rasterise(face, character)
+                yield character, glyph, pen, baseline
+                pen += glyph.advance
+
+
 def draw(page: Layout, style: PageStyle) -> Image.Image:
     """An RGB image of `style.width` x `style.height`, black on white."""
     image = Image.new("L", (style.width, style.height), 255)
     above: Line | None = None
     for y, line in page:
         top, bottom = style.margin + y, style.margin + y + line.height
-        shift, baseline = style.margin - min(line.left, 0), top + line.above
-        for x, text, face in line.pieces:
-            pen = shift + x
-            for character in text:
-                glyph = rasterise(face, character)
-                if glyph.ink is not None:
-                    image.paste(0, (pen + glyph.left, baseline + glyph.top), glyph.ink)
-                pen += glyph.advance
+        for _, glyph, pen, baseline in glyphs([(y, line)], style):
+            if glyph.ink is not None:
+                image.paste(0, (pen + glyph.left, baseline + glyph.top), glyph.ink)
         thick = max(1, style.font_size // 12)
         for bar in line.bars:
             joined = above is not None and bar in above.bars

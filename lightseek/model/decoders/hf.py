@@ -90,8 +90,9 @@ class HFDecoder(nn.Module):
         return self.model.get_submodule(self._path_of_layers())
 
     def _path_of_layers(self) -> str:
+        inside = set(self.model.get_decoder().modules())
         for name, module in self.model.named_modules():
-            if isinstance(module, nn.ModuleList) and len(module) == self.config.layers:
+            if isinstance(module, nn.ModuleList) and len(module) == self.config.layers and module in inside:
                 return name
         raise ValueError(f"{self.config.name}: found no list of {self.config.layers} layers in it")
 
@@ -101,7 +102,7 @@ class HFDecoder(nn.Module):
         paths = {module: name for name, module in self.model.named_modules()}
         blocks = self._path_of_layers()
         body = self.model.get_submodule(blocks.rpartition(".")[0])
-        norms = [child for child in body.children() if "Norm" in type(child).__name__]
+        norms = [m for name, m in body.named_children() if "Norm" in type(m).__name__ and "emb" not in name]
         embeddings, head = self.model.get_input_embeddings(), self.model.get_output_embeddings()
         attention = [
             name
@@ -136,10 +137,13 @@ def describe(model: PreTrainedModel, name: str) -> HFDecoderConfig:
 def check_adapter(decoder: HFDecoder) -> None:
     """ValueError if what we compute through the adapter is not what the model computes by itself."""
     ids = torch.arange(2, device=decoder.embed(torch.zeros(1, 1, dtype=torch.long)).device)[None]
-    theirs = decoder.model(ids).logits.float()
-    ours = decoder.logits(decoder(decoder.embed(ids)).hidden)
+    agree(decoder.config, decoder.logits(decoder(decoder.embed(ids)).hidden), decoder.model(ids).logits)
+
+
+def agree(config: HFDecoderConfig, ours: Float[Tensor, "b n v"], theirs: Float[Tensor, "b n v2"]) -> None:
+    ours, theirs = ours.float(), theirs.float()
     if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2 * theirs.abs().max().item()):
         raise ValueError(
-            f"{decoder.config.name}: a {decoder.config.transformers.get('model_type')} does more between its layers "
-            "and its logits than this adapter; GPT-2, Qwen and Llama, for example, do not"
+            f"{config.name}: a {config.transformers.get('model_type')} does more between its embeddings and its logits "
+            "than this adapter; GPT-2, Qwen, Llama and BART, for example, do not"
         )

@@ -1,0 +1,156 @@
+"""Training pages for `nano`: text that cannot be guessed, set in many ways, and where each character stands on it.
+
+    draw_page(stage, index) -> Page: pixels, text, and the characters under each vision token and each patch
+
+A page depends on (stage, index) alone, so workers, resumed runs and machines all see the same pages.
+"""
+
+import string
+from dataclasses import dataclass, replace
+from random import Random
+
+import numpy as np
+from make_tokenizer import ACCENTED, MARKS, likely, random_string, random_word, random_words
+from PIL import Image
+
+from lightseek.data import synthetic
+from lightseek.render import PageStyle, fit_style
+from lightseek.typeset.blocks import block_lines
+from lightseek.typeset.pages import Layout, draw, glyphs, paginate
+from lightseek.typeset.words import parse_text
+
+FONTS = [
+    *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSansMono-Bold"),
+    *("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "STIXGeneral", "STIXGeneralBol"),
+]
+ALPHABET = sorted(set(string.printable[:94]) | set(ACCENTED) | set(MARKS))
+CLASSES = {character: i + 2 for i, character in enumerate(ALPHABET)}  # 0: none, 1: any other character
+PATCH, TOKEN = 16, 64  # pixels a side
+SLOTS = 24  # characters of a vision token that the reading head names, in reading order
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the curriculum, or one ingredient of it."""
+
+    side: int  # of the page, in pixels: a multiple of 64
+    characters: tuple[int, int]  # on a page, fewest and most
+    texts: str  # letters, words, strings, digits, documents; several with +
+    batch: int
+    steps: int
+    summarize: float = 0.0  # share of pages whose target is the summary (documents only)
+    rough: float = 0.3  # share of pages with noise, blur of resizing, or a slight rotation
+
+
+@dataclass(frozen=True)
+class Page:
+    pixels: np.ndarray  # side x side, grey, uint8
+    text: str
+    target: str
+    task: str
+    slots: np.ndarray  # vision tokens x SLOTS, classes; 0 where there is no more
+    patches: np.ndarray  # g x g: the class of the character over each patch's centre, or 0
+
+
+def draw_page(stage: Stage, seed: int, index: int) -> Page:
+    random = Random(f"{seed}/{stage.side}/{stage.texts}/{index}")
+    task, text, target = write_text(stage, random, seed, index)
+    style = choose_style(stage, random, text)
+    layout = next(paginate(block_lines(parse_text(text), style), style.rows))
+    slots, patches = locate(layout, style)
+    image = draw(layout, style).getchannel("R")
+    return Page(roughen(image, random) if random.random() < stage.rough else np.asarray(image),
+                text, target, task, slots, patches)  # fmt: skip
+
+
+def write_text(stage: Stage, random: Random, seed: int, index: int) -> tuple[str, str, str]:
+    """(task, text, target)."""
+    count = random.randint(*stage.characters)
+    kind = random.choice(stage.texts.split("+"))
+    if kind == "documents":
+        document = synthetic.document("train", index, seed, max(220, count))
+        if random.random() < stage.summarize:
+            return "summarize", document.text, document.summary
+        return "ocr", document.text, document.text
+    if kind == "letters":
+        text = random_words(random, count // 4 + 1).lower()
+        text = "".join(c for c in text if c.isalpha() or c == " ")
+    elif kind == "words":
+        text = random_words(random, count // 4 + 1)
+        if random.random() < 0.3:  # code and accents as they stand in documents
+            text = " ".join(odd_word(random) if random.random() < 0.3 else word for word in text.split())
+        if random.random() < 0.3:
+            text = break_somewhere(random, text)
+    elif kind == "digits":
+        text = "".join(random.choice("0123456789" * 3 + "-.,:/ €$%") for _ in range(count))
+    else:
+        text = random_string(random, count)
+    text = text[:count].strip() or random.choice(string.ascii_letters)
+    return "ocr", text, text
+
+
+def odd_word(random: Random) -> str:
+    word = random_word(random)
+    kinds = (
+        lambda: word.upper(),
+        lambda: f"{word}_{random_word(random)}",
+        lambda: f"{word}.{random_word(random)}()",
+        lambda: "".join(random.choice(ACCENTED) if c in "aeiou" and random.random() < 0.5 else c for c in word),
+        lambda: str(int(10 ** (5 * random.random()))),
+        lambda: likely(random, MARKS.split()[0]) + word,
+    )
+    return random.choice(kinds)()
+
+
+def break_somewhere(random: Random, text: str) -> str:
+    """New lines, paragraphs and indents, as in docstrings and letters."""
+    gaps = ("\n", "\n\n", "\n    ")
+    return "".join(random.choice(gaps) if c == " " and random.random() < 0.06 else c for c in text)
+
+
+def choose_style(stage: Stage, random: Random, text: str) -> PageStyle:
+    """A font that fills the page, or fills it in part; what does not fit at 8 pixels is cut by the page's end."""
+    style = PageStyle(
+        width=stage.side,
+        height=stage.side,
+        margin=random.choice((stage.side // 64, stage.side // 32, stage.side // 32, stage.side // 16)),
+        font="DejaVuSans" if random.random() < 0.3 else random.choice(FONTS),
+        line_spacing=random.choice((1.1, 1.2, 1.3, 1.3, 1.5)),
+    )
+    style = fit_style(text, style, smallest=6, largest=min(64, stage.side // 5))
+    return replace(style, font_size=max(6, int(style.font_size * random.choice((1, 1, random.uniform(0.7, 1))))))
+
+
+def locate(layout: Layout, style: PageStyle) -> tuple[np.ndarray, np.ndarray]:
+    """Which characters stand in the cell of each vision token, in reading order, and on each patch's centre."""
+    tokens, grid = style.width // TOKEN, style.width // PATCH
+    slots = np.zeros((tokens * tokens, SLOTS), dtype=np.int64)
+    patches = np.zeros((grid, grid), dtype=np.int64)
+    used = np.zeros(tokens * tokens, dtype=int)
+    for character, glyph, pen, baseline in glyphs(layout, style):
+        number = CLASSES.get(character, 1)
+        x, y = pen + glyph.advance / 2, baseline - 0.3 * style.font_size
+        column, row = (min(max(int(v // TOKEN), 0), tokens - 1) for v in (x, y))
+        cell = row * tokens + column
+        if used[cell] < SLOTS:
+            slots[cell, used[cell]] = number
+            used[cell] += 1
+        left, right = (round(v / PATCH) for v in (pen, pen + glyph.advance))
+        top, bottom = (round(v / PATCH) for v in (baseline - 0.75 * style.font_size, baseline + 0.2 * style.font_size))
+        patches[max(top, 0) : bottom, max(left, 0) : right] = number
+    return slots, patches
+
+
+def roughen(image: Image.Image, random: Random) -> np.ndarray:
+    """A slight rotation, a resize there and back, noise: one of them, as scans have."""
+    kind = random.randrange(3)
+    if kind == 0:
+        image = image.rotate(random.uniform(-1, 1), Image.Resampling.BILINEAR, fillcolor=255)
+    elif kind == 1:
+        side = round(image.width * random.uniform(0.7, 0.95))
+        image = image.resize((side, side), Image.Resampling.BILINEAR).resize(image.size, Image.Resampling.BICUBIC)
+    grey = np.asarray(image)
+    if kind == 2:
+        noise = np.random.default_rng(random.randrange(2**32)).normal(0, random.uniform(2, 12), grey.shape)
+        grey = np.clip(grey + noise, 0, 255).astype(np.uint8)
+    return grey

@@ -1,0 +1,68 @@
+"""Train, validation and test: which of them a document belongs to follows from the document alone."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+from zlib import crc32
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+Shares = tuple[float, float, float]  # of train, validation and test, together 1
+SMALL = 100  # different documents: fewer could leave a split empty by chance
+_PARTS: dict[Split, int] = {"test": 1, "validation": 1, "train": 8}
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+}
+
+
+def check_split(split: str) -> None:
+    """Raise ValueError, listing the choices, unless `split` is one of `SPLITS`."""
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+
+
+def text_split(text: str) -> Split:
+    """The split that a text belongs to, by its hash alone: 80 % train, 10 % validation, 10 % test."""
+    return part_of(text, SPLITS)
+
+
+def part_of(key: str, splits: Sequence[Split]) -> Split:
+    """Which of these splits a key belongs to, by its hash alone: 8 parts train, 1 validation, 1 test."""
+    parts = {split: part for split, part in _PARTS.items() if split in splits}
+    bucket = crc32(key.encode()) % sum(parts.values())
+    for split, part in parts.items():
+        if bucket < part:
+            return split
+        bucket -= part
+    raise ValueError("there must be a split to belong to")
+
+
+def divide(keys: Sequence[str], shares: Shares | None = None) -> dict[str, Split]:
+    """The split of each key: by its hash, or, of fewer than `SMALL` different ones, by its rank among the hashes.
+
+    Without `shares`, as `text_split`. Of few keys, a split whose share is not 0 gets at least one, train first, then
+    validation.
+    """
+    ranked = sorted(set(keys), key=lambda key: (crc32(key.encode()), key))
+    if len(ranked) >= SMALL:
+        return {key: text_split(key) if shares is None else _share_of(key, shares) for key in ranked}
+    train, validation, test = shares or (0.8, 0.1, 0.1)
+    least = sum(share > 0 for share in (train, validation))  # keys wanted before test gets its one
+    tests = min(max(1, int(len(ranked) * test)), max(0, len(ranked) - least)) if test else 0
+    validations = min(max(1, int(len(ranked) * validation)), len(ranked) - tests - (train > 0)) if validation else 0
+    if not train:  # nothing is left over
+        tests = len(ranked) - validations if test else 0
+        validations = len(ranked) - tests
+    return {
+        key: "test" if rank < tests else "validation" if rank < tests + validations else "train"
+        for rank, key in enumerate(ranked)
+    }
+
+
+def _share_of(key: str, shares: Shares) -> Split:
+    place = crc32(key.encode()) / 2**32
+    return "test" if place < shares[2] else "validation" if place < shares[2] + shares[1] else "train"

@@ -1,0 +1,179 @@
+"""LoRA through peft: small trainable matrices beside frozen ones (Hu et al. 2021).
+
+    W x  becomes  W x + alpha/r · B A x        A: r x in, B: out x r, zero at the start
+
+The model stays a `LightSeekOCR`: peft wraps the chosen layers inside it. `lora_files.py` saves and loads what was
+learned. A (expert) stack is adapted expert by expert, each with its own A and B.
+"""
+
+import re
+import warnings
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from lightseek.model.moe import Experts
+
+PRESETS = {
+    "attention": r"decoder\..*\.(q_proj|v_proj|c_attn)",  # the last is GPT-2's, all three in one
+    "all-linear": r"decoder\.(?!.*lm_head).*",
+}
+STACKS = "experts"
+INSIDE = re.compile(r"\.(base_layer|original_module)\b")  # how peft names what it wraps
+ADDED = re.compile(r"\.(lora_|modules_to_save)")  # and what it puts in
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What adapters go on, by our own names."""
+
+    linears: list[str] = field(default_factory=list)
+    stacks: list[str] = field(default_factory=list)  # parameters of `Experts`
+
+
+def find_targets(model: nn.Module, names: str) -> Targets:
+    """The layers that `names` mean: `attention` (q and v), `all-linear`, `experts`, or layers' names, joined with +.
+
+    `all-linear` is every linear layer of the decoder but the last, which makes the scores. Names may be in any part:
+    `o_proj`, `qkv_proj` (CLIP's), `projector.layers`. Raises ValueError, with the names there are, for one that is not.
+    """
+    linears = [path for path, module in base_modules(model) if is_linear(module)]
+    stacks = [path for path, module in base_modules(model) if isinstance(module, Experts)]
+    chosen: list[str] = []
+    for name in names.split("+"):
+        if name == STACKS:
+            found = [f"{path}.{parameter}" for path in stacks for parameter in ("gate_up", "down")]
+        elif name in PRESETS:
+            found = [path for path in linears if re.fullmatch(PRESETS[name], path)]
+        else:
+            found = [path for path in linears if f".{path}".endswith(f".{name}")] if name else []
+        if not found:
+            leaves = sorted({path.rsplit(".", 1)[-1] for path in linears} - {"0", "2"})
+            raise ValueError(
+                f"lora={names}: nothing here is called {name!r}; choose from {', '.join([*PRESETS, STACKS])}, "
+                f"or layers: {', '.join(leaves)}"
+            )
+        chosen += [path for path in found if path not in chosen]
+    inside = {f"{path}.{parameter}" for path in stacks for parameter in ("gate_up", "down")}
+    return Targets([path for path in chosen if path not in inside], [path for path in chosen if path in inside])
+
+
+def add_lora(
+    model: nn.Module,
+    targets: str | Targets = "attention",
+    r: int = 16,
+    alpha: float = 32.0,
+    dropout: float = 0.05,
+    *,
+    name: str = "default",
+    also: Collection[str] = (),
+    ranks: dict[str, int] | None = None,
+    alphas: dict[str, float] | None = None,
+) -> None:
+    """Put an adapter on `model`, in place, and make it the one in use: it learns, and everything else stays.
+
+    Adapters are float32 whatever the model is: bfloat16 would round small updates away. At first they change nothing.
+    `also` names modules that learn as a whole beside it, each adapter having its own copy (peft's `modules_to_save`).
+    `ranks` and `alphas` say otherwise for single targets. Raises ValueError for targets there are not.
+    """
+    from peft import LoraConfig
+    from peft.tuners.lora import LoraModel
+
+    if isinstance(targets, str):
+        targets = find_targets(model, targets)
+    check_stacks(model, targets)
+    config = LoraConfig(
+        r=r,
+        lora_alpha=alpha,
+        lora_dropout=0.0 if targets.stacks else dropout,  # peft has none for stacked parameters
+        target_modules=list(targets.linears),
+        target_parameters=list(targets.stacks),
+        modules_to_save=[path for path in also if not any(path.startswith(f"{outer}.") for outer in also)] or None,
+        rank_pattern={re.escape(path): rank for path, rank in (ranks or {}).items()},
+        alpha_pattern={re.escape(path): value for path, value in (alphas or {}).items()},
+    )
+    tuner = vars(model).get("lora")
+    if tuner is not None and name in tuner.peft_config:
+        raise ValueError(f"there is an adapter called {name!r} already: give another name")
+    with warnings.catch_warnings():
+        # peft looks for these among modules only, says so for a stack's, and then uses them.
+        warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys")
+        if tuner is None:
+            vars(model)["lora"] = LoraModel(model, config, name)  # no submodule of the model: the model is inside it
+        else:
+            tuner.peft_config[name] = config
+            tuner.inject_adapter(model, name)
+    for _, layer in lora_layers(model, name):
+        layer.lora_A[name].float()
+        layer.lora_B[name].float()
+        if dropout and not hasattr(layer, "parameter_name"):
+            layer.lora_dropout[name] = nn.Dropout(dropout)
+        layer.lora_dropout[name].train(model.training)
+    use_adapter(model, name)
+
+
+def use_adapter(model: nn.Module, name: str | None, learns: bool = True) -> None:
+    """Switch to the adapter `name`, or to the model without any. `learns` says whether it gets gradients."""
+    tuner = tuner_of(model)
+    if name is None:
+        return tuner.disable_adapter_layers()
+    if name not in tuner.peft_config:
+        raise ValueError(f"there is no adapter {name!r}: this model has {', '.join(adapters(model))}")
+    tuner.enable_adapter_layers()
+    tuner.set_adapter(name, inference_mode=not learns)
+
+
+@torch.no_grad()
+def merge(model: nn.Module) -> None:
+    """Add the adapter in use to the weights, and leave no trace of any: W + alpha/r · B A. In place.
+
+    Raises ValueError for weights of 8 or 4 bits, which would round the adapter away.
+    """
+    tuner = tuner_of(model)
+    for path, layer in lora_layers(model, tuner.active_adapters[0]):
+        if not all(p.is_floating_point() for p in layer.get_base_layer().parameters()):
+            raise ValueError(f"{path} is quantized: load the model without quantize to merge an adapter into it")
+    tuner.merge_and_unload()
+    del vars(model)["lora"]
+    model.requires_grad_(True)
+
+
+def adapters(model: nn.Module) -> list[str]:
+    """The names of the adapters on a model; none for a model without."""
+    tuner = vars(model).get("lora")
+    return list(tuner.peft_config) if tuner else []
+
+
+def tuner_of(model: nn.Module):
+    if "lora" not in vars(model):
+        raise ValueError("this model has no adapter: put one on it with add_lora or load_adapter")
+    return vars(model)["lora"]
+
+
+def base_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The model's own modules by their own names, whether or not adapters are around them."""
+    for path, module in model.named_modules():
+        if not ADDED.search(path) and not hasattr(module, "base_layer") and not hasattr(module, "original_module"):
+            yield INSIDE.sub("", path), module
+
+
+def lora_layers(model: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
+    """(our name of what is adapted, peft's layer around it) for one adapter; parameters of stacks one by one."""
+    for path, module in model.named_modules():
+        if name in getattr(module, "lora_A", ()):
+            path = INSIDE.sub("", path)
+            yield (f"{path}.{module.parameter_name}" if hasattr(module, "parameter_name") else path), module
+
+
+def is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"  # GPT-2's linear layers
+
+
+def check_stacks(model: nn.Module, targets: Targets) -> None:
+    modules = dict(base_modules(model)) if targets.stacks else {}
+    for path in targets.stacks:
+        experts = modules[path.rpartition(".")[0]]
+        if hasattr(experts, "parametrizations") or not experts.down.is_floating_point():
+            raise ValueError(f"{path}: adapters on quantized experts are not possible; leave out one or the other")
