@@ -7,7 +7,7 @@ import torch
 from tiny_models import SMALL, gpt2_folder, small_model
 
 from lightseek.building import build_model
-from lightseek.data.buckets import estimated_length
+from lightseek.data.buckets import estimated_lengths
 from lightseek.data.documents import Document
 from lightseek.data.examples import ExampleMaker
 from lightseek.options import RunConfig, check
@@ -74,7 +74,8 @@ def test_a_document_that_is_only_pictures_is_named():
 def test_batches_are_sorted_by_the_length_of_the_text():
     make = maker(positions=4000)
     short, long = (replace(DOCUMENT, text="word " * count) for count in (10, 500))
-    assert estimated_length(make, short) < estimated_length(make, long)
+    first, second = estimated_lengths(make, [short, long])
+    assert first < second
 
 
 def test_what_text_never_passes_does_not_learn(folder):
