@@ -12,7 +12,6 @@ The official layout has no place for it, so `save_pretrained` writes this one, a
 import json
 import shutil
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -51,7 +50,7 @@ def save_swapped(model: nn.Module, folder: Path, dtype: torch.dtype | None = Non
     if model.tokenizer is not None:
         model.tokenizer.save(folder / "tokenizer.json")
     config = model.config.with_(dtype=str(dtype).removeprefix("torch."))
-    write_json(folder / CONFIG, asdict(config))
+    write_json(folder / CONFIG, config.to_dict())
 
 
 def load_swapped(cls: type, folder: Path, device: torch.device, dtype: torch.dtype | None) -> nn.Module:

@@ -255,11 +255,6 @@ def test_a_saved_model_that_is_damaged_is_refused(swapped, tmp_path):
         LightSeekOCR.from_pretrained(tmp_path)
 
 
-def test_the_official_layout_is_not_asked_to_hold_it(swapped):
-    with pytest.raises(ConfigError, match="no place for another decoder"):
-        swapped.config.to_dict()
-
-
 # What cannot be
 
 
