@@ -11,7 +11,6 @@ from lightseek.data.documents import Document
 from lightseek.data.examples import ExampleMaker, collate
 from lightseek.loading import load_model
 from lightseek.modes import positions
-from lightseek.optimizer import learning_rate
 from lightseek.options import RunConfig
 from lightseek.run_state import STATE
 from lightseek.training import Run
@@ -82,14 +81,6 @@ def test_scoring_labelled_positions_only_gives_the_same_loss(make, nano):
             for which in ("all", "labelled")
         ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
-
-
-def test_the_learning_rate_warms_up_and_falls_to_a_tenth():
-    config = RunConfig(steps=100, warmup=0.1, lr=1.0)
-    rates = [learning_rate(step, config) for step in range(100)]
-    assert rates[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
-    assert max(rates) == 1.0 and rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[-1] == pytest.approx(0.1, abs=1e-3)
 
 
 class Killed(Exception):
