@@ -126,7 +126,7 @@ def novel_ngrams(text: str, source: str, n: int) -> float | None:
 
     0 is copied from end to end. Words are letters and digits, in any case, so punctuation makes nothing novel.
     """
-    words, known = _words(text), _spelled(source)
+    words, known = _spelled(text).split(), _spelled(source)
     grams = [f" {' '.join(words[i : i + n])} " for i in range(len(words) - n + 1)]
     return 100 * sum(gram not in known for gram in grams) / len(grams) if grams else None
 
@@ -174,8 +174,8 @@ def tallies(
     documents = documents or [Document("", "", "")] * len(predictions)
     pairs = list(zip(documents, predictions, strict=True))
     results["facts"] = Tally.mean([100 * facts_stated(d, p) if d.facts else None for d, p in pairs])
-    for n in NOVEL:
-        results[f"novel{n}"] = Tally.mean([novel_ngrams(p, d.text, n) if d.text else None for d, p in pairs])
+    novel = [[novel_ngrams(p, d.text, n) if d.text else None for n in NOVEL] for d, p in pairs]
+    results |= {f"novel{n}": Tally.mean(column) for n, column in zip(NOVEL, zip(*novel, strict=True), strict=True)}
     return {name: tally for name, tally in results.items() if tally.sizes.any()}
 
 
@@ -195,13 +195,11 @@ def _sentences(text: str) -> list[str]:
     return [sentence for line in text.splitlines() for sentence in sentences(line)]
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
-
-
 @lru_cache(maxsize=4)  # asked for once for each n
 def _spelled(text: str) -> str:
-    return f" {' '.join(_words(text))} "
+    """Its words in small letters, one space before, between and after them."""
+    words = re.findall(r"\w+", text.casefold())
+    return f" {' '.join(words)} "
 
 
 def _edits(counts: Any) -> int:
