@@ -7,8 +7,7 @@
 - A curriculum of stages (`pretrain.json`), from a few letters on a small page to whole documents in every mode.
 - Pages are drawn on the fly by worker processes, never twice (`pages.py`).
 - Two reading heads, dropped afterwards, tell the encoder early what the decoder could only tell it late: the neck names
-  the character over each patch, the projector the characters of each vision token. Without them nothing was read in the
-  time that with them half the letters were (docs/nano.md).
+  the character over each patch, the projector the characters of each vision token. docs/nano.md has what was tried.
 """
 
 import argparse
@@ -31,7 +30,6 @@ from pages import CLASSES, SLOTS, Page, Stage, draw_page
 from lightseek.devices import find_device
 from lightseek.loading import load_model
 from lightseek.model.ocr import IGNORED, LightSeekOCR
-from lightseek.optimizer import MasterAdamW
 from lightseek.pages import PageViews
 from lightseek.processing import PROMPTS, image_positions, pad_batch, prompt_ids
 from lightseek.run_state import load_state, newest_state, save_state
@@ -133,11 +131,11 @@ class Batch:
 class Batches(torch.utils.data.Dataset):
     """Batch number `step`, drawn by whichever worker gets it."""
 
-    def __init__(self, recipe: Recipe, config, tokenizer: Tokenizer, start: int) -> None:
-        self.recipe, self.config, self.tokenizer, self.start = recipe, config, tokenizer, start
+    def __init__(self, recipe: Recipe, config, tokenizer: Tokenizer, start: int, stop: int) -> None:
+        self.recipe, self.config, self.tokenizer, self.start, self.stop = recipe, config, tokenizer, start, stop
 
     def __len__(self) -> int:
-        return self.recipe.steps - self.start
+        return max(0, self.stop - self.start)
 
     def __getitem__(self, index: int) -> Batch:
         step = self.start + index
@@ -171,22 +169,25 @@ def widen(model: LightSeekOCR) -> None:
     model.decoder.embed.weight.normal_(std=0.5)
 
 
-def train(recipe: Recipe, out: Path, minutes: float, device: torch.device, workers: int, report) -> LightSeekOCR:
+def train(
+    recipe: Recipe, out: Path, minutes: float, device: torch.device, workers: int, report, stop: int
+) -> LightSeekOCR:
+    """Train to step `stop`, or for so many minutes, from the folder's last checkpoint; leave another there."""
     model = load_model(None, device=device, seed=recipe.seed)
-    widen(model)
     torch.manual_seed(recipe.seed)
+    widen(model)
     pretraining = Pretraining(model).to(device).train()
     learns = [p for p in pretraining.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in learns if p.ndim >= 2], "weight_decay": recipe.weight_decay},
         {"params": [p for p in learns if p.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizer = MasterAdamW(groups, lr=recipe.lr) if device.type == "cpu" else fused(groups, recipe.lr)
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.95), fused=True)
     out.mkdir(parents=True, exist_ok=True)
     found = newest_state(out)
     place = load_state(pretraining, optimizer, found) if found else {"step": 0, "seconds": 0.0}
     step, before = place["step"], place["seconds"]
-    data = Batches(recipe, model.config, model.tokenizer, step)
+    data = Batches(recipe, model.config, model.tokenizer, step, stop)
     loader = torch.utils.data.DataLoader(
         data,
         batch_size=None,
@@ -225,10 +226,6 @@ def train(recipe: Recipe, out: Path, minutes: float, device: torch.device, worke
     return model.eval()
 
 
-def fused(groups: list[dict], lr: float) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True)
-
-
 def timed(loader, began: float, minutes: float) -> Iterator[Batch]:
     for batch in loader:
         yield batch
@@ -241,22 +238,24 @@ def main() -> None:
     parser.add_argument("--recipe", type=Path, default=HERE / "pretrain.json")
     parser.add_argument("--out", type=Path, default=Path("runs/nano"), help="folder of the checkpoint (runs/nano)")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long, with a checkpoint")
+    parser.add_argument("--steps", type=int, help="stop after this step of the recipe, with a checkpoint")
     parser.add_argument("--workers", type=int, default=0, help="processes that draw pages (0: this one)")
     parser.add_argument("--device", help="cpu, cuda (a CUDA device if there is one)")
     parser.add_argument("--save", action="store_true", help="write the model to OUT/model at the end, bfloat16")
     arguments = parser.parse_args()
     recipe = Recipe.load(arguments.recipe)
+    stop = min(arguments.steps or recipe.steps, recipe.steps)
     from rich.progress import Progress
 
     with Progress() as progress:
-        task = progress.add_task("pre-training", total=recipe.steps)
+        task = progress.add_task("pre-training", total=stop)
 
         def report(row: dict) -> None:
             words = f"loss {row['loss']:.2f}  tokens {row['tokens_right']:.0%}  letters {row['patches_right']:.0%}"
             progress.update(task, completed=row["step"], description=words)
 
         device = find_device(arguments.device)
-        model = train(recipe, arguments.out, arguments.minutes, device, arguments.workers, report)
+        model = train(recipe, arguments.out, arguments.minutes, device, arguments.workers, report, stop)
     if arguments.save:
         model.to(dtype=torch.bfloat16).save_pretrained(arguments.out / "model")
 
