@@ -1,4 +1,5 @@
-"""A hub on this machine: the endpoints that `datasets` and `huggingface_hub` use to read, create and fill data sets.
+"""A hub on this machine: the endpoints that `datasets` and `huggingface_hub` use to read data sets, and to fill them
+and models' repositories.
 
 Files are plain files: `root/<owner>/<name>/<revision>/<path>`, the revision's slashes as they are.
 """
@@ -47,7 +48,7 @@ class Hub(BaseHTTPRequestHandler):
             return self.reply(200, b"")
         if path.endswith(".git/info/lfs/objects/batch"):
             return self.lfs_batch()
-        api, _, rest = path.partition("datasets/")
+        api, _, rest = path.partition("models/" if path.startswith("api/models/") else "datasets/")
         owner, name, kind, *more = [*rest.split("/"), "", ""][: rest.count("/") + 3]
         if not (self.root / owner / name).is_dir():
             return self.reply(404, b"", {"X-Error-Code": "RepoNotFound"})
@@ -71,16 +72,16 @@ class Hub(BaseHTTPRequestHandler):
             modes = [{"path": f["path"], "uploadMode": self.mode(f["path"]), "shouldIgnore": False} for f in files]
             return self.json({"files": modes})
         if kind == "commit":
-            return self.commit(folder)
+            return self.commit(folder, repo if path.startswith("api/models/") else f"datasets/{repo}")
         self.reply(404, b"")
 
     def create(self) -> None:
         wanted = json.loads(self.body)
         repo = f"{wanted.get('organization') or 'someone'}/{wanted['name']}"
         (self.root / repo / "main").mkdir(parents=True, exist_ok=True)
-        self.json({"url": f"{self.endpoint()}/datasets/{repo}"})
+        self.json({"url": f"{self.endpoint()}/{'datasets/' if wanted.get('type') == 'dataset' else ''}{repo}"})
 
-    def commit(self, folder: Path) -> None:
+    def commit(self, folder: Path, repo: str) -> None:
         """Lines of JSON: a header, then files, their bytes inside or sent before by their hash."""
         for line in map(json.loads, self.body.splitlines()):
             about = line["value"]
@@ -92,7 +93,7 @@ class Hub(BaseHTTPRequestHandler):
                 continue
             (folder / about["path"]).parent.mkdir(parents=True, exist_ok=True)
             (folder / about["path"]).write_bytes(content)
-        self.json({"commitUrl": f"{self.endpoint()}/commit/{COMMIT}", "commitOid": COMMIT, "success": True})
+        self.json({"commitUrl": f"{self.endpoint()}/{repo}/commit/{COMMIT}", "commitOid": COMMIT, "success": True})
 
     def lfs_batch(self) -> None:
         objects = [
@@ -102,7 +103,7 @@ class Hub(BaseHTTPRequestHandler):
         self.json({"transfer": "basic", "objects": objects})
 
     def mode(self, path: str) -> str:
-        return "lfs" if path.endswith((".png", ".parquet")) else "regular"
+        return "lfs" if path.endswith((".png", ".parquet", ".safetensors")) else "regular"
 
     def tree(self, folder: Path, inside: str) -> None:
         if not (folder / inside).is_dir():

@@ -72,7 +72,7 @@ def test_a_rate_for_each_box_and_no_decay_for_vectors(tmp_path):
     set_rates(optimizer, 0.5)
     rates = {name: groups[id(p)]["lr"] for name, p in model.named_parameters() if p.requires_grad}
     assert rates["encoder.sam.blocks.0.attention.qkv.weight"] == 0.5e-5
-    assert rates["encoder.clip.blocks.0.attention.qkv.weight"] == 1e-5  # named later
+    assert rates["encoder.clip.blocks.0.attention.qkv_proj.weight"] == 1e-5  # named later
     assert rates["projector.layers.weight"] == 0.5e-4
     assert rates["decoder.embed.weight"] == rates["layout.newline"] == 0.5e-3
     decays = {name: groups[id(p)]["weight_decay"] for name, p in model.named_parameters() if p.requires_grad}
