@@ -15,7 +15,15 @@ from importlib import import_module
 
 from lightseek.options import Parser
 
-COMMANDS = ("read", "trace", "modes", "formula", "generate", "evaluate")  # each a file in lightseek/commands
+COMMANDS = (  # each a file in lightseek/commands
+    "read",
+    "summarize",
+    "trace",
+    "modes",
+    "formula",
+    "generate",
+    "evaluate",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ import time
 import pytest
 from PIL import Image
 
-from lightseek.__main__ import main
+from lightseek.__main__ import COMMANDS, main
 from lightseek.loading import find_device, find_dtype, load_model
 
 QUICK = ["--mode", "tiny", "--max-new-tokens", "4", "--device", "cpu"]
@@ -46,7 +46,7 @@ def python(*arguments) -> subprocess.CompletedProcess:
 # --- Help -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [[], ["read"], ["trace"], ["modes"], ["formula"]])
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
 def test_help_is_quick_and_loads_no_pytorch(command):
     watch = (
         "import sys, runpy, atexit; atexit.register(lambda: print('LOADED', *sys.modules));"

@@ -1,8 +1,11 @@
 """Predictions in a file: what a line holds, and a killed program that goes on with them."""
 
+import io
+import re
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 from lightseek.__main__ import main
 from lightseek.commands.generate import CORRUPTIONS, TASKS
@@ -177,3 +180,51 @@ def test_bad_input_is_one_clear_line(tmp_path, capsys, arguments, message):
 
 def test_what_help_lists_without_importing_it_is_what_there_is():
     assert CORRUPTIONS == KINDS_OF_TEXT and set(TASKS) == set(data.TASKS)
+
+
+# --- summarize --------------------------------------------------------------------------------------------------------
+
+
+def summarize(capsys, *arguments) -> tuple[int, str, str]:
+    code = main(["summarize", *map(str, arguments), "--mode", "tiny", "--max-new-tokens", "3", "--device", "cpu"])
+    captured = capsys.readouterr()
+    return code, captured.out, " ".join(captured.err.split())
+
+
+def test_a_texts_summary_is_what_generate_writes_of_it(tmp_path, capsys, nano, documents):
+    """The same pages, the same prompt, beam 4 and length penalty 2: so the same text, and nothing else on stdout."""
+    article = tmp_path / "article.txt"
+    article.write_text(documents[0].text, encoding="utf-8")
+    code, out, told = summarize(capsys, article)
+    make = ExampleMaker(nano.config, nano.tokenizer, "summarize", "tiny", "DejaVuSans")
+    (found,) = predict(nano, make, documents[:1], beams=4, length_penalty=2.0, max_new_tokens=3)
+    assert code == 0 and out == f"{found.prediction}\n"
+    assert "article.txt: 64 vision tokens" in told and "cut off at --max-new-tokens" in told
+
+
+def test_a_long_text_becomes_several_pages_in_one_prompt(tmp_path, capsys):
+    article = tmp_path / "article.md"
+    article.write_text("Nothing happened, at length. " * 250, encoding="utf-8")
+    _, _, told = summarize(capsys, article, "--beams", "1")
+    tokens = int(re.search(r"(\d+) vision tokens", told)[1])
+    assert tokens > 64 and tokens % 64 == 0
+    _, _, told = summarize(capsys, article, "--beams", "1", "--pages", "1")
+    assert ": 64 vision tokens" in told and "1 documents need more pages than they may have" in told
+
+
+def test_pdfs_and_pictures_are_summarized_as_they_are(tmp_path, capsys):
+    pages = [Image.new("RGB", (300, 400), colour) for colour in ("white", "grey")]
+    pages[0].save(tmp_path / "doc.pdf", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "page.png")
+    code, out, told = summarize(capsys, tmp_path / "doc.pdf", tmp_path / "page.png", "--beams", "1")
+    assert code == 0 and out.count("---") == 4
+    assert "doc.pdf: 128 vision tokens" in told and "page.png: 64 vision tokens" in told
+
+
+def test_what_cannot_be_summarized_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(" \n"))
+    assert summarize(capsys, "-")[::2] == (2, "error: - is empty")
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\xff")
+    assert "a.txt is not UTF-8 text" in summarize(capsys, tmp_path / "a.txt")[2]
+    code, _, told = summarize(capsys, tmp_path / "none.pdf")
+    assert code == 2 and "none.pdf" in told

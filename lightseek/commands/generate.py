@@ -1,15 +1,18 @@
 """`python -m lightseek generate`: what a model writes about every document of a data set, as JSONL."""
 
 import argparse
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightseek.commands.common import add, add_model, mode_name, open_model, say
 from lightseek.modes import MODES
+from lightseek.options import CHOICES, Parser
 
 if TYPE_CHECKING:
     from lightseek.data.documents import Document
+    from lightseek.data.examples import ExampleMaker
+    from lightseek.model.ocr import LightSeekOCR
 
 TASKS = ("summarize", "ocr", "answer")
 CORRUPTIONS = ("natural", "shuffled", "replaced", "random")
@@ -25,29 +28,19 @@ _NOT_SETTINGS = ("command", "run", "out", "batch", "device")
 
 def generate(arguments: argparse.Namespace) -> None:
     """Resumable: what stands in --out is kept, and the command goes on after it."""
-    from lightseek.data.examples import ExampleMaker
     from lightseek.files import fingerprint
     from lightseek.predictions import append_predictions, done_before, predict
-    from lightseek.screen import bars, tell_missing
+    from lightseek.screen import bars, tell_missing, tell_truncated
 
-    for name, value in DEFAULTS[arguments.task].items():
-        if getattr(arguments, name) is None:
-            setattr(arguments, name, value)
-    for name in ("beams", "batch", "max_new_tokens"):
-        if getattr(arguments, name) < 1:
-            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(arguments, name)}")
+    options = writing_options(arguments)
     documents = open_documents(arguments)
     settings = {name: value for name, value in vars(arguments).items() if name not in _NOT_SETTINGS}
-    settings |= {f"{name}_files": fingerprint(settings[name]) for name in ("data", "model")}
+    settings |= {f"{name}_files": fingerprint(settings[name]) for name in ("data", "model", "adapter")}
     done = done_before(arguments.out, settings, documents)
     if done == len(documents):
         say(f"{arguments.out} holds all {done} predictions already")
         return
-    model = open_model(arguments)
-    if model.tokenizer is None:
-        raise ValueError(f"{arguments.model} has no tokenizer.json, and text needs it: put the official one there")
-    make = ExampleMaker(model.config, model.tokenizer, arguments.task, arguments.mode, arguments.font)
-    options = {name: getattr(arguments, name) for name in ("batch", "beams", "length_penalty", "max_new_tokens")}
+    model, make = open_maker(arguments)
     found = predict(model, make, documents[done:], **options)
     if done:
         say(f"{arguments.out} holds {done} of {len(documents)} predictions: going on")
@@ -65,7 +58,30 @@ def generate(arguments: argparse.Namespace) -> None:
                 raise
             raise ValueError(f"out of memory ({error}): lower --batch or --beams, and run it again to go on") from None
     tell_missing(make.missing_glyphs)
+    tell_truncated(asdict(make.truncated))
     say(f"{len(documents)} predictions; next: python -m lightseek evaluate {arguments.out}")
+
+
+def writing_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """How to write, by the task unless it was asked for otherwise; sets `arguments` too."""
+    for name, value in DEFAULTS[arguments.task].items():
+        if getattr(arguments, name) is None:
+            setattr(arguments, name, value)
+    for name in ("beams", "batch", "max_new_tokens"):
+        if getattr(arguments, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(arguments, name)}")
+    return {name: getattr(arguments, name) for name in ("batch", "beams", "length_penalty", "max_new_tokens")}
+
+
+def open_maker(arguments: argparse.Namespace) -> "tuple[LightSeekOCR, ExampleMaker]":
+    """The model, and what makes its pages and prompts."""
+    from lightseek.data.examples import ExampleMaker
+
+    model = open_model(arguments)
+    if model.tokenizer is None:
+        raise ValueError(f"{arguments.model} has no tokenizer.json, and text needs it: put the official one there")
+    how = {"font": arguments.font, "pages": arguments.pages, "context": arguments.context}
+    return model, ExampleMaker(model.config, model.tokenizer, arguments.task, arguments.mode, **how)
 
 
 def open_documents(arguments: argparse.Namespace) -> "list[Document]":
@@ -79,8 +95,9 @@ def open_documents(arguments: argparse.Namespace) -> "list[Document]":
         arguments.limit,
         arguments.seed,
         text_column=arguments.text_column,
-        summary_column=arguments.summary_column,
+        summary_column=None if arguments.summary_column == "none" else arguments.summary_column,
         max_characters=arguments.characters,
+        task=arguments.task,
     )
     if arguments.corrupt == "natural":
         return documents
@@ -89,27 +106,38 @@ def open_documents(arguments: argparse.Namespace) -> "list[Document]":
     return [replace(d, text=corrupt(d.text, arguments.corrupt, arguments.seed)) for d in documents]
 
 
-def add_parser(commands: Any) -> None:
-    command = add(commands, generate, "write a model's texts about every document of a data set to a JSONL file")
-    command.add_argument("data", metavar="DATA", help="synthetic, pydoc, or a JSONL, CSV or parquet file or folder")
-    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="predictions.jsonl; added to if there")
-    command.add_argument("--task", choices=TASKS, default="summarize", help="what to write (summarize)")
+def add_writing(command: Parser) -> None:
+    """The model, how it sees a document, and how it writes."""
     command.add_argument(
         "--mode", "--tokens", type=mode_name, default="base", help=f"{', '.join(MODES)}, or tokens: 100 (base)"
     )
-    add_model(command)
-    command.add_argument("--split", choices=("train", "validation", "test"), default="test", help="(test)")
-    command.add_argument("--limit", type=int, metavar="N", help="at most this many documents")
-    command.add_argument("--text-column", default="text", metavar="NAME", help="of the text, for files (text)")
-    command.add_argument("--summary-column", default="summary", metavar="NAME", help="of the summary (summary)")
-    command.add_argument("--characters", type=int, metavar="N", help="leave longer documents out")
-    command.add_argument("--font", default="DejaVuSans", help="of the pages: a DejaVu face or a font file (DejaVuSans)")
     command.add_argument(
-        "--corrupt", choices=CORRUPTIONS, default="natural", help="take the language out of the text first (natural)"
+        "--context", choices=CHOICES["context"], default="vision", help="documents as pages, or as their text (vision)"
     )
+    command.add_argument("--pages", type=int, default=8, metavar="N", help="most pages a document (8)")
+    command.add_argument("--font", default="DejaVuSans", help="of the pages: a DejaVu face or a font file (DejaVuSans)")
+    add_model(command)
     command.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"documents at once ({BATCH})")
     command.add_argument("--beams", type=int, metavar="N", help="texts searched over (4 for summaries, otherwise 1)")
     command.add_argument(
         "--length-penalty", type=float, metavar="X", help="above 1 favours long texts (2 for summaries)"
     )
     command.add_argument("--max-new-tokens", type=int, metavar="N", help="longest text (256; 1024 for ocr)")
+
+
+def add_parser(commands: Any) -> None:
+    command = add(commands, generate, "write a model's texts about every document of a data set to a JSONL file")
+    command.add_argument("data", metavar="DATA", help="synthetic, pydoc, a named data set, or a file or folder")
+    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="predictions.jsonl; added to if there")
+    command.add_argument("--task", choices=TASKS, default="summarize", help="what to write (summarize)")
+    command.add_argument("--split", choices=("train", "validation", "test"), default="test", help="(test)")
+    command.add_argument("--limit", type=int, metavar="N", help="at most this many documents")
+    command.add_argument("--text-column", default="text", metavar="NAME", help="of the text, for files (text)")
+    command.add_argument(
+        "--summary-column", default="summary", metavar="NAME", help="of the summary; none: the first sentence (summary)"
+    )
+    command.add_argument("--characters", type=int, metavar="N", help="leave longer documents out")
+    command.add_argument(
+        "--corrupt", choices=CORRUPTIONS, default="natural", help="take the language out of the text first (natural)"
+    )
+    add_writing(command)

@@ -1,0 +1,62 @@
+"""`python -m lightseek summarize`: the summary of a document, on stdout."""
+
+import argparse
+import sys
+from dataclasses import asdict
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightseek.commands.common import add, open_pages, say
+from lightseek.commands.generate import add_writing, open_maker, writing_options
+
+if TYPE_CHECKING:
+    from lightseek.data.documents import Document
+
+TEXTS = (".txt", ".md")
+WANTED = "?"  # a document to summarize has a summary; nobody knows this one's
+
+
+def summarize(arguments: argparse.Namespace) -> None:
+    """One summary a file. All pages of a file go into one prompt; what finds no place on them is told."""
+    from lightseek.predictions import predict
+    from lightseek.screen import tell_missing, tell_truncated
+
+    arguments.task = "summarize"
+    options = writing_options(arguments)
+    documents = [open_document(path) for path in arguments.files]
+    model, make = open_maker(arguments)
+    for found in predict(model, make, documents, **options):
+        if len(documents) > 1:
+            print(f"--- {found.id} ---")
+        print(found.prediction, flush=True)
+        end = "" if found.finish_reason == "eos" else ", cut off at --max-new-tokens"
+        say(f"{found.id}: {found.vision_tokens} vision tokens, {found.seconds:.1f} s{end}")
+    tell_missing(make.missing_glyphs)
+    tell_truncated(asdict(make.truncated))
+
+
+def open_document(path: Path) -> "Document":
+    """A text as text, to be set at the size that fills its pages; a PDF or picture as its pages."""
+    from lightseek.data.documents import Document
+
+    if str(path) == "-" or path.suffix.lower() in TEXTS:
+        try:
+            text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8 text: {error}") from None
+        if not text.strip():
+            raise ValueError(f"{path} is empty")
+        return Document(text, WANTED, str(path))
+    images = []
+    for page in open_pages(path):
+        image = BytesIO()
+        page.image.save(image, format="PNG", compress_level=1)
+        images.append(image.getvalue())
+    return Document("", WANTED, str(path), images=tuple(images))
+
+
+def add_parser(commands: Any) -> None:
+    command = add(commands, summarize, "summarize documents: text, Markdown, PDFs, pictures")
+    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="one summary each; - is text from stdin")
+    add_writing(command)
