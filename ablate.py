@@ -19,7 +19,7 @@ def main(argv: list[str]) -> None:
         parser.add_argument("--out", type=Path, default=Path("runs/ablate"), help="folder of all cells (runs/ablate)")
 
     lists, arguments = parse_run("ablate.py", __doc__.split("\n")[0], argv, extra, grid=True)
-    from lightseek.screen import console, escape, failing, freeze_table, running, tell_missing
+    from lightseek.screen import console, escape, failing, freeze_table, running, tell_missing, tell_truncated
 
     with failing():
         cells, swept = grid(RunConfig(), lists, arguments.out)
@@ -34,6 +34,7 @@ def main(argv: list[str]) -> None:
             if not done:
                 console.print(freeze_table(results[-1]["parameters"], cell.config.freeze))
                 tell_missing(results[-1]["missing_glyphs"])
+                tell_truncated(results[-1]["truncated"])
         from lightseek.plots import plot_grid
         from lightseek.results import results_table
 

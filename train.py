@@ -35,7 +35,7 @@ def run_training(config: RunConfig, out: Path, save_model: bool, hub_id: str | N
     from lightseek.lora_files import save_trained
     from lightseek.model_card import create_repository, upload, write_card
     from lightseek.results import finish, results_table
-    from lightseek.screen import console, encode_pages, escape, freeze_table, running, tell_missing
+    from lightseek.screen import console, encode_pages, escape, freeze_table, running, tell_missing, tell_truncated
     from lightseek.training import Run
 
     run = Run(config, out)
@@ -58,6 +58,7 @@ def run_training(config: RunConfig, out: Path, save_model: bool, hub_id: str | N
     if hub_id:
         console.print(f"[dim]uploaded to {escape(upload(out / 'model', hub_id))}[/]")
     tell_missing(results["missing_glyphs"])
+    tell_truncated(results["truncated"])
     console.print(results_table([results], ["tokens", "freeze"]))
     console.print(f"[dim]everything about this run: {escape(str(out))}[/]")
     return 0

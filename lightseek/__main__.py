@@ -21,6 +21,7 @@ COMMANDS = (  # each a file in lightseek/commands
     "trace",
     "modes",
     "formula",
+    "prepare",
     "generate",
     "evaluate",
 )

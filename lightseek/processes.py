@@ -33,11 +33,13 @@ def start(config: RunConfig) -> Accelerator:
         accelerator.state.distributed_type = DistributedType.FSDP
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
     if by_deepspeed():
-        plugin = accelerator.state.deepspeed_plugin
-        plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = 1  # unused: the loop deals out the documents
-        plugin.deepspeed_config["gradient_clipping"] = config.clip
-        # The loop divides by all tokens of a step, in all parts, so DeepSpeed must not divide again.
-        plugin.deepspeed_config["gradient_accumulation_steps"] = 1
+        # The loop deals out the documents and divides by all tokens of a step, so DeepSpeed must not divide again.
+        accelerator.state.deepspeed_plugin.deepspeed_config |= {
+            "train_batch_size": accelerator.num_processes,
+            "train_micro_batch_size_per_gpu": 1,
+            "gradient_accumulation_steps": 1,
+            "gradient_clipping": config.clip,
+        }
     parts = accelerator.num_processes * config.accumulate
     if parts > config.batch:
         raise ValueError(

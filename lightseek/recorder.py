@@ -120,7 +120,10 @@ def stage_names(model: LightSeekOCR) -> Iterator[tuple[str, str, int]]:
     """(module path, its box, level) of everything traced. Follows the modules there are, so swapped boxes show too."""
     encoder = [f"encoder.{name}" for name, _ in model.encoder.named_children()] or ["encoder"]
     for box in [*encoder, "projector", "layout", "decoder"]:
-        children = dict(_flat_children(model.get_submodule(box))) if box != "projector" else {}
+        module = model.get_submodule(box)
+        children = getattr(module, "stages", None) or dict(_flat_children(module))  # another decoder says itself
+        if box == "projector":
+            children = {}
         if not children:
             yield box, box, STAGE  # a box of one stage
             continue

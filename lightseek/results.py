@@ -72,6 +72,7 @@ def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] |
         "seconds": trained["train_seconds"] + took,
         "lead3": evaluate([lead(document.text) for document in documents], references, documents, task),
         "missing_glyphs": dict(run.make.missing_glyphs),
+        "truncated": asdict(run.make.truncated),
         "settings": asdict(run.config),
     }
     save_predictions(run.folder / PREDICTIONS, asdict(run.config), readings)
@@ -122,7 +123,10 @@ def results_table(cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> Tabl
 
 def setting(cell: dict[str, Any], name: str) -> str:
     """A cell's setting as the table shows it: tokens of pages that there are none of stay out."""
-    return "text" if name == "tokens" and not cell.get("vision_tokens", 1) else str(cell["settings"][name])
+    value = cell["settings"][name]
+    if name == "tokens" and not cell.get("vision_tokens", 1):
+        return "text"
+    return "none" if value is None else str(value)  # as it is asked for
 
 
 def written(figures: dict[str, Any], key: str, form: str) -> str:

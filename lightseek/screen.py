@@ -45,6 +45,17 @@ def tell_missing(glyphs: dict[str, int]) -> None:
         errors.print(f"the font has no glyph for {len(glyphs)} characters: {escape(shown)} (--font)", highlight=False)
 
 
+def tell_truncated(truncated: dict[str, int]) -> None:
+    """Say how much of the documents found no place on their pages, if any did not."""
+    if truncated["documents"]:
+        parts = [f"{truncated[name]:,} {name}" for name in ("characters", "pages") if truncated[name]]
+        errors.print(
+            f"{truncated['documents']:,} documents need more pages than they may have: {' and '.join(parts)} dropped "
+            "(--pages)",
+            highlight=False,
+        )
+
+
 def bars() -> Progress:
     columns = (
         TextColumn("{task.description}"),

@@ -7,6 +7,7 @@ was another decoder's embedding space.
     swap_decoder(model, "hf:openai-community/gpt2")
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,8 +94,11 @@ def load_hf(source: str, dtype: torch.dtype) -> tuple[nn.Module, Tokenizer, dict
 
 def load_weights(kind: Any, source: str, dtype: torch.dtype) -> Any:
     """`kind.from_pretrained`: safetensors only, no code from the checkpoint, no weight left to chance."""
-    if not Path(source).is_dir() and Path(source).exists():
-        raise ValueError(f"{source} is a file: give the folder that holds config.json and the weights")
+    if not Path(source).is_dir():
+        if Path(source).exists():
+            raise ValueError(f"{source} is a file: give the folder that holds config.json and the weights")
+        if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", source):
+            raise ValueError(f"{source}: there is no such folder, and a hub id looks like 'openai-community/gpt2'")
     try:
         with quiet():
             model, report = kind.from_pretrained(source, dtype=dtype, use_safetensors=True, output_loading_info=True)

@@ -210,7 +210,7 @@ def trace(
     with Recorder(model) as recorder:
         output = model(input_ids, pages=pages, mask=mask, logits=logits)
     images = [page for row in pages or [] for page in row]
-    moe_layers = [i for i, layer in enumerate(model.decoder.layers) if isinstance(layer.mlp, MoE)]
+    moe_layers = [i for i, layer in enumerate(model.decoder.layers) if isinstance(getattr(layer, "mlp", None), MoE)]
     return Trace(
         stages=recorder.stages,
         seconds=recorder.seconds,

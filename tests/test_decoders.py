@@ -24,6 +24,7 @@ from lightseek.modes import positions
 from lightseek.options import RunConfig
 from lightseek.processing import page_views, prepare
 from lightseek.swap import swap_decoder
+from lightseek.trace import trace
 from lightseek.training import Run
 
 FOLDERS = {"gpt2": gpt2_folder, "qwen3": qwen3_folder}
@@ -184,6 +185,16 @@ def test_recomputing_activations_changes_no_gradient(swapped):
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-7)
 
 
+def test_a_trace_shows_its_layers_by_their_own_names(swapped):
+    inputs = prepare(swapped.config, swapped.tokenizer, ["<image>\nFree OCR."], [[PAGE]], "tiny")
+    found = trace(swapped, inputs.input_ids, inputs.pages)
+    layers = [stage for stage in found.stages if ".h." in stage.name or ".layers." in stage.name]
+    assert [stage.shape for stage in layers] == [
+        (1, inputs.input_ids.shape[1], swapped.config.decoder.width)
+    ] * swapped.config.decoder.layers
+    assert found.experts == []
+
+
 # Freezing
 
 
@@ -264,7 +275,7 @@ def test_a_saved_model_that_is_damaged_is_refused(swapped, tmp_path):
         ("gpt3", "unknown decoder 'gpt3': choose one of moe, dense, gpt2, qwen3, hf:"),
         ("hf:", "unknown decoder"),
         ("seq2seq:x", "reads text, not pages: add context=text"),
-        ("hf:nowhere/at/all", "nowhere/at/all: transformers can't load this"),
+        ("hf:nowhere/at/all", "nowhere/at/all: there is no such folder, and a hub id looks like"),
     ],
 )
 def test_a_decoder_that_is_none_is_refused(decoder, message):

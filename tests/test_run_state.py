@@ -81,9 +81,7 @@ def empty(content: bytes) -> bytes:
 def test_a_torn_checkpoint_is_seen_and_the_one_before_it_used(damage, tmp_path):
     saved_twice(tmp_path)
     (tmp_path / STATE).write_bytes(damage((tmp_path / STATE).read_bytes()))
-    with pytest.warns(
-        UserWarning, match=r"checkpoint\.safetensors is damaged \(.*\): the checkpoint before it"
-    ):
+    with pytest.warns(UserWarning, match=r"checkpoint\.safetensors is damaged \(.*\): the checkpoint before it"):
         found = newest_state(tmp_path)
     assert found == tmp_path / PREVIOUS and load_state(*learner(), found)["step"] == 1
     # The next save must not put the torn one in the sound one's place.

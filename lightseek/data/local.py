@@ -18,6 +18,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
+from typing import TypeVar
 
 from lightseek.data.documents import Document, split_first_sentence, split_key
 from lightseek.data.splits import SPLIT_NAMES, SPLITS, Shares, Split, divide
@@ -36,6 +37,7 @@ from lightseek.data.tables import (
 TEXTS = (".txt", ".md")
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 MAX_FILES = 100_000
+Found = TypeVar("Found")
 
 
 def documents(
@@ -67,11 +69,16 @@ def documents(
         others = " and ".join(f"{splits.count(other)} {other}" for other in SPLITS if other in splits)
         longer = f"; {whole - len(marked)} are longer than {max_characters} characters" if whole > len(marked) else ""
         raise ValueError(f"{path} has no {split} documents, only {others}{longer}")
-    if limit is not None and limit < len(found):
-        order = list(range(len(found)))
-        Random(seed).shuffle(order)
-        found = [found[i] for i in sorted(order[:limit])]
-    return found
+    return draw(found, limit, seed)
+
+
+def draw(found: list[Found], limit: int | None, seed: int) -> list[Found]:
+    """At most `limit` of them in their order; a smaller limit draws a part of what a larger one does."""
+    if limit is None or limit >= len(found):
+        return found
+    order = list(range(len(found)))
+    Random(seed).shuffle(order)
+    return [found[i] for i in sorted(order[:limit])]
 
 
 def assign(marked: list[Marked], shares: Shares | None = None) -> list[Split]:

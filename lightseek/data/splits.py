@@ -49,7 +49,7 @@ def divide(keys: Sequence[str], shares: Shares | None = None) -> dict[str, Split
     """
     ranked = sorted(set(keys), key=lambda key: (crc32(key.encode()), key))
     if len(ranked) >= SMALL:
-        return {key: text_split(key) if shares is None else _share_of(key, shares) for key in ranked}
+        return {key: text_split(key) if shares is None else share_of(key, shares) for key in ranked}
     train, validation, test = shares or (0.8, 0.1, 0.1)
     least = sum(share > 0 for share in (train, validation))  # keys wanted before test gets its one
     tests = min(max(1, int(len(ranked) * test)), max(0, len(ranked) - least)) if test else 0
@@ -63,6 +63,7 @@ def divide(keys: Sequence[str], shares: Shares | None = None) -> dict[str, Split
     }
 
 
-def _share_of(key: str, shares: Shares) -> Split:
+def share_of(key: str, shares: Shares) -> Split:
+    """The split of a key by its hash, each with its share."""
     place = crc32(key.encode()) / 2**32
     return "test" if place < shares[2] else "validation" if place < shares[2] + shares[1] else "train"

@@ -78,7 +78,9 @@ def _document(row: Row, folder: Path, name: str, wanted: Wanted) -> Document:
                 raise ValueError(f"{wanted.text!r} is one sentence only, and there is no summary column")
         elif answer and (wanted.task != "ocr" or row.get(answer)):
             summary = _text(row, answer)
-    document = Document(text, summary, name, images=images, question=question)
+    facts = row.get("facts")
+    facts = tuple(fact for fact in facts if isinstance(fact, str)) if isinstance(facts, list) else ()
+    document = Document(text, summary, name, facts, images, question)
     check_task(document, wanted.task)
     return document
 

@@ -99,7 +99,7 @@ class SamAttention(nn.Module):
         side = x.shape[1]
         q, k, v = rearrange(self.qkv(x), "b g1 g2 (three h k) -> three b h (g1 g2) k", three=3, h=self.heads)
         rows, columns = relative_logits(q, self.rel_pos_h, self.rel_pos_w, side)
-        if faster_with_bias(x, side, q.shape[-1]) and isinstance(self.attend, Sdpa):
+        if faster_with_bias(q, rows) and isinstance(self.attend, Sdpa):
             out = attend_with_bias(self.attend, q, k, v, rows, columns)
         else:
             out = self.attend(*fold_position(q, k, v, rows, columns), scale=1.0)[..., : v.shape[-1]]
@@ -139,9 +139,12 @@ def fold_position(
     )
 
 
-def faster_with_bias(x: Tensor, side: int, width: int) -> bool:
+def faster_with_bias(q: Float[Tensor, "b h gg k"], rows: Float[Tensor, "b h gg g"]) -> bool:
     """On a CPU, when nothing is kept for a backward pass and folding would more than double the heads' width."""
-    return x.device.type == "cpu" and not torch.is_grad_enabled() and 2 * side > width
+    learns = (
+        q.requires_grad or rows.requires_grad
+    )  # not a frozen encoder, which then computes what it does in inference
+    return q.device.type == "cpu" and not learns and 2 * rows.shape[-1] > q.shape[-1]
 
 
 def attend_with_bias(

@@ -40,8 +40,10 @@ class HFDecoder(nn.Module):
         self.model = model or AutoModelForCausalLM.from_config(AutoConfig.for_model(**config.transformers))
         self._recompute = False
 
-    def embed(self, ids: Int[Tensor, "*n"]) -> Float[Tensor, "*n d"]:
-        return self.model.get_input_embeddings()(ids)
+    @property
+    def embed(self) -> nn.Module:
+        """Token ids to embeddings."""
+        return self.model.get_input_embeddings()
 
     def forward(
         self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b m"] | None = None, cache: HFCache | None = None
@@ -97,13 +99,22 @@ class HFDecoder(nn.Module):
         raise ValueError(f"{self.config.name}: found no list of {self.config.layers} layers in it")
 
     @property
+    def stages(self) -> dict[str, nn.Module]:
+        """The steps of a forward pass, by their paths: what a trace shows."""
+        paths = {module: name for name, module in self.model.named_modules()}
+        body = self.model.get_submodule(self._path_of_layers().rpartition(".")[0])
+        others = [child for child in body.children() if child not in (self.embed, self.layers)]
+        steps = [self.embed, *self.layers, *others, self.model.get_output_embeddings()]
+        return {f"model.{paths[step]}": step for step in steps}
+
+    @property
     def parts(self) -> dict[str, str]:
         """What a freeze policy can name -> how its parameters' names begin, for the parts this model has."""
         paths = {module: name for name, module in self.model.named_modules()}
         blocks = self._path_of_layers()
         body = self.model.get_submodule(blocks.rpartition(".")[0])
         norms = [m for name, m in body.named_children() if "Norm" in type(m).__name__ and "emb" not in name]
-        embeddings, head = self.model.get_input_embeddings(), self.model.get_output_embeddings()
+        embeddings, head = self.embed, self.model.get_output_embeddings()
         attention = [
             name
             for name, child in self.layers[0].named_children()

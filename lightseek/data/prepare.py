@@ -1,0 +1,352 @@
+"""A data set -> a folder to train from: shards of rows, pages as pictures, a card that says what is in it.
+
+    documents -> split -> shards of rows (in parallel processes) -> named for good -> card and plot
+
+Each shard is written whole or not at all, its figures last. A killed run that is started again with the same settings
+redoes no shard that has its figures.
+"""
+
+import json
+import multiprocessing
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass, field
+from io import BytesIO
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Literal
+
+from lightseek.data import hub, local
+from lightseek.data.documents import Document, check_task, load_documents, split_key
+from lightseek.data.pages import MOST_PAGES, PageMaker
+from lightseek.data.registry import DATA_SETS
+from lightseek.data.splits import SMALL, SPLITS, Shares, Split, divide, share_of
+from lightseek.data.tables import OnBad, Wanted
+from lightseek.files import atomic_write, write_json
+
+WORK = ".prepare"  # folder of what is not done yet, and of the figures
+SHARD = 1000  # rows
+PICTURED_SHARD = 100  # rows with pages
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that decides what is written."""
+
+    source: str
+    task: str = "summarize"
+    images: bool = False  # render the pages
+    tokens: str = "small"
+    font: str = "DejaVuSans"
+    pages: int = MOST_PAGES
+    format: Literal["jsonl", "parquet"] = "jsonl"
+    limit: int | None = None  # documents of each split; with shares, in all
+    shares: Shares | None = None
+    seed: int = 0
+    skip_bad: bool = False
+    text_column: str = "text"
+    summary_column: str | None = "summary"
+    shard: int | None = None  # rows; none is `SHARD`, or `PICTURED_SHARD`
+
+    @property
+    def rows(self) -> int:
+        pictured = self.images or (self.source in DATA_SETS and DATA_SETS[self.source].kind == "vision")
+        return self.shard or (PICTURED_SHARD if pictured else SHARD)
+
+
+@dataclass
+class Figures:
+    """Of a shard, a split or all: one number a document in the lists."""
+
+    text: list[int] = field(default_factory=list)  # characters
+    summary: list[int] = field(default_factory=list)  # characters
+    pages: list[int] = field(default_factory=list)
+    truncated: int = 0  # documents that need more pages than the budget
+    dropped: int = 0  # characters of theirs that no page shows
+    missing_glyphs: dict[str, int] = field(default_factory=dict)
+    bad: list[str] = field(default_factory=list)
+
+    def add(self, other: "Figures") -> None:
+        for name in ("text", "summary", "pages", "bad"):
+            getattr(self, name).extend(getattr(other, name))
+        self.truncated += other.truncated
+        self.dropped += other.dropped
+        self.missing_glyphs = dict(Counter(self.missing_glyphs) + Counter(other.missing_glyphs))
+
+
+@dataclass
+class Prepared:
+    """What a folder holds: figures of each split, and what was wrong with the rows that were left out."""
+
+    splits: dict[Split, Figures]
+    bad: list[str]
+
+    @property
+    def total(self) -> Figures:
+        total = Figures()
+        for figures in self.splits.values():
+            total.add(figures)
+        return total
+
+
+Report = Callable[[int], None]  # documents written so far
+
+
+def prepare(
+    job: Job, out: Path, processes: int = 1, report: Report | None = None, on_bad: OnBad | None = None
+) -> Prepared:
+    """Write `out` and return its figures; with everything there already, only return them.
+
+    `on_bad` gets what is wrong with each row left out. Raises ValueError for a bad row unless the job skips them, and
+    for a folder that holds anything but this same job's beginnings.
+    """
+    work = claim(job, out)
+    done = work / "figures.json"
+    if not done.is_file():
+        bad: list[str] = []
+        counts = write_shards(job, out, processes, report, _collect(job, bad, on_bad))
+        figures = {split: merged(work, split, count) for split, count in counts.items()}
+        for split, count in counts.items():
+            for number in range(count):
+                final = out / f"{split}-{number:05d}-of-{count:05d}.{job.format}"
+                if not final.exists():
+                    _part(work, split, number, job).replace(final)
+        write_json(done, {"bad": bad, "splits": {split: asdict(found) for split, found in figures.items()}})
+    found = json.loads(done.read_text(encoding="utf-8"))
+    return Prepared({split: Figures(**values) for split, values in found["splits"].items()}, found["bad"])
+
+
+def claim(job: Job, out: Path) -> Path:
+    """The folder's working folder, made if it is empty. Raises ValueError if it holds anything else."""
+    work, settings = out / WORK, json.loads(json.dumps(asdict(job) | {"state": _state(job.source)}))
+    if not (work / "job.json").is_file():
+        if out.exists() and (not out.is_dir() or any(file.name != WORK for file in out.iterdir())):
+            raise ValueError(f"{out} is there already: give an empty or a new folder")
+        write_json(work / "job.json", settings)
+    before = json.loads((work / "job.json").read_text(encoding="utf-8"))
+    unlike = [name for name in settings if settings[name] != before.get(name)]
+    if unlike:
+        names = ", ".join("the source's files" if name == "state" else name for name in unlike)
+        raise ValueError(f"{out} was prepared with another {names}: give a new folder, or delete this one")
+    return work
+
+
+def _state(source: str) -> list[Any]:
+    """What changes when the user's own files do."""
+    if source in DATA_SETS or not Path(source).exists():
+        return []
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in local.files_of(Path(source))]
+
+
+def documents(job: Job, on_bad: OnBad | None) -> Iterator[tuple[Split, Document]]:
+    """Every document with its split, the same every time."""
+    if job.source in DATA_SETS:
+        entry = DATA_SETS[job.source]
+        # With shares the limit is for all: no split of theirs needs more than that.
+        found = (
+            (s, d) for s in entry.splits for d in hub.documents(entry, s, job.limit, job.seed, job.task, on_bad=on_bad)
+        )
+        yield from found if job.shares is None else _shared(found, job.shares, job.limit)
+    elif Path(job.source).exists():
+        wanted = Wanted(job.text_column, job.summary_column, job.task)
+        marked = list(local.read(Path(job.source), wanted, on_bad))
+        assigned = list(zip(local.assign(marked, job.shares), (document for document, _ in marked), strict=True))
+        if job.shares is not None:
+            assigned = local.draw(assigned, job.limit, job.seed)
+        for split in SPLITS:
+            own = [(split, document) for other, document in assigned if other == split]
+            yield from own if job.shares is not None else local.draw(own, job.limit, job.seed)
+    else:
+        found = ((s, d) for s in SPLITS for d in load_documents(job.source, s, job.limit, job.seed, task=job.task))
+        yield from found if job.shares is None else _shared(found, job.shares, job.limit)
+
+
+def _shared(
+    found: Iterator[tuple[Split, Document]], shares: Shares, limit: int | None
+) -> Iterator[tuple[Split, Document]]:
+    """Documents divided anew, as they come; few ones so that no split stays empty."""
+    every = islice((document for _, document in found), limit)
+    first = list(islice(every, SMALL))
+    if len(first) < SMALL:
+        splits = divide([split_key(document) for document in first], shares)
+        yield from ((splits[split_key(document)], document) for document in first)
+        return
+    yield from ((share_of(split_key(document), shares), document) for document in chain(first, every))
+
+
+def _collect(job: Job, bad: list[str], on_bad: OnBad | None) -> OnBad | None:
+    if not job.skip_bad:
+        return None
+
+    def collect(error: ValueError) -> None:
+        bad.append(str(error))
+        if on_bad:
+            on_bad(error)
+
+    return collect
+
+
+def write_shards(job: Job, out: Path, processes: int, report: Report | None, on_bad: OnBad | None) -> dict[Split, int]:
+    """Write what is missing of each split's shards; returns how many there are."""
+    counts: dict[Split, int] = {}
+    written = 0
+    pool = _pool(processes) if processes > 1 else None
+    running: set[Future[Figures]] = set()
+
+    def finished(figures: Figures) -> None:
+        nonlocal written
+        written += len(figures.text)
+        for message in figures.bad:
+            if on_bad is None:
+                raise ValueError(f"{message} (--skip-bad leaves such rows out)")
+            on_bad(ValueError(message))
+        if report:
+            report(written)
+
+    try:
+        for split, shard in _shards(documents(job, on_bad), job.rows):
+            number = counts.get(split, 0)
+            counts[split] = number + 1
+            done = _figures(out / WORK, split, number)
+            if done.is_file():
+                finished(Figures(**json.loads(done.read_text(encoding="utf-8"))))
+            elif pool is None:
+                finished(write_shard(job, out, split, number, shard))
+            else:
+                running.add(pool.submit(write_shard, job, out, split, number, shard))
+                while len(running) > 2 * processes:  # documents wait on disk or on the hub, not in memory
+                    ready, running = wait(running, return_when=FIRST_COMPLETED)
+                    for future in ready:
+                        finished(future.result())
+        for future in running:
+            finished(future.result())
+    finally:
+        if pool:
+            pool.shutdown(cancel_futures=True)
+    if not counts:
+        raise ValueError(f"{job.source} has no documents")
+    return counts
+
+
+def _shards(found: Iterator[tuple[Split, Document]], rows: int) -> Iterator[tuple[Split, list[Document]]]:
+    shards: dict[Split, list[Document]] = {split: [] for split in SPLITS}
+    for split, document in found:
+        shards[split].append(document)
+        if len(shards[split]) == rows:
+            yield split, shards[split]
+            shards[split] = []
+    yield from ((split, left) for split, left in shards.items() if left)
+
+
+def _pool(processes: int) -> ProcessPoolExecutor:
+    # Not forked: `datasets` and Arrow have threads by now.
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """A worker of a killed program must not wait for work for ever."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _part(work: Path, split: Split, number: int, job: Job) -> Path:
+    return work / f"{split}-{number:05d}.{job.format}"
+
+
+def _figures(work: Path, split: Split, number: int) -> Path:
+    return work / f"{split}-{number:05d}.figures.json"
+
+
+def merged(work: Path, split: Split, count: int) -> Figures:
+    total = Figures()
+    for number in range(count):
+        total.add(Figures(**json.loads(_figures(work, split, number).read_text(encoding="utf-8"))))
+    return total
+
+
+def write_shard(job: Job, out: Path, split: Split, number: int, shard: list[Document]) -> Figures:
+    """One shard: its pictures, then its rows, then its figures, which say that it is done."""
+    figures, rows = Figures(), []
+    maker = PageMaker(job.tokens, job.font, job.pages)
+    for index, document in enumerate(shard):
+        name = f"images/{split}-{number:05d}/{index:05d}"
+        try:
+            row, pages = _row(job, document, maker)
+            check_task(document, job.task)
+        except ValueError as error:
+            figures.bad.append(str(error))
+            continue
+        if job.format == "parquet":
+            pictures = [{"bytes": data, "path": f"{name}-{k}{suffix}"} for k, (data, suffix) in enumerate(pages)]
+        else:
+            pictures = [f"{name}-{k}{suffix}" for k, (_, suffix) in enumerate(pages)]
+            for path, (data, _) in zip(pictures, pages, strict=True):
+                with atomic_write(out / path) as temporary:
+                    temporary.write_bytes(data)
+        rows.append(row | ({"images": pictures} if pages else {}))
+        figures.text.append(len(row["text"]))
+        figures.summary.append(len(row["summary"]))
+        figures.pages.append(len(pages) or maker.needed(document.text))
+        figures.truncated += not pages and figures.pages[-1] > job.pages
+    figures.truncated += maker.truncated.documents
+    figures.dropped, figures.missing_glyphs = maker.truncated.characters, dict(maker.missing_glyphs)
+    with atomic_write(_part(out / WORK, split, number, job)) as temporary:
+        _write_rows(temporary, rows, job.format)
+    write_json(_figures(out / WORK, split, number), asdict(figures))
+    return figures
+
+
+def _row(job: Job, document: Document, maker: PageMaker) -> tuple[dict[str, Any], list[tuple[bytes, str]]]:
+    """A row, and the bytes and suffix of each of its pages: drawn ones as PNG, pictures as they came."""
+    text, pages = document.text, []
+    if document.images:
+        maker.show(document)  # all that is kept must be readable
+        pages = [_bytes(picture) for picture in document.images]
+    elif job.images:
+        made = maker(document)
+        text = made.text  # what the pages show, so that reading them can be learned
+        pages = [(_png(image), ".png") for image in made.images]
+    row: dict[str, Any] = {"name": document.name, "text": text, "summary": document.summary}
+    if document.question:
+        row["question"] = document.question
+    if document.facts:
+        row["facts"] = list(document.facts)
+    return row, pages
+
+
+def _bytes(picture: Path | bytes) -> tuple[bytes, str]:
+    from PIL import Image
+
+    if isinstance(picture, Path):
+        return picture.read_bytes(), picture.suffix.lower()
+    return picture, f".{Image.open(BytesIO(picture)).format}".lower()
+
+
+def _png(image: Any) -> bytes:
+    file = BytesIO()
+    image.convert("L").save(file, "PNG", optimize=False)  # pages are black on white
+    return file.getvalue()
+
+
+def _write_rows(path: Path, rows: list[dict[str, Any]], form: str) -> None:
+    if form == "jsonl":
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        return
+    import datasets
+
+    datasets.disable_progress_bars()
+    text = datasets.Value("string")
+    kinds = {"facts": datasets.List(text), "images": datasets.List(datasets.Image())}
+    columns = dict.fromkeys(chain(("name", "text", "summary"), *rows))
+    whole = [{column: row.get(column) for column in columns} for row in rows]
+    features = datasets.Features({column: kinds.get(column, text) for column in columns})
+    datasets.Dataset.from_list(whole, features=features).to_parquet(str(path))
