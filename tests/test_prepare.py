@@ -1,4 +1,4 @@
-"""Preparing a folder to train from: what is written can be read, kills cost no shard, bad rows are named, and it uploads."""
+"""Preparing a folder to train from: what is written can be read, kills cost no shard, bad rows are named."""
 
 import json
 import os
@@ -193,7 +193,7 @@ def test_shares_must_add_up(text, tmp_path):
 
 
 def test_a_killed_run_goes_on_and_redoes_no_shard(tmp_path):
-    """Killed with -9, workers and all, after some shards; then it ends with the files of a run that was never killed."""
+    """Killed with -9, workers and all, after some shards; it still ends with the files of a run never killed."""
     script = (
         "import sys\n"
         "from pathlib import Path\n"
@@ -261,7 +261,8 @@ def test_the_card_is_the_hubs_and_says_how_many_and_how_it_was_made(tmp_path):
     assert header["configs"][0]["data_files"][0] == {"split": "train", "path": "train-*.jsonl"}
     assert "| train | 2 |" in text and "| test | 1 |" in text and "(lengths.png)" in text
     assert command(job) == (
-        "python -m lightseek prepare synthetic --out DIR --split 0.5/0.25/0.25 --tokens tiny --limit 4 --seed 2 --images"
+        "python -m lightseek prepare synthetic --out DIR --split 0.5/0.25/0.25 --tokens tiny --limit 4 --seed 2"
+        " --images"
     )
     assert Image.open(tmp_path / "out" / "lengths.png").width > 500
 
@@ -305,5 +306,7 @@ def test_the_folder_goes_to_the_hub_and_loads_from_there(tmp_path):
         assert all((uploaded / name).read_bytes() == (out / name).read_bytes() for name in files)
         sent = [headers for method, path, headers in hub.requests if path.endswith("commit/main")]
         assert {key.lower(): value for key, value in sent[0].items()}["authorization"] == "Bearer hf_example"
-        refused = run("-c", "from lightseek.commands.prepare import push; push('%s', 'no id at all')" % out)
-        assert "ValueError: can't push" in refused.stderr
+        loaded = run("-c", "import datasets; print(datasets.load_dataset('ada/ferries', split='test')[0]['summary'])")
+        assert loaded.stdout.strip() == load_documents(out, "test")[0].summary, loaded.stderr
+        refused = run("-c", f"from lightseek.commands.prepare import push; push({str(out)!r}, 'no id at all')")
+        assert "can't push" in refused.stderr

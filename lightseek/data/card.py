@@ -137,7 +137,7 @@ def plot_lengths(path: Path, prepared: Prepared) -> None:
         for split, figures in prepared.splits.items():
             values = getattr(figures, name)
             weights = [100 / len(values)] * len(values)
-            axes.hist(values, edges, bounds, weights=weights, histtype="step", label=f"{split} ({len(values):,})")
+            axes.hist(values, edges, range=bounds, weights=weights, histtype="step", label=f"{split} ({len(values):,})")
         axes.set(xlabel=title)
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
