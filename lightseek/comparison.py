@@ -105,9 +105,9 @@ def check_same(one: Scored, other: Scored) -> None:
     for number, (a, b) in enumerate(zip_longest(one.predictions, other.predictions), start=1):
         if a is None or b is None or a.id != b.id:
             ids = " and ".join(f"{x.id if x else 'missing'} in {m.name}" for x, m in ((a, one), (b, other)))
-            raise ValueError(f"the models have read different pages: number {number} is {ids}")
+            raise ValueError(f"the models have read different documents: number {number} is {ids}")
         if a.reference != b.reference and not corrupted:
-            raise ValueError(f"the models have read different pages: {a.id} has another reference in {other.name}")
+            raise ValueError(f"the models have read different documents: {a.id} has another reference in {other.name}")
 
 
 def figures(found: dict[str, Tally]) -> Figures:

@@ -24,11 +24,11 @@ LABELS = {
     "words": "words",
 }
 COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
-    "text_tokens": ("text tokens a page", "{:.0f}".format),
-    "vision_tokens": ("vision tokens a page", "{:.0f}".format),
+    "text_tokens": ("text tokens a document", "{:.0f}".format),
+    "vision_tokens": ("vision tokens a document", "{:.0f}".format),
     "compression_ratio": ("compression", "{:.1f}x".format),
     "cut_off": ("cut off %", "{:.1f}".format),
-    "seconds": ("seconds a page", "{:.2f}".format),
+    "seconds": ("seconds a document", "{:.2f}".format),
     "peak_bytes": ("peak memory MB", lambda value: f"{value / 2**20:,.0f}"),
 }
 # What a task is judged by, the first above all.
@@ -47,7 +47,7 @@ def tables(report: dict[str, Any]) -> list[Table]:
 
 def scores_table(report: dict[str, Any]) -> Table:
     models = report["models"]
-    table = _table(f"{models[0]['pages']} pages, with 95 % intervals", "")
+    table = _table(f"{models[0]['pages']} documents, with 95 % intervals", "")
     columns = [(model["name"], model["scores"]) for model in models]
     if report["lead3"]:
         columns.append(("lead-3", report["lead3"]))
@@ -65,7 +65,7 @@ def scores_table(report: dict[str, Any]) -> Table:
 
 
 def difference_table(comparison: dict[str, Any]) -> Table:
-    table = _table(f"{comparison['of']} minus {comparison['against']}, page by page", "")
+    table = _table(f"{comparison['of']} minus {comparison['against']}, document by document", "")
     for title in ("difference", "95 % interval", "p"):
         table.add_column(title, justify="right")
     for metric, label in LABELS.items():
@@ -83,7 +83,7 @@ def lengths_table(report: dict[str, Any]) -> Table:
     several = len(models) > 1
     columns = [(model, metric) for model in models for metric in (metrics[:1] if several else metrics)]
     table = _table("by text tokens on the page(s)", "tokens")
-    table.add_column("pages", justify="right")
+    table.add_column("documents", justify="right")
     table.add_column("compression", justify="right")
     for model, metric in columns:
         table.add_column(f"{escape(model['name'])}\n{LABELS[metric]}" if several else LABELS[metric], justify="right")

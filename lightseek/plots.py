@@ -71,7 +71,7 @@ def plot_scores(path: Path, report: dict[str, Any]) -> None:
     lower = {metric: "\n(lower is better)" for metric in ("cer", "wer")}
     axes.set_yticks(range(len(metrics)), [LABELS[metric] + lower.get(metric, "") for metric in metrics])
     axes.invert_yaxis()
-    axes.set(xlabel="score, with 95 % interval over pages", xlim=(0, None))
+    axes.set(xlabel="score, with 95 % interval", xlim=(0, None))
     axes.grid(axis="x", alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=3)
     save_figure(figure, path)
@@ -113,7 +113,7 @@ def plot_differences(path: Path, pages: Sequence[float], comparison: dict[str, A
     axes.axvspan(found["low"], found["high"], color="C1", alpha=0.3, label="95 % interval of the mean")
     axes.axvline(found["difference"], color="C1", label=f"mean {found['difference']:+.1f}, p = {found['p']:.2g}")
     of, against = shortened(comparison["of"]), shortened(comparison["against"])
-    axes.set(xlabel=f"{LABELS[metric]} of a page: {of} minus {against}", ylabel="pages")
+    axes.set(xlabel=f"{LABELS[metric]} of a document: {of} minus {against}", ylabel="documents")
     axes.legend(frameon=False)
     save_figure(figure, path)
 

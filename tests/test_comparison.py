@@ -136,7 +136,7 @@ def test_a_summary_alone_is_compared_with_the_first_three_sentences(files):
 def test_models_must_have_read_the_same_pages(tmp_path, files, change, message):
     pages = change([page(i, "x") for i in range(3)])
     other = score(write(tmp_path / "other.jsonl", pages), name="other")
-    with pytest.raises(ValueError, match=f"the models have read different pages: {message}"):
+    with pytest.raises(ValueError, match=f"the models have read different documents: {message}"):
         report([score(files[0]), other])
 
 
@@ -170,7 +170,7 @@ def test_evaluate_compares_two_files_in_a_table_json_and_plots(files, tmp_path, 
     out = tmp_path / "out"
     code, shown, _ = run(capsys, *files, "--out", out, "--bins", "150,200")
     assert code == 0
-    for words in ("12 pages", "lead-3", "ROUGE-Lsum", "after minus before", "150-200", "compression"):
+    for words in ("12 documents", "lead-3", "ROUGE-Lsum", "after minus before", "150-200", "compression"):
         assert words in shown
     found = json.loads((out / "evaluation.json").read_text())
     assert [model["name"] for model in found["models"]] == ["before", "after"]

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from lightseek.comparison import report, score
+
 ROOT = Path(__file__).parents[1]
 QUICK = ["--steps", "2", "--batch", "2", "--eval-documents", "2", "--train-documents", "4", "--max-new-tokens", "8"]
 
@@ -38,6 +40,12 @@ def test_a_grid_runs_every_cell_once_and_a_rerun_skips_them(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
     assert program("ablate.py", *argv).stdout.count("finished before, skipped") == 2
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
+    # What the cells wrote can be compared document by document, and scores as it did in the table.
+    compared = report([score(cell / "predictions.jsonl") for cell in cells])
+    for cell, model in zip(cells, compared["models"], strict=True):
+        results = json.loads((cell / "results.json").read_text())
+        assert model["scores"]["rouge1"]["value"] == pytest.approx(results["rouge1"])
+    assert compared["lead3"]["rouge1"]["value"] == pytest.approx(results["lead3"]["rouge1"])
 
 
 def test_ones_own_documents_and_a_config_file(tmp_path):

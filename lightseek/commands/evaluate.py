@@ -24,11 +24,11 @@ def evaluate(arguments: argparse.Namespace) -> None:
         if len(model.predictions) < model.pages:
             say(f"{model.name} holds {len(model.predictions)} of {model.pages} predictions: its generate did not end")
     found = report(models, arguments.bins)
-    for table in tables(found):
-        show(table)
     if arguments.out:
         write(arguments.out, models, found)
         say(f"figures and plots: {arguments.out}")
+    for table in tables(found):
+        show(table)
 
 
 def write(out: Path, models: list[Any], found: dict[str, Any]) -> None:

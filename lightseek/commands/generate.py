@@ -48,7 +48,7 @@ def generate(arguments: argparse.Namespace) -> None:
         bar = progress.add_task("generate", total=len(documents), completed=done, figures="")
         try:
             for prediction in append_predictions(arguments.out, settings, len(documents), found):
-                figures = f"{prediction.seconds:.2f} s a page  {prediction.peak_bytes / 2**20:,.0f} MB"
+                figures = f"{prediction.seconds:.2f} s a document  {prediction.peak_bytes / 2**20:,.0f} MB"
                 progress.update(bar, advance=1, figures=figures)
         except KeyboardInterrupt:
             say("stopped: the same command goes on from here")
