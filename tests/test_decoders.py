@@ -23,6 +23,7 @@ from lightseek.model.ocr import LightSeekOCR
 from lightseek.modes import positions
 from lightseek.options import RunConfig
 from lightseek.processing import page_views, prepare
+from lightseek.recorder import STAGE
 from lightseek.swap import swap_decoder
 from lightseek.trace import trace
 from lightseek.training import Run
@@ -188,7 +189,8 @@ def test_recomputing_activations_changes_no_gradient(swapped):
 def test_a_trace_shows_its_layers_by_their_own_names(swapped):
     inputs = prepare(swapped.config, swapped.tokenizer, ["<image>\nFree OCR."], [[PAGE]], "tiny")
     found = trace(swapped, inputs.input_ids, inputs.pages)
-    layers = [stage for stage in found.stages if ".h." in stage.name or ".layers." in stage.name]
+    steps = [stage for stage in found.stages if stage.level == STAGE]
+    layers = [stage for stage in steps if ".h." in stage.name or "model.layers." in stage.name]
     assert [stage.shape for stage in layers] == [
         (1, inputs.input_ids.shape[1], swapped.config.decoder.width)
     ] * swapped.config.decoder.layers
