@@ -30,6 +30,7 @@ class SamConfig:
     grid: int = 64  # side of the stored position embedding, in patches: 1024 / 16
     mlp_ratio: int = 4
     neck: int = 256  # channels
+    stem: tuple[int, ...] = ()  # channels of a convolutional stem's halvings; empty: the patch convolution
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,8 @@ class OCRConfig:
         checks = {
             "SAM width must be a multiple of its heads": self.sam.width % self.sam.heads == 0,
             "SAM patches must be 16 pixels, or a mode's token count would not hold": self.sam.patch == 16,
+            "a stem must halve four times, into 16-pixel patches": len(self.sam.stem) in (0, 4)
+            and min(self.sam.stem, default=1) > 0,
             "CLIP width must be a multiple of its heads": self.clip.width % self.clip.heads == 0,
             "CLIP's image size must hold at least one patch": self.clip.grid > 0,
             **self.decoder.rules(),
@@ -296,6 +299,8 @@ class OCRConfig:
         d = self.decoder
         if self.projector.kind != "linear":
             raise ConfigError("transformers' unlimited_ocr has a linear projector only")
+        if self.sam.stem:
+            raise ConfigError("transformers' unlimited_ocr has a patch convolution and no stem: take stem=() of sam")
         return {
             "model_type": "unlimited_ocr",
             "architectures": ["UnlimitedOcrForConditionalGeneration"],
@@ -361,6 +366,7 @@ SAM_EXTRAS = {
     "grid": "position_grid",
     "mlp_ratio": "mlp_ratio",
     "neck": "neck_channels",
+    "stem": "stem_channels",
 }
 TOKEN_EXTRAS = {"pad_token_id": "pad_token_id", "image_token_id": "image_token_id"}
 CLIP_EXTRAS = {"mlp_ratio": "mlp_ratio"}
@@ -431,12 +437,18 @@ class _Reader:
 
     def extras(self, names: dict[str, str], default: Any) -> dict[str, Any]:
         """The optional keys among `names` that are there, each of the type that `default` has."""
-        present = {ours: theirs for ours, theirs in names.items() if self.values.get(theirs) is not None}
-        for ours, theirs in present.items():
-            found, whole = self.values[theirs], isinstance(getattr(default, ours), int)
-            if isinstance(found, bool) or not isinstance(found, int if whole else int | float):
-                raise ConfigError(f"{self.path}{theirs} must be {'an integer' if whole else 'a number'}, got {found!r}")
-        return {ours: self.values[theirs] for ours, theirs in present.items()}
+        found = {}
+        for ours, theirs in names.items():
+            usual, value = getattr(default, ours), self.values.get(theirs)
+            if value is None:
+                continue
+            if isinstance(usual, tuple):
+                value = tuple(self.value(theirs, list))
+            elif isinstance(value, bool) or not isinstance(value, int if isinstance(usual, int) else int | float):
+                kind = "an integer" if isinstance(usual, int) else "a number"
+                raise ConfigError(f"{self.path}{theirs} must be {kind}, got {value!r}")
+            found[ours] = value
+        return found
 
 
 def _decoder(top: _Reader, language: _Reader) -> DecoderConfig:
@@ -464,13 +476,14 @@ def _refuse_unsupported(section: _Reader) -> None:
 
 
 def _differing(ours: Any, official: Any, names: dict[str, str]) -> dict[str, Any]:
-    return {key: getattr(ours, name) for name, key in names.items() if getattr(ours, name) != getattr(official, name)}
+    pairs = {key: (getattr(ours, name), getattr(official, name)) for name, key in names.items()}
+    return {key: list(a) if isinstance(a, tuple) else a for key, (a, b) in pairs.items() if a != b}
 
 
 PRESETS: dict[str, OCRConfig] = {}
 PRESETS["deepseek-ocr"] = OCRConfig()
 PRESETS["nano"] = OCRConfig(
-    sam=SamConfig(width=128, layers=4, heads=2, global_blocks=(3,), neck=64),
+    sam=SamConfig(width=128, layers=4, heads=2, global_blocks=(3,), window=8, neck=64, stem=(16, 32, 64, 128)),
     compressor=(128, 256),
     clip=ClipConfig(width=256, layers=3, heads=4),
     projector=ProjectorConfig(input_width=512, width=256),

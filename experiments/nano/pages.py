@@ -1,8 +1,8 @@
 """Training pages for `nano`: text that cannot be guessed, set in many ways, and where each character stands on it.
 
-    draw_page(stage, index) -> Page: pixels, text, and the characters under each vision token and each patch
+    draw_page(kind, seed, index) -> Page: pixels, text, and the characters under each vision token and each patch
 
-A page depends on (stage, index) alone, so workers, resumed runs and machines all see the same pages.
+A page depends on these alone, so workers, resumed runs and machines all see the same pages.
 """
 
 import string
@@ -30,14 +30,14 @@ SLOTS = 24  # characters of a vision token that the reading head names, in readi
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One step of the curriculum, or one ingredient of it."""
+class Kind:
+    """What the pages of a batch have in common."""
 
     side: int  # of the page, in pixels: a multiple of 64
     characters: tuple[int, int]  # on a page, fewest and most
     texts: str  # letters, words, strings, digits, documents; several with +
     batch: int
-    steps: int
+    share: float = 1.0  # of a phase's batches, relative to its other kinds
     summarize: float = 0.0  # share of pages whose target is the summary (documents only)
     rough: float = 0.3  # share of pages with noise, blur of resizing, or a slight rotation
 
@@ -52,36 +52,36 @@ class Page:
     patches: np.ndarray  # g x g: the class of the character over each patch's centre, or 0
 
 
-def draw_page(stage: Stage, seed: int, index: int) -> Page:
-    random = Random(f"{seed}/{stage.side}/{stage.texts}/{index}")
-    task, text, target = write_text(stage, random, seed, index)
-    style = choose_style(stage, random, text)
+def draw_page(kind: Kind, seed: int, index: int) -> Page:
+    random = Random(f"{seed}/{kind.side}/{kind.texts}/{index}")
+    task, text, target = write_text(kind, random, seed, index)
+    style = choose_style(kind, random, text)
     layout = next(paginate(block_lines(parse_text(text), style), style.rows))
     slots, patches = locate(layout, style)
     image = draw(layout, style).getchannel("R")
-    return Page(roughen(image, random) if random.random() < stage.rough else np.asarray(image),
+    return Page(roughen(image, random) if random.random() < kind.rough else np.asarray(image),
                 text, target, task, slots, patches)  # fmt: skip
 
 
-def write_text(stage: Stage, random: Random, seed: int, index: int) -> tuple[str, str, str]:
+def write_text(kind: Kind, random: Random, seed: int, index: int) -> tuple[str, str, str]:
     """(task, text, target)."""
-    count = random.randint(*stage.characters)
-    kind = random.choice(stage.texts.split("+"))
-    if kind == "documents":
+    count = random.randint(*kind.characters)
+    source = random.choice(kind.texts.split("+"))
+    if source == "documents":
         document = synthetic.document("train", index, seed, max(220, count))
-        if random.random() < stage.summarize:
+        if random.random() < kind.summarize:
             return "summarize", document.text, document.summary
         return "ocr", document.text, document.text
-    if kind == "letters":
+    if source == "letters":
         text = random_words(random, count // 4 + 1).lower()
         text = "".join(c for c in text if c.isalpha() or c == " ")
-    elif kind == "words":
+    elif source == "words":
         text = random_words(random, count // 4 + 1)
         if random.random() < 0.3:  # code and accents as they stand in documents
             text = " ".join(odd_word(random) if random.random() < 0.3 else word for word in text.split())
         if random.random() < 0.3:
             text = break_somewhere(random, text)
-    elif kind == "digits":
+    elif source == "digits":
         text = "".join(random.choice("0123456789" * 3 + "-.,:/ €$%") for _ in range(count))
     else:
         text = random_string(random, count)
@@ -91,7 +91,7 @@ def write_text(stage: Stage, random: Random, seed: int, index: int) -> tuple[str
 
 def odd_word(random: Random) -> str:
     word = random_word(random)
-    kinds = (
+    options = (
         lambda: word.upper(),
         lambda: f"{word}_{random_word(random)}",
         lambda: f"{word}.{random_word(random)}()",
@@ -99,7 +99,7 @@ def odd_word(random: Random) -> str:
         lambda: str(int(10 ** (5 * random.random()))),
         lambda: likely(random, MARKS.split()[0]) + word,
     )
-    return random.choice(kinds)()
+    return random.choice(options)()
 
 
 def break_somewhere(random: Random, text: str) -> str:
@@ -108,16 +108,16 @@ def break_somewhere(random: Random, text: str) -> str:
     return "".join(random.choice(gaps) if c == " " and random.random() < 0.06 else c for c in text)
 
 
-def choose_style(stage: Stage, random: Random, text: str) -> PageStyle:
+def choose_style(kind: Kind, random: Random, text: str) -> PageStyle:
     """A font that fills the page, or fills it in part; what does not fit at 8 pixels is cut by the page's end."""
     style = PageStyle(
-        width=stage.side,
-        height=stage.side,
-        margin=random.choice((stage.side // 64, stage.side // 32, stage.side // 32, stage.side // 16)),
+        width=kind.side,
+        height=kind.side,
+        margin=random.choice((kind.side // 64, kind.side // 32, kind.side // 32, kind.side // 16)),
         font="DejaVuSans" if random.random() < 0.3 else random.choice(FONTS),
         line_spacing=random.choice((1.1, 1.2, 1.3, 1.3, 1.5)),
     )
-    style = fit_style(text, style, smallest=6, largest=min(64, stage.side // 5))
+    style = fit_style(text, style, smallest=6, largest=min(64, kind.side // 5))
     return replace(style, font_size=max(6, int(style.font_size * random.choice((1, 1, random.uniform(0.7, 1))))))
 
 
@@ -143,14 +143,14 @@ def locate(layout: Layout, style: PageStyle) -> tuple[np.ndarray, np.ndarray]:
 
 def roughen(image: Image.Image, random: Random) -> np.ndarray:
     """A slight rotation, a resize there and back, noise: one of them, as scans have."""
-    kind = random.randrange(3)
-    if kind == 0:
+    how = random.randrange(3)
+    if how == 0:
         image = image.rotate(random.uniform(-1, 1), Image.Resampling.BILINEAR, fillcolor=255)
-    elif kind == 1:
+    elif how == 1:
         side = round(image.width * random.uniform(0.7, 0.95))
         image = image.resize((side, side), Image.Resampling.BILINEAR).resize(image.size, Image.Resampling.BICUBIC)
     grey = np.asarray(image)
-    if kind == 2:
+    if how == 2:
         noise = np.random.default_rng(random.randrange(2**32)).normal(0, random.uniform(2, 12), grey.shape)
         grey = np.clip(grey + noise, 0, 255).astype(np.uint8)
     return grey

@@ -4,7 +4,7 @@
     python experiments/nano/pretrain.py --out runs/nano --minutes 9     # stop in time, with a checkpoint
     python experiments/nano/pretrain.py --out runs/nano --save          # write the model beside it, official layout
 
-- A curriculum of stages (`pretrain.json`), from a few letters on a small page to whole documents in every mode.
+- A curriculum of phases (`pretrain.json`), from a few letters on a small page to whole documents in every mode.
 - Pages are drawn on the fly by worker processes, never twice (`pages.py`).
 - Two reading heads, dropped afterwards, tell the encoder early what the decoder could only tell it late: the neck names
   the character over each patch, the projector the characters of each vision token. docs/nano.md has what was tried.
@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +26,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from pages import CLASSES, SLOTS, Page, Stage, draw_page
+from pages import CLASSES, SLOTS, Kind, Page, draw_page
 
 from lightseek.devices import find_device
 from lightseek.loading import load_model
@@ -39,9 +40,17 @@ HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
+class Phase:
+    """Steps in a row on pages of some kinds, the learning rate going from the first value to the second."""
+
+    steps: int
+    lr: tuple[float, float]
+    kinds: tuple[Kind, ...]
+
+
+@dataclass(frozen=True)
 class Recipe:
-    stages: tuple[Stage, ...]
-    lr: float = 1e-3
+    phases: tuple[Phase, ...]
     warmup: int = 200  # steps
     weight_decay: float = 0.01
     clip: float = 1.0
@@ -51,25 +60,31 @@ class Recipe:
     @classmethod
     def load(cls, path: Path) -> "Recipe":
         fields = json.loads(path.read_text(encoding="utf-8"))
-        stages = tuple(Stage(**{**s, "characters": tuple(s["characters"])}) for s in fields.pop("stages"))
-        return cls(stages=stages, **fields)
+        phases = []
+        for phase in fields.pop("phases"):
+            kinds = tuple(Kind(**{**kind, "characters": tuple(kind["characters"])}) for kind in phase["kinds"])
+            phases.append(Phase(phase["steps"], tuple(phase["lr"]), kinds))
+        return cls(phases=tuple(phases), **fields)
 
     @property
     def steps(self) -> int:
-        return sum(stage.steps for stage in self.stages)
+        return sum(phase.steps for phase in self.phases)
 
-    def stage_at(self, step: int) -> Stage:
-        for stage in self.stages:
-            if step < stage.steps:
-                return stage
-            step -= stage.steps
-        return self.stages[-1]
+    def place(self, step: int) -> tuple[Phase, float]:
+        """The phase of a step, and how far in it the step is, from 0 to 1."""
+        for phase in self.phases:
+            if step < phase.steps:
+                return phase, step / phase.steps
+            step -= phase.steps
+        return self.phases[-1], 1.0
+
+    def kind_at(self, step: int) -> Kind:
+        kinds = self.place(step)[0].kinds
+        return Random(f"{self.seed}/{step}").choices(kinds, [kind.share for kind in kinds])[0]
 
     def learning_rate(self, step: int) -> float:
-        """Warmup, constant, then a cosine to a twentieth over the last third."""
-        start = 2 * self.steps // 3
-        fall = max(0.0, (step - start) / max(1, self.steps - start))
-        return self.lr * min(1.0, (step + 1) / self.warmup) * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * fall)))
+        phase, part = self.place(step)
+        return min(1.0, (step + 1) / self.warmup) * (phase.lr[0] + part * (phase.lr[1] - phase.lr[0]))
 
 
 class Pretraining(nn.Module):
@@ -139,8 +154,8 @@ class Batches(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> Batch:
         step = self.start + index
-        stage = self.recipe.stage_at(step)
-        pages = [draw_page(stage, self.recipe.seed, step * stage.batch + i) for i in range(stage.batch)]
+        kind = self.recipe.kind_at(step)
+        pages = [draw_page(kind, self.recipe.seed, step * kind.batch + i) for i in range(kind.batch)]
         return self.collate(pages)
 
     def collate(self, pages: list[Page]) -> Batch:
@@ -182,7 +197,7 @@ def train(
         {"params": [p for p in learns if p.ndim >= 2], "weight_decay": recipe.weight_decay},
         {"params": [p for p in learns if p.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, betas=(0.9, 0.95), fused=True)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
     out.mkdir(parents=True, exist_ok=True)
     found = newest_state(out)
     place = load_state(pretraining, optimizer, found) if found else {"step": 0, "seconds": 0.0}

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightseek.config import SamConfig
 from lightseek.model.attention import Sdpa
 from lightseek.model.layers import Conv2d, Linear, resize_grid, run_block
+from lightseek.model.stem import ConvStem
 
 
 class Sam(nn.Module):
@@ -22,7 +23,7 @@ class Sam(nn.Module):
     def __init__(self, config: SamConfig) -> None:
         super().__init__()
         self.recompute = False  # gradient checkpointing
-        self.patch_embed = Conv2d(3, config.width, kernel_size=config.patch, stride=config.patch)
+        self.patch_embed = patch_embedding(config)
         self.position = AbsolutePosition(config.grid, config.width)
         self.blocks = nn.ModuleList(
             SamBlock(config, window=0 if i in config.global_blocks else config.window) for i in range(config.layers)
@@ -35,6 +36,13 @@ class Sam(nn.Module):
         for block in self.blocks:
             x = run_block(block, x, recompute=self.recompute)  # b g g d
         return self.neck(x)
+
+
+def patch_embedding(config: SamConfig) -> nn.Module:
+    """Pixels `b 3 s s` to patches `b d s//16 s//16`."""
+    if config.stem:
+        return ConvStem(config.stem, config.width)
+    return Conv2d(3, config.width, kernel_size=config.patch, stride=config.patch)
 
 
 class AbsolutePosition(nn.Module):
