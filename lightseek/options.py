@@ -40,7 +40,7 @@ class RunConfig:
     lora_alpha: float = option(32.0, "scale of the adapters: alpha/r times what they give")
     lora_dropout: float = option(0.05, "dropout before the adapters, in training")
     quantize: str = option("none", "frozen weights as none, int8 (any device), or bitsandbytes' nf4 or bnb-int8")
-    data: str = option("synthetic", "synthetic, pydoc, a data set (cnn_dailymail, ...; docs/data.md), or a file or folder")
+    data: str = option("synthetic", "synthetic, pydoc, a data set (cnn_dailymail, ...: docs/data.md), a file or folder")
     text_column: str = option("text", "column of the text, for files")
     summary_column: str | None = option("summary", "column of the summary, for files; none takes the first sentence")
     characters: int | None = option(None, "longest document, in characters; none is 300, or no limit for files")

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import subprocess
 import sys
@@ -104,12 +105,24 @@ def test_a_checkpoint_of_another_model_says_what_differs(tmp_path):
         load_state(wider, None, tmp_path / STATE)
 
 
+@pytest.fixture(autouse=True)
+def save_after_every_step(monkeypatch):
+    """With save_seconds=0, however short a step is beside a save."""
+    monkeypatch.setattr("lightseek.training.SAVING_SHARE", math.inf)
+
+
+def same_threads() -> dict[str, str]:
+    """Another number of threads would add in another order."""
+    return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+
+
 KILLED = """
 import os, signal, sys, json
 from pathlib import Path
 from lightseek.options import RunConfig
-from lightseek import run_state
+from lightseek import run_state, training
 from lightseek.training import Run
+training.SAVING_SHARE = float("inf")
 config, out, step, inside = RunConfig(**json.loads(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -131,7 +144,7 @@ def test_kill_9_and_resume_end_as_an_unbroken_run(inside, folder, tmp_path):
     unbroken = Run(config, tmp_path / "unbroken")
     unbroken.fit()
     argv = [json.dumps(vars(config)), str(tmp_path / "killed"), "2", inside]
-    done = subprocess.run([sys.executable, "-c", KILLED, *argv], cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = subprocess.run([sys.executable, "-c", KILLED, *argv], cwd=ROOT, env=same_threads())
     assert done.returncode == -9
     second = Run(config, tmp_path / "killed")
     second.fit()
