@@ -46,8 +46,8 @@ def without_idle(config: RunConfig, lists: dict[str, list[Any]]) -> RunConfig:
     """One value for settings that change nothing, so that a cell does not run twice: what reads text has no pages."""
     if config.decoder and config.decoder.startswith("seq2seq:"):
         config = replace(config, context="text")
-    if config.context == "text" and "tokens" in lists:
-        config = replace(config, tokens=lists["tokens"][0])
+    if config.context == "text":
+        config = replace(config, tokens=lists.get("tokens", [config.tokens])[0], cache_vision=False)
     return config
 
 

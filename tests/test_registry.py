@@ -11,6 +11,7 @@ import pytest
 from hub_server import serving
 from PIL import Image
 
+from lightseek.data.documents import load_documents
 from lightseek.data.registry import DATA_SETS, DataSet
 from lightseek.data.splits import SPLITS
 
@@ -109,6 +110,7 @@ CHILD = """
 import hashlib, json, sys
 from dataclasses import asdict
 import datasets
+from lightseek.__main__ import main
 from lightseek.data.documents import load_documents
 datasets.disable_progress_bars()
 datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.05  # not 5 seconds at the end of each stream
@@ -117,8 +119,10 @@ def shown(document):
     images = [item.name if hasattr(item, "name") else hashlib.sha1(item).hexdigest() for item in document.images]
     return asdict(document) | {"images": images}
 
-found = {}
-for name, split, limit, task in json.load(sys.stdin):
+asked, prepared, found = json.load(sys.stdin)
+for name, options in prepared.items():
+    assert main(["prepare", name, "--out", f"{sys.argv[1]}/{name}", "--processes", "1", *options]) == 0
+for name, split, limit, task in asked:
     bad = []
     on_bad = bad.append if name == "xsum" else None
     try:
@@ -127,7 +131,7 @@ for name, split, limit, task in json.load(sys.stdin):
     except ValueError as error:
         result = str(error)
     found[f"{name} {split} {limit} {task}"] = result
-json.dump(found, sys.stdout)
+json.dump(found, open(f"{sys.argv[1]}/found.json", "w"))
 """
 MISTAKES = [("omnidocbench", "train", 5, "ocr"), ("docvqa", "test", 5, "ocr"), ("cnn_dailymail", "train", 5, "answer")]
 # Each split of each data set, streamed; and as one that is downloaded whole, one of each kind of entry.
@@ -138,10 +142,21 @@ WHOLE = [
     *(("docvqa", split, None, "answer") for split in ("validation", "test")),
     *(("docmatix", split, None, "answer") for split in SPLITS),
 ]
+PREPARED = {
+    "xsum": ["--limit", "40", "--skip-bad", "--split", "0.8/0.1/0.1"],
+    "docvqa": ["--limit", "4", "--format", "parquet"],
+    "omnidocbench": ["--images"],
+}
 
 
 @pytest.fixture(scope="module")
-def hub(tmp_path_factory):
+def out(tmp_path_factory):
+    """The folder for what is prepared."""
+    return tmp_path_factory.mktemp("out")
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory, out):
     """What a process with HF_ENDPOINT read from a hub that has every data set, and what it asked the hub for."""
     root = tmp_path_factory.mktemp("hub")
     writers = {"omnidocbench": write_omnidocbench, "haystack": write_haystack}
@@ -149,15 +164,15 @@ def hub(tmp_path_factory):
         writers.get(entry.reader, write_tables)(entry, root)
     with serving(root) as hub:
         done = subprocess.run(
-            [sys.executable, "-c", CHILD],
-            input=json.dumps([*STREAMED, *WHOLE, *MISTAKES]),
+            [sys.executable, "-c", CHILD, str(out)],
+            input=json.dumps([[*STREAMED, *WHOLE, *MISTAKES], PREPARED, {}]),
             env=os.environ | hub.environment | {"PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
             timeout=600,
         )
         assert done.returncode == 0, done.stderr[-3000:]
-        return json.loads(done.stdout), hub.requests
+        return json.loads((out / "found.json").read_text()), hub.requests
 
 
 def read(hub, name, split, limit=8, task=None):
@@ -238,12 +253,29 @@ def test_a_bad_row_is_reported_by_its_number_and_left_out_when_asked(hub):
     assert bad == ["xsum test, row 7: document xsum/test:7 has no text and no pictures"]
 
 
+def test_a_data_set_is_prepared_for_the_task_it_is_made_for(hub, out):
+    for split in SPLITS:
+        for document in load_documents(out / "docvqa", split, task="answer"):
+            assert document.question.startswith("What is") and document.summary.startswith("Answer")
+            assert len(document.images) == 1 and document.text == ""
+    (file,) = (out / "omnidocbench").glob("*.jsonl")
+    pages = load_documents(file, "test", task="ocr")
+    assert {page.text for page in pages} == {f"Page {i}.\n\n<table></table>\n\n$$x$$" for i in range(3)}
+    assert "Pages are pictures, as they came." in (out / "omnidocbench" / "README.md").read_text()
+
+
+def test_a_prepared_data_set_can_be_divided_anew(hub, out):
+    found = [load_documents(out / "xsum", split) for split in SPLITS]
+    assert list(map(len, found)) == [32, 4, 4]
+    assert len({document.text for part in found for document in part}) == 40
+
+
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
         (MISTAKES[0], "omnidocbench has no train documents, only test"),
-        (MISTAKES[1], "has no text, which --task ocr needs: try --task answer"),
-        (MISTAKES[2], "has no question, which --task answer needs: try --task summarize"),
+        (MISTAKES[1], "docvqa is for --task answer, not ocr"),
+        (MISTAKES[2], "cnn_dailymail is for --task summarize or ocr, not answer"),
     ],
 )
 def test_what_a_data_set_does_not_have_is_said(hub, wanted, message):

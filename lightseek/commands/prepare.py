@@ -15,13 +15,15 @@ def prepare(arguments: argparse.Namespace) -> None:
     from lightseek.data.card import write_card
     from lightseek.data.prepare import Job
     from lightseek.data.prepare import prepare as write
+    from lightseek.data.registry import DATA_SETS
     from lightseek.screen import bars
 
     if arguments.pages < 1 or arguments.processes < 1 or (arguments.limit or 1) < 1:
         raise ValueError("--pages, --processes and --limit must be at least 1")
+    source = arguments.source
     job = Job(
-        source=arguments.source,
-        task=arguments.task,
+        source=source,
+        task=arguments.task or (DATA_SETS[source].tasks[0] if source in DATA_SETS else "summarize"),
         images=arguments.images,
         tokens=arguments.tokens,
         font=arguments.font,
@@ -93,7 +95,7 @@ def add_parser(commands: Any) -> None:
     command.epilog = f"Data sets: {names}, document_haystack-5 to -200."
     command.add_argument("source", metavar="NAME|PATH", help="a data set, synthetic, pydoc, or your file or folder")
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty or new folder")
-    command.add_argument("--task", choices=("ocr", "summarize", "answer"), default="summarize", help="(summarize)")
+    command.add_argument("--task", choices=("ocr", "summarize", "answer"), help="(the data set's own, or summarize)")
     command.add_argument("--images", action="store_true", help="draw the pages now, as PNG files")
     command.add_argument("--tokens", type=mode_name, default="small", help="vision tokens a page, or a mode (100)")
     command.add_argument("--font", default="DejaVuSans", help="a DejaVu face or a font file (DejaVuSans)")

@@ -3,7 +3,7 @@
 from pathlib import Path
 from statistics import median
 
-from lightseek.data.prepare import Job, Prepared
+from lightseek.data.prepare import Figures, Job, Prepared
 from lightseek.data.registry import DATA_SETS
 from lightseek.files import write_text
 from lightseek.modes import find_mode
@@ -29,7 +29,7 @@ def card(job: Job, prepared: Prepared) -> str:
     parts = [
         _header(job, prepared, title),
         f"# {title}",
-        f"{about[0].upper()}{about[1:]}, for the task {job.task}. {_pages(job)}",
+        f"{about[0].upper()}{about[1:]}, for the task {job.task}. {_pages(job, prepared.total)}",
         _table(prepared),
         f"![Histograms of lengths]({PLOT})",
         "## Made by",
@@ -67,14 +67,14 @@ def _header(job: Job, prepared: Prepared, title: str) -> str:
     return f"---\n{data.to_yaml()}\n---"
 
 
-def _pages(job: Job) -> str:
+def _pages(job: Job, total: Figures) -> str:
     mode = find_mode(job.tokens)
+    if total.pictures == len(total.text):
+        return "Pages are pictures, as they came."
     if job.images:
         return (
             f"Pages are drawn for the mode {mode.name} ({mode.tokens} tokens a view), at most {job.pages} a document."
         )
-    if job.source in DATA_SETS and DATA_SETS[job.source].kind == "vision":
-        return "Pages are pictures, as they came."
     return (
         f"Texts only: pages are drawn when they are read. The counts of pages are for the mode {mode.name} "
         f"({mode.tokens} tokens a view) and its smallest letters."
@@ -140,7 +140,7 @@ def plot_lengths(path: Path, prepared: Prepared) -> None:
             axes.hist(values, edges, range=bounds, weights=weights, histtype="step", label=f"{split} ({len(values):,})")
         axes.set(xlabel=title)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     figure.axes[0].set_ylabel("% of the documents")
     figure.axes[0].legend(frameon=False, fontsize="small")
     with atomic_write(path) as temporary:

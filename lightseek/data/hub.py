@@ -35,8 +35,10 @@ def documents(
     """The documents of one split, lazily. A smaller limit gives the first of a larger one, if both are streamed.
 
     A row without what the task needs raises ValueError with its number, or goes to `on_bad`. Raises ValueError for a
-    split that the data set does not have, and for whatever goes wrong between here and the hub.
+    split or a task that the data set does not have, and for whatever goes wrong between here and the hub.
     """
+    if task not in entry.tasks:
+        raise ValueError(f"{entry.name} is for --task {' or '.join(entry.tasks)}, not {task}")
     if split not in entry.splits:
         raise ValueError(f"{entry.name} has no {split} documents, only {' and '.join(entry.splits)}: {entry.note}")
     theirs = entry.splits[split]

@@ -64,6 +64,7 @@ class Figures:
     text: list[int] = field(default_factory=list)  # characters
     summary: list[int] = field(default_factory=list)  # characters
     pages: list[int] = field(default_factory=list)
+    pictures: int = 0  # documents that came as pictures
     truncated: int = 0  # documents that need more pages than the budget
     dropped: int = 0  # characters of theirs that no page shows
     missing_glyphs: dict[str, int] = field(default_factory=dict)
@@ -72,6 +73,7 @@ class Figures:
     def add(self, other: "Figures") -> None:
         for name in ("text", "summary", "pages", "bad"):
             getattr(self, name).extend(getattr(other, name))
+        self.pictures += other.pictures
         self.truncated += other.truncated
         self.dropped += other.dropped
         self.missing_glyphs = dict(Counter(self.missing_glyphs) + Counter(other.missing_glyphs))
@@ -101,13 +103,13 @@ def prepare(
     """Write `out` and return its figures; with everything there already, only return them.
 
     `on_bad` gets what is wrong with each row left out. Raises ValueError for a bad row unless the job skips them, and
-    for a folder that holds anything but this same job's beginnings.
+    for a folder that holds anything but this same job's beginnings, or that of the same job without `skip_bad`.
     """
     work = claim(job, out)
     done = work / "figures.json"
     if not done.is_file():
         bad: list[str] = []
-        counts = write_shards(job, out, processes, report, _collect(job, bad, on_bad))
+        counts = write_shards(job, out, processes, report, _taking(job, bad, on_bad))
         figures = {split: merged(work, split, count) for split, count in counts.items()}
         for split, count in counts.items():
             for number in range(count):
@@ -122,11 +124,14 @@ def prepare(
 def claim(job: Job, out: Path) -> Path:
     """The folder's working folder, made if it is empty. Raises ValueError if it holds anything else."""
     work, settings = out / WORK, json.loads(json.dumps(asdict(job) | {"state": _state(job.source)}))
-    if not (work / "job.json").is_file():
-        if out.exists() and (not out.is_dir() or any(file.name != WORK for file in out.iterdir())):
-            raise ValueError(f"{out} is there already: give an empty or a new folder")
-        write_json(work / "job.json", settings)
-    before = json.loads((work / "job.json").read_text(encoding="utf-8"))
+    begun = work / "job.json"
+    if out.exists() and not begun.is_file() and (not out.is_dir() or any(file.name != WORK for file in out.iterdir())):
+        raise ValueError(f"{out} is there already: give an empty or a new folder")
+    if not begun.is_file() or [*out.iterdir(), *work.iterdir()] == [work, begun]:  # nothing came of it yet
+        write_json(begun, settings)
+    before = json.loads(begun.read_text(encoding="utf-8"))
+    # Up to its first bad row, a job that stops there is one that leaves it out.
+    before["skip_bad"] = before["skip_bad"] or job.skip_bad
     unlike = [name for name in settings if settings[name] != before.get(name)]
     if unlike:
         names = ", ".join("the source's files" if name == "state" else name for name in unlike)
@@ -141,7 +146,7 @@ def _state(source: str) -> list[Any]:
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in local.files_of(Path(source))]
 
 
-def documents(job: Job, on_bad: OnBad | None) -> Iterator[tuple[Split, Document]]:
+def documents(job: Job, on_bad: OnBad) -> Iterator[tuple[Split, Document]]:
     """Every document with its split, the same every time."""
     if job.source in DATA_SETS:
         entry = DATA_SETS[job.source]
@@ -177,19 +182,20 @@ def _shared(
     yield from ((share_of(split_key(document), shares), document) for document in chain(first, every))
 
 
-def _collect(job: Job, bad: list[str], on_bad: OnBad | None) -> OnBad | None:
-    if not job.skip_bad:
-        return None
+def _taking(job: Job, bad: list[str], on_bad: OnBad | None) -> OnBad:
+    """What happens to a bad row: put on the list, or the end."""
 
-    def collect(error: ValueError) -> None:
+    def take(error: ValueError) -> None:
+        if not job.skip_bad:
+            raise ValueError(f"{error} (--skip-bad leaves such rows out)")
         bad.append(str(error))
         if on_bad:
             on_bad(error)
 
-    return collect
+    return take
 
 
-def write_shards(job: Job, out: Path, processes: int, report: Report | None, on_bad: OnBad | None) -> dict[Split, int]:
+def write_shards(job: Job, out: Path, processes: int, report: Report | None, on_bad: OnBad) -> dict[Split, int]:
     """Write what is missing of each split's shards; returns how many there are."""
     counts: dict[Split, int] = {}
     written = 0
@@ -200,8 +206,6 @@ def write_shards(job: Job, out: Path, processes: int, report: Report | None, on_
         nonlocal written
         written += len(figures.text)
         for message in figures.bad:
-            if on_bad is None:
-                raise ValueError(f"{message} (--skip-bad leaves such rows out)")
             on_bad(ValueError(message))
         if report:
             report(written)
@@ -296,7 +300,8 @@ def write_shard(job: Job, out: Path, split: Split, number: int, shard: list[Docu
         figures.text.append(len(row["text"]))
         figures.summary.append(len(row["summary"]))
         figures.pages.append(len(pages) or maker.needed(document.text))
-        figures.truncated += not pages and figures.pages[-1] > job.pages
+        figures.pictures += bool(document.images)
+        figures.truncated += figures.pages[-1] > job.pages  # drawn ones are not, and counted below
     figures.truncated += maker.truncated.documents
     figures.dropped, figures.missing_glyphs = maker.truncated.characters, dict(maker.missing_glyphs)
     with atomic_write(_part(out / WORK, split, number, job)) as temporary:
