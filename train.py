@@ -3,7 +3,7 @@
     python train.py --config experiments/nano/summarize.json steps=200
     python train.py --task ocr --overfit
     python train.py --model path/to/DeepSeek-OCR --freeze all-but-decoder-last-2 --lr 2e-5
-    accelerate launch --config_file experiments/accelerate/fsdp2.yaml train.py --model path/to/DeepSeek-OCR
+    accelerate launch --config_file experiments/accelerate/gpu-fsdp2.yaml train.py --model path/to/DeepSeek-OCR
 
 `--overfit` trains on a single document until the model writes its target letter for letter: do that first.
 """

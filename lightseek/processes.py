@@ -6,7 +6,7 @@ each holds the whole model (DDP) or a part of it (FSDP2, DeepSpeed). All run the
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -22,7 +22,9 @@ from lightseek.options import RunConfig
 
 
 def start(config: RunConfig) -> Accelerator:
-    """This process's place among the others. Raises ValueError for a device there is not, or too small a batch."""
+    """This process's place among the others. Raises ValueError for what the launch configuration or the run cannot do:
+    a device there is not, too small a batch, FSDP's first version, DeepSpeed's third stage.
+    """
     if config.device != "auto":
         find_device(config.device)
     AcceleratorState._reset_state(reset_partial_state=True)  # a run before in this process may differ
@@ -32,9 +34,14 @@ def start(config: RunConfig) -> Accelerator:
         # accelerate shards on GPUs only and would fall back to DDP; PyTorch shards through gloo just as well.
         accelerator.state.distributed_type = DistributedType.FSDP
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
+    if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
+        raise ValueError("FSDP's first version flattens weights: set fsdp_version: 2 in the launch configuration")
     if by_deepspeed():
+        plugin = accelerator.state.deepspeed_plugin
+        if plugin.zero_stage == 3:
+            raise ValueError("DeepSpeed's third stage splits the model, and FSDP2 does that here: use zero_stage: 2")
         # The loop deals out the documents and divides by all tokens of a step, so DeepSpeed must not divide again.
-        accelerator.state.deepspeed_plugin.deepspeed_config |= {
+        plugin.deepspeed_config |= {
             "train_batch_size": accelerator.num_processes,
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 1,
@@ -50,6 +57,7 @@ def start(config: RunConfig) -> Accelerator:
 
 
 def by_deepspeed() -> bool:
+    """Whether DeepSpeed steps: it then has the optimizer's state, flat and in parts."""
     return os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
 
 
@@ -98,12 +106,11 @@ def parted_like(value: Tensor, like: Tensor) -> Tensor:
 @contextmanager
 def gathered(model: nn.Module) -> Iterator[None]:
     """Within, every process holds the whole model, so that its boxes can be called one by one, as generation does."""
-    with ExitStack() as stack:
-        if isinstance(model, FSDPModule):
-            model.unshard()
-            stack.callback(model.reshard)
-        elif any(hasattr(parameter, "ds_id") for parameter in model.parameters()):  # DeepSpeed ZeRO-3
-            import deepspeed
-
-            stack.enter_context(deepspeed.zero.GatheredParameters(list(model.parameters())))
+    if not isinstance(model, FSDPModule):
         yield
+        return
+    model.unshard()
+    try:
+        yield
+    finally:
+        model.reshard()

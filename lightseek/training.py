@@ -30,7 +30,7 @@ from lightseek.model_card import device_name
 from lightseek.optimizer import adamw, learning_rate, rate_share, set_rates, widen_learning
 from lightseek.options import CHOICES, RunConfig, check, must_match
 from lightseek.predictions import Prediction, predict
-from lightseek.processes import add_up, device_of, from_main, gathered, prepare, start, whole
+from lightseek.processes import add_up, by_deepspeed, device_of, from_main, gathered, prepare, start, whole
 from lightseek.run_log import RunLog, read_rows
 from lightseek.run_state import BEST, load_state, newest_state, read_place, save_state, save_weights
 
@@ -307,9 +307,11 @@ class Run:
         return RunLog(self.folder, self.rows, self.config.log == "tensorboard") if self.main else nullcontext()
 
     def save(self, log: RunLog | None = None) -> None:
-        """Write the checkpoint, whole or not at all. Every process calls it."""
+        """Write the checkpoint, whole or not at all. Every process calls it. None under DeepSpeed, see `resume`."""
         if log:
             log.sync()
+        if by_deepspeed():
+            return
         place = {"step": self.step, "seconds": self.seconds, "tokens": self.tokens, "peak": self.peak}
         if scaler := self.accelerator.scaler:
             place["scaler"] = scaler.state_dict()
@@ -322,6 +324,11 @@ class Run:
         path = from_main(self.accelerator, newest_state(self.folder) if self.main else None)
         if path is None:
             return
+        if by_deepspeed():
+            raise ValueError(
+                f"{path}: DeepSpeed has the optimizer to itself and can't go on from here; launch with "
+                "experiments/accelerate/gpu-fsdp2.yaml, or choose another --out"
+            )
         before, now = read_place(path)["settings"], must_match(self.config)
         if other := [name for name in now if now[name] != before.get(name)]:
             changes = ", ".join(f"{name} was {before.get(name)!r} and is {now[name]!r}" for name in other[:3])
