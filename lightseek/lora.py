@@ -100,6 +100,7 @@ def add_lora(
     with warnings.catch_warnings():
         # peft looks for these among modules only, says so for a stack's, and then uses them.
         warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys")
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to")  # GPT-2's layers are transposed, and peft knows
         if tuner is None:
             vars(model)["lora"] = LoraModel(model, config, name)  # no submodule of the model: the model is inside it
         else:

@@ -41,7 +41,7 @@ PREFIX = "base_model.model."
 FACTOR = re.compile(r"(.+)\.lora_([AB])\.weight")
 EXPERT = re.compile(r"\.experts\.(\d+)\.")
 Factors = dict[str, Tensor]  # "A" (r in) and "B" (out r)
-REFUSED = {"use_dora": False, "fan_in_fan_out": False, "lora_bias": False, "bias": "none", "peft_type": "LORA"}
+REFUSED = {"use_dora": False, "lora_bias": False, "bias": "none", "peft_type": "LORA"}
 
 
 def save_adapter(model: nn.Module, folder: str | Path, name: str = "default") -> None:

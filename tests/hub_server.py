@@ -49,6 +49,7 @@ class Hub(BaseHTTPRequestHandler):
         if path.endswith(".git/info/lfs/objects/batch"):
             return self.lfs_batch()
         api, _, rest = path.partition("models/" if path.startswith("api/models/") else "datasets/")
+        api, rest = (api, rest) if rest else ("", path)  # a model's file
         owner, name, kind, *more = [*rest.split("/"), "", ""][: rest.count("/") + 3]
         if not (self.root / owner / name).is_dir():
             return self.reply(404, b"", {"X-Error-Code": "RepoNotFound"})

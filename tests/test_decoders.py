@@ -1,12 +1,18 @@
 """Another decoder behind the same eyes: a dense twin, or any causal language model of transformers."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 import unicodedata
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from hub_server import serving
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,6 +25,8 @@ from lightseek.config import ConfigError, OCRConfig
 from lightseek.freeze import freeze
 from lightseek.generate import generate, read
 from lightseek.loading import load_model
+from lightseek.lora import merge
+from lightseek.lora_files import load_adapter, save_adapter
 from lightseek.model.ocr import LightSeekOCR
 from lightseek.modes import positions
 from lightseek.options import RunConfig
@@ -360,3 +368,47 @@ def test_the_one_loop_trains_it_and_the_vision_cache_serves_it(ours, folders, tm
         losses[cached] = [row["train_loss"] for row in run.rows]
     assert losses[True] == pytest.approx(losses[False], rel=1e-5)
     assert losses[True][-1] < losses[True][0]
+
+
+@pytest.mark.parametrize("name", ["dense", *FOLDERS])
+def test_adapters_learn_on_it_come_back_and_merge(ours, folders, tmp_path, name):
+    decoder = f"hf:{folders[name]}" if name in folders else name
+    config = replace(ours, decoder=decoder, lora="all-linear", freeze="none", steps=2, eval_every=2)
+    run, ids = Run(config, tmp_path / "run"), torch.tensor([[1, 5, 6, 7]])
+    assert {name.split(".")[0] for name, p in run.model.named_parameters() if p.requires_grad} == {"decoder"}
+    run.fit()
+    save_adapter(run.model, tmp_path / "adapter")
+    again, _ = build_model(replace(config, lora="none"), "cpu")
+    with torch.no_grad():
+        learned, before = run.model.eval()(ids).logits, again.eval()(ids).logits
+        load_adapter(again, tmp_path / "adapter")
+        assert torch.equal(again(ids).logits, learned) and not torch.allclose(before, learned, atol=1e-4)
+        merge(again)
+        torch.testing.assert_close(again(ids).logits, learned, rtol=1e-4, atol=1e-5)
+
+
+def test_the_presets_come_from_the_hub_with_their_tokenizers(folders, tmp_path):
+    """`gpt2` and `qwen3`, by those names alone, from a hub on this machine."""
+    hub, where = tmp_path / "hub", {"gpt2": "openai-community/gpt2", "qwen3": "Qwen/Qwen3-0.6B"}
+    for name, place in where.items():
+        shutil.copytree(folders[name], hub / place / "main")
+    child = (
+        "from tiny_models import small_model\n"
+        "from lightseek.swap import swap_decoder\n"
+        "for name in ('gpt2', 'qwen3'):\n"
+        "    model = small_model()\n"
+        "    swap_decoder(model, name)\n"
+        "    print(type(model.decoder.model).__name__, model.config.decoder.name, model.tokenizer.vocab_size)\n"
+    )
+    with serving(hub) as server:
+        paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
+        environment = os.environ | server.environment | {"PYTHONPATH": paths}
+        done = subprocess.run(
+            [sys.executable, "-c", child], env=environment, capture_output=True, text=True, timeout=300
+        )
+    assert done.returncode == 0, done.stderr
+    sizes = [len(transformers.AutoTokenizer.from_pretrained(folders[name])) for name in where]
+    assert done.stdout.split("\n")[:2] == [
+        f"GPT2LMHeadModel openai-community/gpt2 {sizes[0]}",
+        f"Qwen3ForCausalLM Qwen/Qwen3-0.6B {sizes[1]}",
+    ]
