@@ -1,0 +1,151 @@
+"""Training steps: the whole decoder with the encoder frozen, adapters only, and transformers' `UnlimitedOcr` beside it.
+
+    python benchmarks/full_size_training.py                                     # a GPU of 80 GB: 3.3 B in bfloat16
+    python benchmarks/full_size_training.py --preset nano                       # a CPU: the small preset in float32
+    python benchmarks/full_size_training.py --preset deepseek-ocr --what lora   # a CPU with 14 GB: minutes
+
+`decoder` and `lora` are steps of the real loop: memory at its peak, and all positions of the decoder (vision tokens,
+prompt, target) a second. `ratio` is forward and backward of the same batch on the same weights, ours and theirs in
+turns, gradients for everything but the encoder. The optimizer stays out of that: it would be ours for both, and two
+of its states would not fit. transformers has no convolutional stem, so nano goes without here.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from vs_transformers import load_theirs, take_turns, write
+
+WHAT = ("lora", "decoder", "ratio")
+
+
+def main() -> None:
+    import torch
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=["nano", "deepseek-ocr"])
+    parser.add_argument("--what", nargs="+", choices=WHAT, default=WHAT)
+    parser.add_argument("--tokens", default="small", help="vision tokens a page, or a mode's name")
+    parser.add_argument("--batch", type=int, help="documents a step: 8 on a GPU, 1 on a CPU")
+    parser.add_argument("--steps", type=int, default=4, help="timed, after one that is not")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each for the ratio")
+    parser.add_argument("--checkpoint", type=Path, help="a formula checkpoint of the preset, to skip writing one")
+    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    options = parser.parse_args()
+    gpu = torch.cuda.is_available()
+    options.preset = options.preset or ("deepseek-ocr" if gpu else "nano")
+    options.batch = options.batch or (8 if gpu else 1)
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(options.checkpoint or write(Path(folder) / "checkpoint", options.preset), options)
+    show(found, f"{options.preset}, {torch.cuda.get_device_name() if gpu else 'CPU'}, batch {options.batch}")
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def measure(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    from lightseek.options import RunConfig
+
+    config = RunConfig(
+        model=str(folder), task="ocr", tokens=options.tokens, batch=options.batch, train_documents=32,
+        eval_documents=1, steps=options.steps + 1, lr=2e-5,
+    )  # fmt: skip
+    runs = {"lora": replace(config, lora="attention", lr=1e-3), "decoder": replace(config, freeze="encoder")}
+    found = {what: train(runs[what], options.steps) for what in runs if what in options.what}
+    if "ratio" in options.what:
+        found["ratio"] = compare(folder, runs["decoder"], options.rounds)
+    return found
+
+
+def train(config, steps: int) -> dict[str, float]:
+    """Steps of the real loop; the first, which makes the optimizer's state and warms kernels up, is not timed."""
+    from lightseek.memory import PeakMemory, release_memory
+    from lightseek.training import Run
+
+    release_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(config, Path(folder))
+        run.prepare()
+        with PeakMemory(run.model.device) as memory:
+            losses = [run.train_step(0)[0]]
+            began = time.perf_counter()
+            losses += [run.train_step(step)[0] for step in range(1, steps + 1)]
+            seconds = time.perf_counter() - began
+    seen = [run.make(run.documents[i]) for step in range(1, steps + 1) for i in run.order(step)]
+    positions = sum(len(example.prompt) + len(example.target) for example in seen)
+    return {
+        "peak_gb": memory.peak / 1e9,
+        "seconds_per_step": seconds / steps,
+        "positions_per_second": positions / seconds,
+        "first_loss": losses[0],
+        "last_loss": losses[-1],
+    }
+
+
+def compare(folder: Path, config, rounds: int) -> dict[str, float]:
+    """Forward and backward of one batch, in turns."""
+    import torch
+
+    from lightseek.data.examples import collate
+    from lightseek.memory import release_memory
+    from lightseek.training import Run
+
+    release_memory()
+    with tempfile.TemporaryDirectory() as out:
+        run = Run(config, Path(out))
+    ours, device = run.model.train(), run.model.device
+    theirs = load_theirs(folder, ours.dtype).to(device).train()
+    theirs.model.vision_tower.requires_grad_(False)
+    examples = [run.make(run.documents[i]) for i in run.order(0)]
+    batch = collate(examples, ours.config.pad_token_id)
+    views = [page.global_view for pages in batch.pages for page in pages]
+    inputs = {
+        "input_ids": batch.input_ids.to(device),
+        "labels": batch.labels.to(device),
+        "pixel_values": torch.stack(views).to(device, ours.dtype),
+        "num_local_patches": [0] * len(views),
+        "patches_grid": [[1, 1]] * len(views),
+    }
+    if batch.mask is not None:
+        inputs["attention_mask"] = batch.mask.to(device).long()
+    losses = {}
+
+    def step(name: str, model, forward) -> None:
+        loss = forward()
+        loss.backward()
+        losses[name] = loss.item()
+        model.zero_grad(set_to_none=True)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+
+    seconds = take_turns(
+        lambda: step("ours", ours, lambda: run.forward(ours, examples).cross_entropy),
+        lambda: step("theirs", theirs, lambda: theirs(**inputs, use_cache=False).loss),
+        rounds,
+    )
+    return {
+        "lightseek_seconds": seconds[0],
+        "transformers_seconds": seconds[1],
+        "times_as_fast": seconds[1] / seconds[0],
+        "lightseek_loss": losses["ours"],
+        "transformers_loss": losses["theirs"],
+    }
+
+
+def show(found: dict[str, dict[str, float]], title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title)
+    for column in ("", "", "value"):
+        table.add_column(column, justify="right" if column else "left")
+    for what, figures in found.items():
+        for name, value in figures.items():
+            table.add_row(what, name.replace("_", " "), f"{value:.4g}")
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
