@@ -42,7 +42,8 @@ def tell_missing(glyphs: dict[str, int]) -> None:
     """Say which characters the font could not draw, if any."""
     if glyphs:
         shown = " ".join(list(glyphs)[:20])
-        errors.print(f"the font has no glyph for {len(glyphs)} characters: {escape(shown)} (--font)", highlight=False)
+        told = f"the font has no glyph for {len(glyphs)} characters: {escape(shown)} (--font)"
+        errors.print(told, highlight=False, soft_wrap=True)
 
 
 def tell_truncated(truncated: dict[str, int]) -> None:
@@ -50,9 +51,10 @@ def tell_truncated(truncated: dict[str, int]) -> None:
     if truncated["documents"]:
         parts = [f"{truncated[name]:,} {name}" for name in ("characters", "pages") if truncated[name]]
         errors.print(
-            f"{truncated['documents']:,} documents need more pages than they may have: {' and '.join(parts)} dropped "
-            "(--pages)",
+            f"{truncated['documents']:,} documents need more pages than they may have (--pages) or, as text, more "
+            f"positions than the decoder has: {' and '.join(parts)} dropped",
             highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -63,7 +65,8 @@ def bars() -> Progress:
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}"),
     )
-    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
+    hidden = not console.is_terminal  # a file would get empty lines
+    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden)
 
 
 @contextmanager
