@@ -124,6 +124,18 @@ def test_grouped_matmul_and_loop_agree_gradients_included(dtype):
     assert not results[0][2][1].any() and not results[1][2][1].any()
 
 
+def test_grouped_matmul_follows_autocast():
+    """Autocast makes linear layers half precise by itself, not this product: float32 weights, bfloat16 out."""
+    torch.manual_seed(0)
+    ends, gate_up, down = torch.tensor([3, 9]), torch.randn(2, 64, 16), torch.randn(2, 16, 32)
+    slots = torch.randn(9, 16)
+    whole = run_grouped(slots, gate_up, down, ends)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = run_grouped(slots, gate_up, down, ends)
+    assert whole.dtype == torch.float32 and half.dtype == torch.bfloat16
+    assert relative_error(half.float(), whole) <= 0.02
+
+
 @pytest.mark.parametrize("padded", [0, 2])
 def test_balance_loss_is_its_formula(padded):
     """Σ_e f_e P_e per sequence, f_e = 64 · (slots of e) / (6 T); here 5 experts, 2 chosen, T without padding."""

@@ -126,7 +126,9 @@ def run_grouped(
     ends: Int[Tensor, " e"],
 ) -> Float[Tensor, "s d"]:
     """One grouped matmul per projection; `ends`, where each expert's run of slots stops, never leaves the GPU."""
-    ends = ends.int()
+    ends, device = ends.int(), slots.device.type
+    if torch.is_autocast_enabled(device):  # it knows linear layers, but not this product
+        slots, gate_up, down = (x.to(torch.get_autocast_dtype(device)) for x in (slots, gate_up, down))
     gate, up = grouped_mm(slots, gate_up.transpose(-2, -1), offs=ends).chunk(2, dim=-1)
     return grouped_mm(F.silu(gate) * up, down.transpose(-2, -1), offs=ends)
 
