@@ -1,14 +1,19 @@
 """`ablate.py` and `train.py` as a user runs them."""
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from tiny_models import small_model
+from tiny_run import tiny_checkpoint, tiny_run
 
 from lightseek.comparison import report, score
+from lightseek.overfit import overfit, overfit_config
+from lightseek.training import Run
 
 ROOT = Path(__file__).parents[1]
 QUICK = ["--steps", "2", "--batch", "2", "--eval-documents", "2", "--train-documents", "4", "--max-new-tokens", "8"]
@@ -22,7 +27,24 @@ def program(name, *argv, code=0):
     return done
 
 
-def test_a_grid_runs_every_cell_once_and_a_rerun_skips_them(tmp_path):
+@pytest.fixture
+def called(capsys):
+    """A program's `main` in this process, which has imported everything: (stdout, stderr)."""
+
+    def call(name, *argv, code=0):
+        main = runpy.run_path(str(ROOT / name))["main"]
+        try:
+            ended = main(list(argv))
+        except SystemExit as stopped:
+            ended = stopped.code
+        shown = capsys.readouterr()
+        assert ended == code, shown.out + shown.err
+        return shown
+
+    return call
+
+
+def test_a_grid_runs_every_cell_once_and_a_rerun_skips_them(called, tmp_path):
     argv = ["--tokens", "64", "--freeze", "encoder", "all-but-projector", *QUICK, "--out", str(tmp_path)]
     shown = program("ablate.py", *argv).stdout
     assert "ROUGE" in shown and "lead-3" in shown
@@ -38,7 +60,7 @@ def test_a_grid_runs_every_cell_once_and_a_rerun_skips_them(tmp_path):
         assert "**reference**" in (cell / "samples.md").read_text()
         assert not (cell / "checkpoint.safetensors").exists()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
-    assert program("ablate.py", *argv).stdout.count("finished before, skipped") == 2
+    assert called("ablate.py", *argv).out.count("finished before, skipped") == 2
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
     # What the cells wrote can be compared document by document, and scores as it did in the table.
     compared = report([score(cell / "predictions.jsonl") for cell in cells])
@@ -48,22 +70,22 @@ def test_a_grid_runs_every_cell_once_and_a_rerun_skips_them(tmp_path):
     assert compared["lead3"]["rouge1"]["value"] == pytest.approx(results["lead3"]["rouge1"])
 
 
-def test_ones_own_documents_and_a_config_file(tmp_path):
+def test_ones_own_documents_and_a_config_file(called, tmp_path):
     rows = [{"body": f"Number {i} stands in a long enough text.", "gist": f"It is {i}."} for i in range(12)]
     data = tmp_path / "mine.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = tmp_path / "x.json"
     config.write_text(json.dumps({"data": str(data), "text_column": "body", "summary_column": "gist", "tokens": 64}))
     out = tmp_path / "run"
-    program(
-        "train.py", "--config", str(config), "steps=1", "batch=2", "max_new_tokens=4", "--out", str(out), "--save-model"
-    )
+    quick = ["steps=1", "batch=2", "max_new_tokens=4", "--save-model"]
+    model = tiny_checkpoint(tmp_path / "tiny")
+    called("train.py", "--config", str(config), *quick, "--model", str(model), "--out", str(out))
     settings = json.loads((out / "results.json").read_text())["settings"]
     assert settings["text_column"] == "body" and settings["steps"] == 1
     assert (out / "model" / "model.safetensors.index.json").is_file()
-    # What was saved takes the nano preset's place.
+    # What was saved is a model to start from.
     again = ["--model", str(out / "model"), "--data", str(data), "--text-column", "body", "--summary-column", "gist"]
-    program("train.py", *again, "tokens=64", "steps=1", "batch=1", "max_new_tokens=4", "--out", str(tmp_path / "again"))
+    called("train.py", *again, "tokens=64", "steps=1", "batch=1", "max_new_tokens=4", "--out", str(tmp_path / "again"))
 
 
 @pytest.mark.parametrize(
@@ -77,10 +99,10 @@ def test_ones_own_documents_and_a_config_file(tmp_path):
         ("train.py", ["stepz=1"], "unknown setting"),
     ],
 )
-def test_bad_input_is_one_clear_line(name, argv, message, tmp_path):
-    done = program(name, *argv, "--out", str(tmp_path / "out"), code=2)
-    assert message in done.stderr and "Traceback" not in done.stderr
-    assert len(done.stderr.splitlines()) == 1 and not (tmp_path / "out").exists()
+def test_bad_input_is_one_clear_line(called, name, argv, message, tmp_path):
+    shown = called(name, *argv, "--out", str(tmp_path / "out"), code=2)
+    assert message in shown.err and "Traceback" not in shown.err
+    assert len(shown.err.splitlines()) == 1 and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["ablate.py", "train.py"])
@@ -94,19 +116,26 @@ def test_help_does_not_wait_for_pytorch(name):
     assert done.returncode == 0 and "--tokens" in done.stdout, done.stderr
 
 
-@pytest.mark.parametrize("task", ["ocr", "summarize"])
-def test_overfit_learns_one_sample_by_heart(task, tmp_path):
+def test_overfit_learns_one_sample_by_heart(tmp_path):
     """The sanity check of the class, on pages of 64 tokens: greedy output equals the target."""
-    done = program("train.py", "--overfit", "--task", task, "--tokens", "64", "--out", str(tmp_path))
+    done = program("train.py", "--overfit", "--task", "ocr", "--tokens", "64", "--out", str(tmp_path))
     assert "learned by heart" in done.stdout
     outcome = json.loads((tmp_path / "results.json").read_text())
     assert outcome["learned"] and outcome["output"] == outcome["target"]
     assert (tmp_path / "page.png").is_file() and (tmp_path / "config.json").is_file()
 
 
-def test_overfit_needs_one_document_and_shows_it_as_it_is(tmp_path):
+def test_a_summary_can_be_learned_by_heart_too(tmp_path):
+    """By a model of a 40th of nano's size, all of whose boxes learn."""
+    small_model().save_pretrained(tmp_path / "model")
+    settings = overfit_config(tiny_run(tmp_path / "model", lr=1e-2, steps=300))
+    outcome = overfit(Run(settings, tmp_path / "run"))
+    assert outcome.learned and outcome.output == outcome.target == outcome.example.document.summary
+
+
+def test_overfit_needs_one_document_and_shows_it_as_it_is(called, tmp_path):
     """Two steps teach nothing, and brackets in a text are no markup."""
     (tmp_path / "one.jsonl").write_text(json.dumps({"text": "See [/b] and [bold].", "summary": "[/b] [bold]"}) + "\n")
     argv = ["--overfit", "--data", str(tmp_path / "one.jsonl"), "--tokens", "64", "--steps", "2"]
-    done = program("train.py", *argv, "--out", str(tmp_path / "out"), code=1)
-    assert "target  [/b] [bold]" in done.stdout and "not learned" in done.stdout
+    shown = called("train.py", *argv, "--out", str(tmp_path / "out"), code=1)
+    assert "target  [/b] [bold]" in shown.out and "not learned" in shown.out
