@@ -1,6 +1,6 @@
 """What a run writes while it trains: `metrics.jsonl`, TensorBoard if asked, and outputs beside references.
 
-metrics.jsonl            a line a step: losses, learning rate, tokens a second; scores where it was evaluated
+metrics.jsonl            a line a step: losses, learning rate; scores where it was evaluated
 samples/step-000100.md   what the model wrote about a few validation documents, beside their first pages
 tensorboard/             the same, for `tensorboard --logdir OUT`
 """
