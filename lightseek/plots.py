@@ -40,7 +40,7 @@ def plot_grid(path: Path, cells: Sequence[dict[str, Any]], swept: Sequence[str])
     bars = axes.barh(names, [cell[key] for cell in cells], height=0.6, color="tab:blue")
     axes.bar_label(bars, fmt="%.1f", padding=3)
     highest = max(cell[key] for cell in cells)
-    if not reading:
+    if not reading and cells[0]["lead3"]:
         baseline = cells[0]["lead3"]["rouge1"]
         axes.axvline(baseline, color="tab:orange", linestyle="--", label="lead-3: the first three sentences")
         axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))

@@ -58,19 +58,20 @@ def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] |
     documents, references = run.test, [reading.reference for reading in readings]
     task = run.config.task
     scores = evaluate([reading.prediction for reading in readings], references, documents, task)
-    vision = sum(reading.vision_tokens for reading in readings)
+    vision, text = (sum(getattr(reading, name) for reading in readings) for name in ("vision_tokens", "text_tokens"))
+    leads = [lead(document.text) for document in documents]  # nothing, of documents that come as pictures alone
     took = time.monotonic() - began
     results = {
         **trained,
         **scores,
-        **({"compression_ratio": sum(reading.text_tokens for reading in readings) / vision} if vision else {}),
+        **({"compression_ratio": text / vision} if vision and text else {}),
         "vision_tokens": vision / len(readings),  # a document; none if it comes as text
         "trainable_parameters": sum(count.trainable for count in run.counts),
         "frozen_parameters": sum(count.frozen for count in run.counts),
         "parameters": [asdict(count) for count in run.counts],
         "eval_seconds": took,
         "seconds": trained["train_seconds"] + took,
-        "lead3": evaluate([lead(document.text) for document in documents], references, documents, task),
+        "lead3": evaluate(leads, references, documents, task) if all(leads) else {},
         "missing_glyphs": dict(run.make.missing_glyphs),
         "truncated": asdict(run.make.truncated),
         "settings": asdict(run.config),
@@ -114,7 +115,7 @@ def results_table(cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> Tabl
     for cell in cells:
         shown = [written(cell, key, form) for key, form in columns.values()]
         table.add_row(*(setting(cell, name) for name in swept), *shown)
-    if cells[0]["settings"]["task"] == "summarize":
+    if cells[0]["settings"]["task"] == "summarize" and cells[0]["lead3"]:
         baseline = [written(cells[0]["lead3"], key, form) for key, form in columns.values()]
         table.add_section()
         table.add_row("lead-3", *[""] * (len(swept) - 1), *baseline, style="dim")

@@ -10,6 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 console = Console(highlight=False)
+if not console.is_terminal:
+    console.width = 132  # room for tables in a file or a pipe
 errors = Console(stderr=True)
 
 

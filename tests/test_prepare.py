@@ -23,7 +23,8 @@ from lightseek.data.documents import load_documents
 from lightseek.data.pages import PageMaker
 from lightseek.data.prepare import WORK, Job, prepare
 from lightseek.data.splits import SPLITS
-from lightseek.results import finish
+from lightseek.plots import plot_grid
+from lightseek.results import finish, results_table
 from lightseek.training import Run
 
 ROOT = Path(__file__).parents[1]
@@ -297,6 +298,17 @@ def test_a_prepared_folder_is_what_train_takes(tmp_path):
     run = Run(tiny_run(model, data=data, train_documents=2, eval_documents=1, steps=1, batch=2), tmp_path / "run")
     results = finish(run, run.fit())
     assert results["truncated"] == {"documents": 0, "characters": 0, "pages": 0} and results["vision_tokens"] == 64
+
+
+def test_pictures_whose_text_is_not_known_have_no_ratio_and_no_lead(tmp_path):
+    (tmp_path / "page.png").write_bytes(png(0))
+    rows = [{"image": "page.png", "summary": f"A page, {split}.", "split": split} for split in SPLITS]
+    data, model = write_jsonl(tmp_path / "scans.jsonl", rows), tiny_checkpoint(tmp_path / "model")
+    run = Run(tiny_run(model, data=str(data), steps=1, batch=1, eval_every=1), tmp_path / "run")
+    results = finish(run, run.fit())
+    assert "compression_ratio" not in results and results["lead3"] == {} and results["vision_tokens"] == 64
+    assert list(results_table([results], ["freeze"]).columns[0].cells) == ["none"]
+    plot_grid(tmp_path / "grid.png", [results], ["freeze"])
 
 
 def test_the_folder_goes_to_the_hub_and_loads_from_there(tmp_path):
