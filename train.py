@@ -26,6 +26,11 @@ def main(argv: list[str]) -> int:
 
     with failing():
         config, out = RunConfig(**settings), arguments.out
+        if config.quantize != "none" and (arguments.save_model or arguments.push_to_hub):
+            raise ValueError(
+                f"quantize={config.quantize} rounds weights, and --save-model and --push-to-hub write whole ones: "
+                "leave out one or the other (an adapter goes to OUT/adapter in any case, and fits the whole model)"
+            )
         if arguments.overfit:
             return run_overfit(config, out, arguments.save_model)
         return run_training(config, out, arguments.save_model, arguments.push_to_hub)

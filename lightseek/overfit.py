@@ -88,8 +88,8 @@ def write(run: Run, example: Example) -> list[int]:
 
 
 def overfit_config(config: RunConfig) -> RunConfig:
-    """Settings for one sample: a single document, no decay, the whole batch at once."""
-    return replace(config, train_documents=1, batch=1, accumulate=1, weight_decay=0.0)
+    """Settings for one sample: a single document, no decay, the whole batch at once, in the weights' own precision."""
+    return replace(config, train_documents=1, batch=1, accumulate=1, weight_decay=0.0, precision="no")
 
 
 def save(run: Run, outcome: Overfit) -> None:

@@ -1,6 +1,7 @@
 """`ablate.py` and `train.py` as a user runs them."""
 
 import json
+import math
 import runpy
 import subprocess
 import sys
@@ -140,3 +141,11 @@ def test_overfit_needs_one_document_and_shows_it_as_it_is(called, tmp_path):
     argv = ["--overfit", "--data", str(tmp_path / "one.jsonl"), "--tokens", "64", "--steps", "2"]
     shown = called("train.py", *argv, "--out", str(tmp_path / "out"), code=1)
     assert "target  [/b] [bold]" in shown.out and "not learned" in shown.out
+
+
+def test_overfit_holds_weights_as_they_are_whatever_the_precision_of_the_run(tmp_path):
+    """A half-precision model whose last layer learns: mixed precision would hold that one in float32."""
+    half = {"dtype": "bfloat16", "precision": "bf16", "freeze": "all-but-decoder-last-1", "steps": 1}
+    config = tiny_run(tiny_checkpoint(tmp_path / "tiny"), **half)
+    outcome = overfit(Run(overfit_config(config), tmp_path / "run"))
+    assert outcome.steps == 1 and outcome.loss == pytest.approx(math.log(1024), abs=0.5)
