@@ -49,7 +49,8 @@ class Hub(BaseHTTPRequestHandler):
         if path.endswith(".git/info/lfs/objects/batch"):
             return self.lfs_batch()
         api, _, rest = path.partition("models/" if path.startswith("api/models/") else "datasets/")
-        api, rest = (api, rest) if rest else ("", path)  # a model's file
+        if not rest and "/resolve/" in path:
+            api, rest = "", path  # a model's file
         owner, name, kind, *more = [*rest.split("/"), "", ""][: rest.count("/") + 3]
         if not (self.root / owner / name).is_dir():
             return self.reply(404, b"", {"X-Error-Code": "RepoNotFound"})

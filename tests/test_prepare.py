@@ -21,7 +21,8 @@ from lightseek.commands.prepare import push, shares
 from lightseek.data.card import card, command, write_card
 from lightseek.data.documents import load_documents
 from lightseek.data.pages import PageMaker
-from lightseek.data.prepare import WORK, Job, prepare
+from lightseek.data.prepare import prepare
+from lightseek.data.shards import WORK, Job
 from lightseek.data.splits import SPLITS
 from lightseek.plots import plot_grid
 from lightseek.results import finish, results_table
@@ -214,7 +215,8 @@ def test_a_killed_run_goes_on_and_redoes_no_shard(tmp_path):
     script = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from lightseek.data.prepare import Job, prepare\n"
+        "from lightseek.data.prepare import prepare\n"
+        "from lightseek.data.shards import Job\n"
         "if __name__ == '__main__':\n"
         "    job = Job('synthetic', images=True, tokens='small', limit=24, shard=4)\n"
         "    prepare(job, Path(sys.argv[1]), processes=2)\n"

@@ -13,9 +13,9 @@ SHOWN = 20  # bad rows
 def prepare(arguments: argparse.Namespace) -> None:
     """Shards, pages and a card in `--out`; then, if asked for, on the hub."""
     from lightseek.data.card import write_card
-    from lightseek.data.prepare import Job
     from lightseek.data.prepare import prepare as write
     from lightseek.data.registry import DATA_SETS
+    from lightseek.data.shards import Job
     from lightseek.screen import bars
 
     if arguments.pages < 1 or arguments.processes < 1 or (arguments.limit or 1) < 1:

@@ -3,8 +3,9 @@
 from pathlib import Path
 from statistics import median
 
-from lightseek.data.prepare import Figures, Job, Prepared
+from lightseek.data.prepare import Prepared
 from lightseek.data.registry import DATA_SETS
+from lightseek.data.shards import Figures, Job
 from lightseek.files import write_text
 from lightseek.modes import find_mode
 
