@@ -23,13 +23,15 @@ from lightseek.options import RunConfig
 
 def start(config: RunConfig) -> Accelerator:
     """This process's place among the others. Raises ValueError for what the launch configuration or the run cannot do:
-    a device there is not, too small a batch, FSDP's first version, DeepSpeed's third stage.
+    a device there is not, fp16 on a CPU, too small a batch, FSDP's first version, DeepSpeed's third stage.
     """
     if config.device != "auto":
         find_device(config.device)
     AcceleratorState._reset_state(reset_partial_state=True)  # a run before in this process may differ
     cpu = config.device == "cpu" or not torch.accelerator.is_available()
     accelerator = Accelerator(cpu=cpu and not by_deepspeed(), mixed_precision=config.precision)
+    if config.precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("precision=fp16 needs a GPU; use bf16 or no")  # accelerate would ignore it
     if os.environ.get("ACCELERATE_USE_FSDP") == "true" and accelerator.distributed_type == DistributedType.MULTI_CPU:
         # accelerate shards on GPUs only and would fall back to DDP; PyTorch shards through gloo just as well.
         accelerator.state.distributed_type = DistributedType.FSDP

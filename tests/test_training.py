@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tiny_run import tiny_checkpoint, tiny_run
 
 from lightseek.data.documents import Document
 from lightseek.data.examples import ExampleMaker, collate
@@ -137,6 +138,38 @@ def test_runs_of_unlike_precision_in_one_process(tmp_path):
     for precision in ("no", "bf16"):
         run = Run(RunConfig(**{**vars(SMALL), "precision": precision}), tmp_path / precision)
         assert run.accelerator.mixed_precision == precision
+
+
+def test_mixed_precision_learns_what_full_precision_does_to_its_rounding(tmp_path):
+    folder = tiny_checkpoint(tmp_path / "tiny")
+    found = {}
+    for precision in ("no", "bf16"):
+        run = Run(tiny_run(folder, precision=precision, lr=0.01), tmp_path / precision)
+        run.fit()
+        found[precision] = [row["train_loss"] for row in run.rows]
+    assert found["bf16"] == pytest.approx(found["no"], rel=0.01) and found["bf16"] != found["no"]
+    assert found["bf16"][-1] < found["bf16"][0] - 0.05
+
+
+def test_fp16_on_a_cpu_is_refused(tmp_path):
+    """accelerate scales gradients on GPUs only, and would compute in float32 without a word."""
+    with pytest.raises(ValueError, match="precision=fp16 needs a GPU; use bf16 or no"):
+        Run(tiny_run(tmp_path, precision="fp16"), tmp_path)
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1e9])
+def test_gradients_are_clipped_to_a_norm_over_all_of_them(clip, tmp_path, monkeypatch):
+    run = Run(tiny_run(tiny_checkpoint(tmp_path / "tiny"), clip=clip), tmp_path / "run")
+    run.prepare()
+    norms = []
+
+    def step(*_):
+        gradients = [p.grad for p in run.model.parameters() if p.grad is not None]
+        norms.append(torch.stack([gradient.norm() for gradient in gradients]).norm().item())
+
+    monkeypatch.setattr(run.optimizer.optimizer, "step", step)
+    run.train_step(0)
+    assert norms == [pytest.approx(clip, rel=1e-3)] if clip < 1 else norms[0] > 0.01
 
 
 def test_characters_the_font_lacks_are_counted(make):

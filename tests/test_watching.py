@@ -1,15 +1,19 @@
 """What a run looks at while it trains: evaluations, the best weights, when to stop."""
 
+import io
 import json
+import re
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 from tiny_run import tiny_checkpoint, tiny_run
 
+from lightseek import screen
 from lightseek.options import RunConfig, check
 from lightseek.run_state import BEST
-from lightseek.training import Run
+from lightseek.training import Progress, Run
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +88,13 @@ def test_epochs_decide_the_steps(folder, tmp_path):
 def test_settings_that_cannot_work(settings, message):
     with pytest.raises(ValueError, match=message):
         check(RunConfig(**settings))
+
+
+def test_the_bar_has_loss_speed_memory_and_the_time_left(monkeypatch):
+    written = io.StringIO()
+    monkeypatch.setattr(screen, "console", Console(file=written, force_terminal=True, width=150))
+    with screen.running() as (on_step, _):
+        for step in (1, 2):
+            on_step(Progress(step, 8, loss=1.25, tokens_per_second=640.0, peak_bytes=3 << 20, eval_loss=2.5))
+    assert "loss 1.250  eval 2.500  640 tok/s  3 MB" in written.getvalue()
+    assert "2/8" in written.getvalue() and re.search(r"\d:\d\d:\d\d|-:--:--", written.getvalue())
