@@ -130,10 +130,12 @@ def use_adapter(model: nn.Module, name: str | None, learns: bool = True) -> None
 def merge(model: nn.Module) -> None:
     """Add the adapter in use to the weights, and leave no trace of any: W + alpha/r · B A. In place.
 
-    Raises ValueError for weights of 8 or 4 bits, which would round the adapter away.
+    Raises ValueError when none is in use, and for weights of 8 or 4 bits, which would round the adapter away.
     """
     tuner = tuner_of(model)
     for path, layer in lora_layers(model, tuner.active_adapters[0]):
+        if layer.disable_adapters:
+            raise ValueError(f"no adapter is in use: switch to one of {', '.join(adapters(model))} with use_adapter")
         if not all(p.is_floating_point() for p in layer.get_base_layer().parameters()):
             raise ValueError(f"{path} is quantized: load the model without quantize to merge an adapter into it")
     tuner.merge_and_unload()

@@ -184,6 +184,9 @@ def test_switching_between_adapters_and_none(model):
         use_adapter(model, "notes")
     with pytest.raises(ValueError, match="called 'letters' already"):
         add_lora(model, name="letters")
+    use_adapter(model, None)
+    with pytest.raises(ValueError, match="no adapter is in use: switch to one of reports, letters"):
+        merge(model)
 
 
 # In a run
