@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from lightseek.memory import release_memory
-from lightseek.model.layers import linear_by_blocks
+from lightseek.model.layers import gradient_by_blocks, linear_by_blocks
 from lightseek.model.moe import Experts, run_grouped
 
 KINDS = ("int8", "nf4", "bnb-int8")
@@ -116,7 +116,7 @@ class Int8Product(torch.autograd.Function):
         weight, scale = ctx.saved_tensors
         if out.device.type != "cpu":
             return out @ dequantize(weight, scale, out.dtype), None, None
-        return linear_by_blocks(out.float() * scale.float(), weight.t()).to(out.dtype), None, None
+        return gradient_by_blocks(out.float() * scale.float(), weight).to(out.dtype), None, None
 
 
 def dequantize(

@@ -231,3 +231,6 @@ def test_blocks_of_any_size_give_one_product(monkeypatch):
     x, (integers, scale) = torch.randn(5, 12), quantize_int8(torch.randn(9, 12))
     exact = x @ dequantize(integers, scale, torch.float32).T
     torch.testing.assert_close(int8_linear(x, integers, scale), exact)
+    gradient = torch.randn(2, 5, 9)
+    through = layers.gradient_by_blocks(gradient * scale, integers)
+    torch.testing.assert_close(through, gradient @ dequantize(integers, scale, torch.float32), atol=1e-5, rtol=1e-5)
