@@ -143,6 +143,7 @@ def plot_lengths(path: Path, prepared: Prepared) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     figure.axes[0].set_ylabel("% of the documents")
-    figure.axes[0].legend(frameon=False, fontsize="small")
+    labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*labels, frameon=False, fontsize="small", loc="outside upper left", ncols=3)  # over no bar
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
