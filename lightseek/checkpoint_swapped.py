@@ -91,7 +91,7 @@ def read_config(path: Path) -> OCRConfig:
         values = json.loads(path.read_text(encoding="utf-8"))
         sam, clip, projector = values.pop("sam"), values.pop("clip"), values.pop("projector")
         return OCRConfig(
-            sam=SamConfig(**sam | {"global_blocks": tuple(sam["global_blocks"])}),
+            sam=SamConfig(**{name: tuple(size) if isinstance(size, list) else size for name, size in sam.items()}),
             compressor=tuple(values.pop("compressor")),
             clip=ClipConfig(**clip),
             projector=ProjectorConfig(**projector),
