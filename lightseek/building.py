@@ -25,7 +25,8 @@ def build_model(config: RunConfig, device: str | torch.device | None = None) -> 
         source = config.decoder.removeprefix("seq2seq:")
         model = Seq2Seq.from_transformers(source, find_device(device), find_dtype(config.dtype))
         return finish_model(model, config)
-    model = load_model(config.model, device=device, dtype=config.dtype, seed=config.seed, progress=True)
+    init = "random" if config.init == "random" else "pretrained"
+    model = load_model(config.model, device, config.dtype, init, config.seed, progress=True)
     if config.init == "sam+clip":
         from lightseek.public_weights import init_from_public, public_towers
 

@@ -1,19 +1,24 @@
-"""Which model a program runs: a checkpoint, or the nano preset in its place."""
+"""Which model a program runs: a checkpoint, or `nano`, whose weights come with the package."""
 
 from pathlib import Path
+from typing import Literal
 
 import torch
 
+from lightseek.checkpoint import find_folder
 from lightseek.config import OCRConfig
 from lightseek.devices import find_device, find_dtype
 from lightseek.model.ocr import LightSeekOCR
 from lightseek.tokenizer import Tokenizer
+
+NANO = Path(__file__).parent / "nano"  # an official-layout checkpoint, made by experiments/nano/pretrain.py
 
 
 def load_model(
     model: str | None = None,
     device: str | torch.device | None = None,
     dtype: str | torch.dtype | None = None,
+    init: Literal["pretrained", "random"] = "pretrained",
     seed: int = 0,
     progress: bool = False,
     adapter: str | Path | None = None,
@@ -21,23 +26,22 @@ def load_model(
 ) -> LightSeekOCR:
     """A model in eval mode with its tokenizer.
 
-    model: an official checkpoint's folder or hub id; None is the nano preset with random weights drawn from `seed`.
+    model: an official checkpoint's folder or hub id; None is `nano`, the small model that comes with LightSeek.
     device: the first CUDA device if there is one and nothing else is asked for, otherwise the CPU.
-    dtype: of the weights; by default the checkpoint's own.
+    dtype: of the weights; by default the checkpoint's own, for `nano` float32.
+    init: its weights as they are, or `random` ones in its sizes, drawn from `seed`.
     adapter: a LoRA adapter's folder or hub id (`lightseek.lora_files`), left unmerged.
     quantize: `int8`, `nf4` or `bnb-int8`: hold the weights in fewer bits (`lightseek.quantize`); nothing then learns.
 
     Raises CheckpointError or ConfigError for a bad checkpoint, ValueError for a device or dtype there is not.
     """
     place, kind = find_device(device), find_dtype(dtype)
-    if model is not None:
-        loaded = LightSeekOCR.from_pretrained(model, device=place, dtype=kind, progress=progress)
+    if model is None:
+        kind = kind or torch.float32  # its file has half of that; training and old CPUs want it whole
+    if init == "random":
+        loaded = random_model(NANO if model is None else find_folder(model), seed, kind).to(place)
     else:
-        with torch.random.fork_rng():  # the caller's own random numbers stay as they were
-            torch.manual_seed(seed)
-            loaded = LightSeekOCR(OCRConfig.preset("nano"))
-        loaded.tokenizer = Tokenizer.nano()
-        loaded = loaded.to(place, kind).eval()
+        loaded = LightSeekOCR.from_pretrained(NANO if model is None else model, place, kind, progress=progress)
     if quantize != "none":
         from lightseek.quantize import quantize as quantize_weights
 
@@ -47,3 +51,14 @@ def load_model(
 
         load_adapter(loaded, adapter)
     return loaded
+
+
+def random_model(folder: Path, seed: int, dtype: torch.dtype | None = None) -> LightSeekOCR:
+    """A checkpoint's sizes and tokenizer with random weights, by default in the dtype its config names."""
+    config = OCRConfig.from_json(folder / "config.json")
+    with torch.random.fork_rng():  # the caller's own random numbers stay as they were
+        torch.manual_seed(seed)
+        model = LightSeekOCR(config)
+    tokenizer = folder / "tokenizer.json"
+    model.tokenizer = Tokenizer.from_file(tokenizer) if tokenizer.is_file() else None
+    return model.to(dtype or find_dtype(config.dtype)).eval()

@@ -26,8 +26,10 @@ def option(default: Any, help: str, free: bool = False) -> Any:
 class RunConfig:
     """Everything that decides a run. Two runs with equal settings give equal results on one machine."""
 
-    model: str | None = option(None, "a checkpoint folder or hub id; none is the nano preset")
-    init: str = option("random", "random, or sam+clip: the encoder from public weights, through timm")
+    model: str | None = option(None, "a checkpoint folder or hub id; none is nano, which comes with LightSeek")
+    init: str = option(
+        "pretrained", "the model's weights (pretrained), random ones, or the encoder's from public towers (sam+clip)"
+    )
     decoder: str | None = option(
         None, "moe, dense, gpt2, qwen3, hf:FOLDER_OR_ID or seq2seq:FOLDER_OR_ID; none is the model's own"
     )
@@ -115,8 +117,6 @@ def check(config: RunConfig) -> None:
     check_decoder(config.decoder, config.context)
     if config.cache_vision and config.context == "text":
         raise ValueError("cache_vision keeps encoded pages, and context=text has none: leave one of them out")
-    if config.cache_vision and config.context == "text":
-        raise ValueError("cache_vision keeps pages, and with context=text there are none: leave one of them out")
     find_mode(config.tokens)
 
 
@@ -135,7 +135,7 @@ def check_decoder(decoder: str | None, context: str) -> None:
 
 CHOICES = {
     "context": ("vision", "text"),
-    "init": ("random", "sam+clip"),
+    "init": ("pretrained", "random", "sam+clip"),
     "task": ("ocr", "summarize", "answer"),
     "precision": ("no", "bf16", "fp16"),
     "schedule": ("cosine", "linear"),

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from lightseek.__main__ import COMMANDS, main
+from lightseek.config import OCRConfig
 from lightseek.loading import find_device, find_dtype, load_model
 
 QUICK = ["--mode", "tiny", "--max-new-tokens", "4", "--device", "cpu"]
@@ -80,7 +81,7 @@ def test_the_modes_need_no_pytorch_either(capsys):
 
 def test_read_writes_the_text_and_nothing_else_to_stdout(capsys, note):
     code, out, err = run(capsys, "read", note, *QUICK)
-    assert code == 0 and "nano weights are random" in err and "4 tokens (length)" in err
+    assert code == 0 and "4 tokens (length)" in err
     again = json.loads(run(capsys, "read", note, *QUICK, "--json")[1])
     (result,) = again["pages"]
     assert out == result["text"] + "\n"
@@ -100,9 +101,9 @@ def test_read_gives_one_result_a_page(capsys, tmp_path, page):
     assert [(each["file"], each["page"]) for each in pages] == [(str(document), 1), (str(document), 2), (page, 1)]
 
 
-def test_seeds_decide_random_weights_and_sampling(capsys, page):
+def test_seeds_decide_sampling(capsys, page):
     def read(seed):
-        options = ["--temperature", "1", "--top-p", "0.9", "--seed", str(seed), "--json"]
+        options = ["--temperature", "9", "--top-p", "1", "--seed", str(seed), "--json"]
         return json.loads(run(capsys, "read", page, *QUICK, *options)[1])["pages"][0]["tokens"]
 
     assert read(3) == read(3) != read(4)
@@ -206,19 +207,37 @@ def test_a_reader_that_stops_early_is_no_error():
 # --- Choosing a model -------------------------------------------------------------------------------------------------
 
 
-def test_nano_is_the_same_for_the_same_seed_and_leaves_random_numbers_alone():
+def test_a_random_nano_is_the_same_for_the_same_seed_and_leaves_random_numbers_alone():
     import torch
 
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    model = load_model(seed=1, device="cpu")
+    model = load_model(init="random", seed=1, device="cpu")
     assert torch.equal(torch.rand(3), expected)
-    again, other = load_model(seed=1, device="cpu"), load_model(seed=2, device="cpu", dtype="bfloat16")
+    again = load_model(init="random", seed=1, device="cpu")
+    other = load_model(init="random", seed=2, device="cpu", dtype="bfloat16")
     assert torch.equal(model.decoder.embed.weight, again.decoder.embed.weight)
     assert not torch.equal(model.decoder.embed.weight, other.decoder.embed.weight.float())
     assert other.dtype == torch.bfloat16 and not other.training
     assert model.tokenizer.id_of("<image>") == model.config.image_token_id
+
+
+def test_a_run_starts_from_the_weights_that_are_shipped_unless_it_asks_for_random_ones():
+    import torch
+
+    from lightseek.building import build_model
+    from lightseek.options import RunConfig
+
+    shipped, random = load_model(device="cpu"), load_model(init="random", seed=3, device="cpu")
+    assert shipped.dtype == torch.float32 and random.config == shipped.config == OCRConfig.preset("nano").with_(
+        dtype="bfloat16"  # of the file
+    )
+    for init, expected in (("pretrained", shipped), ("random", random)):
+        model, _ = build_model(RunConfig(init=init, seed=3), "cpu")
+        assert torch.equal(model.projector.layers.weight, expected.projector.layers.weight)
+    assert RunConfig().init == "pretrained"
+    assert not torch.equal(shipped.projector.layers.weight, random.projector.layers.weight)
 
 
 def test_devices_and_dtypes():

@@ -12,7 +12,7 @@ from lightseek.modes import positions
 NANO = OCRConfig.preset("nano")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def model():
     torch.manual_seed(0)
     return LightSeekOCR(NANO)

@@ -1,7 +1,6 @@
 """nano's pre-training: pages that know where their characters stand, a curriculum, a run that goes on where it was."""
 
-import json
-import subprocess
+import math
 import sys
 from pathlib import Path
 
@@ -11,8 +10,14 @@ import torch
 
 NANO = Path(__file__).parents[1] / "experiments" / "nano"
 sys.path.insert(0, str(NANO))
+from aids import gaze  # noqa: E402
+from batches import Batches  # noqa: E402
 from pages import ALPHABET, CLASSES, Kind, draw_page  # noqa: E402
-from pretrain import Recipe  # noqa: E402
+from pretrain import HEADS, from_shipped, save, train  # noqa: E402
+from recipe import Phase, Recipe  # noqa: E402
+
+from lightseek import LightSeekOCR, OCRConfig  # noqa: E402
+from lightseek.tokenizer import Tokenizer  # noqa: E402
 
 NAMES = {number: character for character, number in CLASSES.items()}
 
@@ -51,20 +56,65 @@ def test_the_recipe_goes_from_small_pages_to_large_ones():
     assert recipe.learning_rate(recipe.steps - 1) == pytest.approx(recipe.phases[-1].lr[1], rel=0.02)
 
 
+def run(folder: Path, stop: int, steps: int = 6, shipped: bool = False):
+    """`steps` steps of one small page each; returns (what learned, its step)."""
+    kind = Kind(64, (1, 2), "letters", batch=1)
+    recipe = Recipe(phases=(Phase(steps, (1e-3, 1e-3), (kind,)),))
+    return train(recipe, folder, math.inf, torch.device("cpu"), 0, lambda row: None, stop, shipped)
+
+
 def test_a_stopped_run_goes_on_where_it_was(tmp_path):
     """6 steps at once, and 4 then 2, end with the same weights."""
-    kind = {"side": 64, "characters": [1, 2], "texts": "letters", "batch": 1}
+    run(tmp_path / "parts", stop=4)
+    (parts, step), (whole, _) = run(tmp_path / "parts", stop=6), run(tmp_path / "whole", stop=6)
+    assert step == 6
+    ours, theirs = parts.state_dict(), whole.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
-    def run(folder: str, steps: int) -> dict[str, torch.Tensor]:
-        recipe = tmp_path / "recipe.json"
-        recipe.write_text(json.dumps({"phases": [{"steps": 6, "lr": [0.001, 0.001], "kinds": [kind]}]}))
-        command = [sys.executable, NANO / "pretrain.py", "--recipe", recipe, "--out", tmp_path / folder]
-        subprocess.run([*command, "--device", "cpu", "--steps", str(steps)], check=True, capture_output=True)
-        from safetensors.torch import load_file
 
-        return load_file(tmp_path / folder / "checkpoint.safetensors")
+def test_what_is_shipped_can_be_trained_on(tmp_path):
+    """The model in the official layout and the reading heads beside it: 25 MB at most, and a run starts from them."""
+    pretraining, step = from_shipped()
+    save(pretraining, step, tmp_path)
+    assert sum(file.stat().st_size for file in (tmp_path / "model").iterdir()) <= 25e6
+    assert sum(p.numel() for p in pretraining.model.parameters()) <= 12e6
+    again = LightSeekOCR.from_pretrained(tmp_path / "model")
+    assert torch.equal(again.decoder.embed.weight.float(), pretraining.model.decoder.embed.weight)
+    assert (tmp_path / HEADS.name).read_bytes() == HEADS.read_bytes()
+    _, last = run(tmp_path / "more", stop=step + 1, steps=step + 1, shipped=True)
+    assert last == step + 1
 
-    run("parts", 4)
-    parts, whole = run("parts", 6), run("whole", 6)
-    assert parts.keys() == whole.keys()
-    assert all(torch.equal(parts[name], whole[name]) for name in whole)
+
+def test_the_gaze_is_told_where_each_token_of_the_text_stands():
+    """On a page of 4 x 4 vision tokens (5 positions a row, with the newline) after BOS: 1 + 5 row + column."""
+    kind = Kind(256, (24, 24), "letters", batch=1, largest=56, rough=0.0)
+    recipe = Recipe(phases=(Phase(1, (1e-3, 1e-3), (kind,)),))
+    tokenizer = Tokenizer.nano()
+    batch = Batches(recipe, OCRConfig.preset("nano"), tokenizer, 0, 1)[0]
+    page = draw_page(kind, recipe.seed, 0)
+    ids, looks = batch.ids[0].tolist(), batch.next[0].tolist()
+    told = [(tokenizer.decode([ids[i + 1]]).strip(), look) for i, look in enumerate(looks) if look]
+    assert "".join(text for text, _ in told) == page.text.replace(" ", "")
+    for text, look in told:
+        row, column = divmod(look - 1, 5)
+        assert text[0] in {NAMES[number] for number in page.slots[4 * row + column] if number}
+    assert batch.here[0].tolist()[1:] == looks[:-1]
+
+
+def test_the_gaze_loss_is_minus_the_log_of_the_attention_on_the_place():
+    attention = torch.tensor([[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8], [1.0, 0.0, 0.0]]])
+    assert gaze(attention, torch.tensor([[1, 2, 0]])).item() == pytest.approx(-(math.log(0.25) + math.log(0.8)) / 2)
+    assert gaze(attention, torch.tensor([[0, 0, 0]])).item() == 0
+
+
+def test_a_page_in_tiles_teaches_the_decoder_alone():
+    """1280 pixels in gundam: 2 x 2 tiles of 640 and the whole at 1024, 420 + 273 positions."""
+    kind = Kind(1280, (40, 40), "words", batch=1, mode="gundam")
+    batch = Batches(
+        Recipe(phases=(Phase(1, (1e-3, 1e-3), (kind,)),)), OCRConfig.preset("nano"), Tokenizer.nano(), 0, 1
+    )[0]
+    assert batch.tiles.shape == (1, 4, 1, 640, 640) and batch.pixels.shape == (1, 1, 1024, 1024)
+    assert (batch.ids == OCRConfig.preset("nano").image_token_id).sum() == 420 + 273
+    assert batch.slots is None and batch.patches is None and not batch.next.any()
+    view = batch.views()[0][0]
+    assert view.grid == (2, 2) and view.tiles.shape == (4, 3, 640, 640)

@@ -125,7 +125,7 @@ def test_the_official_sizes_without_the_official_weights(monkeypatch):
 
 
 def test_notes_say_what_a_shape_cannot(tiny):
-    kinds = ["global attention" if i in SAM.global_blocks else "window 14x14" for i in range(SAM.layers)]
+    kinds = ["global attention" if i in SAM.global_blocks else "window 8x8" for i in range(SAM.layers)]
     assert [tiny[f"encoder.sam.blocks.{i}"].note for i in range(SAM.layers)] == kinds
     assert tiny["encoder.sam.position"].note == "64x64 grid resized to 32x32"
     assert tiny["encoder.clip.embeddings"].note == "16x16 grid resized to 8x8"

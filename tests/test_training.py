@@ -204,7 +204,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_says_what_to_do(tmp_path)
         ({"freeze": "all"}, "unknown freeze policy"),
         ({"data": "nowhere"}, "unknown source of documents"),
         ({"seed": -1}, "seed must not be negative"),
-        ({"init": "best"}, "choose one of random"),
+        ({"init": "best"}, "choose one of pretrained, random"),
         ({"device": "quantum"}, "cannot be used"),
     ],
 )

@@ -38,6 +38,8 @@ class Kind:
     texts: str  # letters, words, strings, digits, documents; several with +
     batch: int
     share: float = 1.0  # of a phase's batches, relative to its other kinds
+    mode: str = ""  # of several views (gundam), or the page as it is
+    largest: int = 0  # font, in pixels; 0 is a fifth of the page, at most 64
     summarize: float = 0.0  # share of pages whose target is the summary (documents only)
     rough: float = 0.3  # share of pages with noise, blur of resizing, or a slight rotation
 
@@ -50,6 +52,7 @@ class Page:
     task: str
     slots: np.ndarray  # vision tokens x SLOTS, classes; 0 where there is no more
     patches: np.ndarray  # g x g: the class of the character over each patch's centre, or 0
+    cells: list[int]  # the vision token that each character stands in, in reading order, white space left out
 
 
 def draw_page(kind: Kind, seed: int, index: int) -> Page:
@@ -57,10 +60,10 @@ def draw_page(kind: Kind, seed: int, index: int) -> Page:
     task, text, target = write_text(kind, random, seed, index)
     style = choose_style(kind, random, text)
     layout = next(paginate(block_lines(parse_text(text), style), style.rows))
-    slots, patches = locate(layout, style)
+    slots, patches, cells = locate(layout, style)
     image = draw(layout, style).getchannel("R")
     return Page(roughen(image, random) if random.random() < kind.rough else np.asarray(image),
-                text, target, task, slots, patches)  # fmt: skip
+                text, target, task, slots, patches, cells)  # fmt: skip
 
 
 def write_text(kind: Kind, random: Random, seed: int, index: int) -> tuple[str, str, str]:
@@ -117,28 +120,31 @@ def choose_style(kind: Kind, random: Random, text: str) -> PageStyle:
         font="DejaVuSans" if random.random() < 0.3 else random.choice(FONTS),
         line_spacing=random.choice((1.1, 1.2, 1.3, 1.3, 1.5)),
     )
-    style = fit_style(text, style, smallest=6, largest=min(64, kind.side // 5))
+    style = fit_style(text, style, smallest=6, largest=kind.largest or min(64, kind.side // 5))
     return replace(style, font_size=max(6, int(style.font_size * random.choice((1, 1, random.uniform(0.7, 1))))))
 
 
-def locate(layout: Layout, style: PageStyle) -> tuple[np.ndarray, np.ndarray]:
-    """Which characters stand in the cell of each vision token, in reading order, and on each patch's centre."""
+def locate(layout: Layout, style: PageStyle) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Which characters stand in the cell of each vision token, in reading order, on each patch; their cells."""
     tokens, grid = style.width // TOKEN, style.width // PATCH
     slots = np.zeros((tokens * tokens, SLOTS), dtype=np.int64)
     patches = np.zeros((grid, grid), dtype=np.int64)
     used = np.zeros(tokens * tokens, dtype=int)
+    cells = []
     for character, glyph, pen, baseline in glyphs(layout, style):
         number = CLASSES.get(character, 1)
         x, y = pen + glyph.advance / 2, baseline - 0.3 * style.font_size
         column, row = (min(max(int(v // TOKEN), 0), tokens - 1) for v in (x, y))
         cell = row * tokens + column
+        if not character.isspace():
+            cells.append(cell)
         if used[cell] < SLOTS:
             slots[cell, used[cell]] = number
             used[cell] += 1
         left, right = (round(v / PATCH) for v in (pen, pen + glyph.advance))
         top, bottom = (round(v / PATCH) for v in (baseline - 0.75 * style.font_size, baseline + 0.2 * style.font_size))
         patches[max(top, 0) : bottom, max(left, 0) : right] = number
-    return slots, patches
+    return slots, patches, cells
 
 
 def roughen(image: Image.Image, random: Random) -> np.ndarray:

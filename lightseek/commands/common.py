@@ -30,7 +30,6 @@ def open_model(arguments: argparse.Namespace) -> "LightSeekOCR":
         arguments.model,
         arguments.device,
         arguments.dtype,
-        arguments.seed,
         progress=watched,
         adapter=arguments.adapter,
         quantize=arguments.quantize or "none",
@@ -39,8 +38,6 @@ def open_model(arguments: argparse.Namespace) -> "LightSeekOCR":
         from lightseek.lora import merge
 
         merge(model)  # nobody switches here, and merged is faster
-    if arguments.model is None:
-        say("nano weights are random until train.py or ablate.py made some: give their folder with --model")
     return model
 
 
@@ -87,12 +84,12 @@ def add_input(command: Parser) -> None:
 
 
 def add_model(command: Parser) -> None:
-    command.add_argument("--model", metavar="DIR|HUB_ID", help="a checkpoint; without one, the small nano preset")
+    command.add_argument("--model", metavar="DIR|HUB_ID", help="a checkpoint; without one, nano, which is shipped")
     command.add_argument("--adapter", metavar="DIR|HUB_ID", help="a LoRA adapter to put on it, in peft's format")
     command.add_argument("--quantize", choices=QUANTIZED, help="hold the weights in 8 or 4 bits: less memory")
     command.add_argument("--device", help="cpu, cuda, cuda:1, mps (a CUDA device if there is one)")
     command.add_argument("--dtype", choices=DTYPES, help="of the weights (the checkpoint's own)")
-    command.add_argument("--seed", type=int, default=0, help="of random weights and of sampling (0)")
+    command.add_argument("--seed", type=int, default=0, help="of sampling (0)")
 
 
 def mode_name(text: str) -> str:

@@ -1,0 +1,169 @@
+"""How much text can a vision token carry? The paper's figure 1a at nano's size, and how much of it is guessed.
+
+    python experiments/compression/curve.py --out runs/compression      # goes on where it was
+
+Pages of 1, 2, 4, ... text tokens per vision token, in each mode of the config, are read by the model: OCR precision and
+CER, with 95 % intervals over the pages. Then the same pages with the language taken out of their text step by step
+(`lightseek.data.corruption`): what is lost was guessed, not seen. Leaves results.json and .md, curve.png, crutch-*.png.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightseek.comparison import figures, score
+from lightseek.data.corruption import corrupt
+from lightseek.data.documents import Document, load_documents
+from lightseek.evaluation import normalise
+from lightseek.files import fingerprint, write_json, write_text
+from lightseek.modes import find_mode, vision_tokens
+from lightseek.plots import new_figure, save_figure
+from lightseek.predictions import append_predictions, done_before, predict
+from lightseek.screen import bars, console, failing
+from lightseek.tokenizer import Tokenizer
+
+HERE = Path(__file__).parent
+SMALLEST_FONT = 8  # pixels, as for all rendered pages
+
+
+@dataclass(frozen=True)
+class Point:
+    """Pages of one length in one mode, in one kind of text."""
+
+    tokens: int  # vision tokens a page
+    ratio: float  # text tokens per vision token, of the natural text
+    text: str  # of lightseek.data.corruption.KINDS_OF_TEXT
+
+    @property
+    def name(self) -> str:
+        return f"{self.tokens}-tokens-{self.ratio:g}x-{self.text}"
+
+
+def points(config: dict[str, Any]) -> Iterator[Point]:
+    for text, modes in config["points"].items():
+        for tokens, ratios in modes.items():
+            yield from (Point(vision_tokens(find_mode(tokens)), ratio, text) for ratio in ratios)
+
+
+def pages_of(point: Point, config: dict[str, Any], tokenizer: Tokenizer) -> list[Document]:
+    """Texts of one length: text i starts with held-out document i and goes on with those after it."""
+    found = load_documents(config["data"], "test", config["pages"], config["seed"], task="ocr")
+    texts = [normalise(document.text) for document in found]
+    wanted = round(point.ratio * point.tokens)  # of the natural text: other kinds stand on pages that look alike
+    pages: list[Document] = []
+    for number in range(config["pages"]):
+        start, text = number % len(texts), ""
+        while len(tokenizer.encode(text)) < wanted:
+            text, start = f"{text} {texts[start]}".strip(), (start + 1) % len(texts)
+        cut = tokenizer.decode(tokenizer.encode(text)[:wanted]).strip()
+        cut = cut.rpartition(" ")[0] or cut  # whole words
+        pages.append(
+            Document(corrupt(cut, point.text, config["seed"]), "", f"{found[number % len(texts)].name}#{number}")
+        )
+    return pages
+
+
+def read(point: Point, config: dict[str, Any], path: Path, model, progress) -> None:
+    """Predictions for one point, into a file that a killed run goes on with."""
+    from lightseek.data.examples import ExampleMaker
+
+    documents = pages_of(point, config, model.tokenizer)
+    settings = {"task": "ocr", "point": point.name, "model": config["model"], "pages": config["pages"]}
+    settings |= {"data": config["data"], "seed": config["seed"], "files": fingerprint(config["model"])}
+    done = done_before(path, settings, documents)
+    make = ExampleMaker(model.config, model.tokenizer, "ocr", point.tokens, config["font"], pages=1)
+    room = round(1.25 * point.ratio * point.tokens) + 32  # for a text that rambles
+    found = predict(model, make, documents[done:], batch=config["batch"], max_new_tokens=room)
+    task = progress.add_task(point.name, total=len(documents), completed=done, figures="")
+    for prediction in append_predictions(path, settings, len(documents), found):
+        progress.update(task, advance=1, figures=f"{prediction.seconds:.2f} s a page")
+    progress.remove_task(task)
+
+
+def row(point: Point, path: Path) -> dict[str, Any]:
+    """The figures of one point."""
+    scored = score(path, "ocr", point.name)
+    measured = sum(p.text_tokens for p in scored.predictions) / sum(p.vision_tokens for p in scored.predictions)
+    scores = {name: found for name, found in figures(scored.tallies).items() if name in ("ocr_precision", "cer")}
+    return {**vars(point), "measured_ratio": measured, "pages": len(scored.predictions), **scores}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    lines = [
+        "| text | vision tokens | text tokens per vision token | OCR precision % | CER % | pages |",
+        "|---|---|---|---|---|---|",
+    ]
+    for found in rows:
+        cells = [found["text"], str(found["tokens"]), f"{found['measured_ratio']:.1f}"]
+        for name in ("ocr_precision", "cer"):
+            value = found[name]
+            cells.append(f"{value['value']:.1f} ({value['low']:.1f} to {value['high']:.1f})")
+        lines.append(f"| {' | '.join([*cells, str(found['pages'])])} |")
+    return "\n".join([*lines, ""])
+
+
+def plot(path: Path, lines: dict[str, list[dict[str, Any]]], label: str) -> None:
+    """OCR precision over compression, a line for each entry, with the intervals."""
+    figure, axes = new_figure()
+    for name, rows in lines.items():
+        scores = [row["ocr_precision"] for row in rows]
+        values = [score["value"] for score in scores]
+        below = [max(0.0, score["value"] - score["low"]) for score in scores]
+        above = [max(0.0, score["high"] - score["value"]) for score in scores]
+        axes.errorbar([row["ratio"] for row in rows], values, yerr=[below, above], fmt="o-", capsize=3, label=name)
+    axes.set_xscale("log", base=2)
+    ticks = sorted({row["ratio"] for rows in lines.values() for row in rows})
+    axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks])
+    axes.set(xlabel="text tokens per vision token, of the natural text", ylabel=label, ylim=(0, 102))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False)
+    save_figure(figure, path)
+
+
+def report(out: Path, rows: list[dict[str, Any]], config: dict[str, Any]) -> None:
+    """Write all that is known so far."""
+    write_json(out / "results.json", {"config": config, "points": rows})
+    write_text(out / "results.md", table(rows))
+    by_mode = {}
+    for found in rows:
+        by_mode.setdefault(found["tokens"], {}).setdefault(found["text"], []).append(found)
+    natural = {f"{mode} vision tokens": texts["natural"] for mode, texts in by_mode.items() if "natural" in texts}
+    if natural:
+        plot(out / "curve.png", natural, "OCR precision %")
+    for mode, texts in by_mode.items():
+        if len(texts) > 1:
+            plot(out / f"crutch-{mode}.png", texts, f"OCR precision %, {mode} vision tokens")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=HERE / "nano.json")
+    parser.add_argument("--out", type=Path, default=Path("runs/compression"))
+    parser.add_argument("--model", help="a checkpoint's folder or hub id; without one, nano")
+    parser.add_argument("--pages", type=int, help="a point, instead of the config's")
+    parser.add_argument("--device", help="cpu, cuda (a CUDA device if there is one)")
+    arguments = parser.parse_args()
+    with failing():
+        from lightseek.loading import NANO, load_model
+
+        config = json.loads(arguments.config.read_text(encoding="utf-8"))
+        config |= {"model": arguments.model or "nano", "pages": arguments.pages or config["pages"]}
+        model = load_model(arguments.model, arguments.device)
+        config["weights"] = fingerprint(arguments.model or NANO)
+        rows = []
+        with bars() as progress:
+            for point in points(config):
+                path = arguments.out / f"{point.name}.jsonl"
+                read(point, config, path, model, progress)
+                rows.append(row(point, path))
+                value = rows[-1]["cer"]
+                console.print(f"{point.name}: CER {value['value']:.1f} % ({value['low']:.1f} to {value['high']:.1f})")
+                report(arguments.out, rows, config)
+        console.print(f"[dim]{arguments.out}[/]")
+
+
+if __name__ == "__main__":
+    main()
