@@ -62,7 +62,7 @@ def plot_scores(path: Path, report: dict[str, Any]) -> None:
         axes.errorbar(
             [score["value"] for _, score in drawn],
             [y for y, _ in drawn],
-            xerr=_bars([score for _, score in drawn]),
+            xerr=interval_bars([score for _, score in drawn]),
             fmt="o",
             capsize=3,
             color="grey" if name == "lead-3" else f"C{place}",
@@ -88,7 +88,7 @@ def plot_lengths(path: Path, report: dict[str, Any]) -> None:
         axes.errorbar(
             shift,
             [score["value"] for score in scores],
-            yerr=_bars(scores),
+            yerr=interval_bars(scores),
             fmt="o-",
             capsize=3,
             label=shortened(model["name"]),
@@ -123,7 +123,7 @@ def shortened(name: str, most: int = 32) -> str:
     return name if len(name) <= most else f"…{name[-most + 1 :]}"
 
 
-def _bars(scores: Sequence[dict[str, float]]) -> list[list[float]]:
+def interval_bars(scores: Sequence[dict[str, float]]) -> list[list[float]]:
     """How far below and above the value the interval reaches; rounding must not make it negative."""
     below = [max(0.0, score["value"] - score["low"]) for score in scores]
     return [below, [max(0.0, score["high"] - score["value"]) for score in scores]]

@@ -20,13 +20,12 @@ from lightseek.data.documents import Document, load_documents
 from lightseek.evaluation import normalise
 from lightseek.files import fingerprint, write_json, write_text
 from lightseek.modes import find_mode, vision_tokens
-from lightseek.plots import new_figure, save_figure
+from lightseek.plots import interval_bars, new_figure, save_figure
 from lightseek.predictions import append_predictions, done_before, predict
 from lightseek.screen import bars, console, failing
 from lightseek.tokenizer import Tokenizer
 
 HERE = Path(__file__).parent
-SMALLEST_FONT = 8  # pixels, as for all rendered pages
 
 
 @dataclass(frozen=True)
@@ -109,11 +108,9 @@ def plot(path: Path, lines: dict[str, list[dict[str, Any]]], label: str) -> None
     """OCR precision over compression, a line for each entry, with the intervals."""
     figure, axes = new_figure()
     for name, rows in lines.items():
-        scores = [row["ocr_precision"] for row in rows]
+        ratios, scores = [row["ratio"] for row in rows], [row["ocr_precision"] for row in rows]
         values = [score["value"] for score in scores]
-        below = [max(0.0, score["value"] - score["low"]) for score in scores]
-        above = [max(0.0, score["high"] - score["value"]) for score in scores]
-        axes.errorbar([row["ratio"] for row in rows], values, yerr=[below, above], fmt="o-", capsize=3, label=name)
+        axes.errorbar(ratios, values, yerr=interval_bars(scores), fmt="o-", capsize=3, label=name)
     axes.set_xscale("log", base=2)
     ticks = sorted({row["ratio"] for rows in lines.values() for row in rows})
     axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks])

@@ -36,6 +36,7 @@ from lightseek.files import atomic_write
 from lightseek.loading import load_model
 from lightseek.model.ocr import LightSeekOCR
 from lightseek.run_state import load_state, newest_state, save_state
+from lightseek.screen import failing
 from lightseek.tokenizer import Tokenizer
 
 HERE = Path(__file__).parent
@@ -178,6 +179,12 @@ def main() -> None:
     parser.add_argument("--save", action="store_true", help="write the model to OUT/model at the end, bfloat16")
     parser.add_argument("--from-shipped", action="store_true", help="start from the weights that come with LightSeek")
     arguments = parser.parse_args()
+    with failing():
+        run(arguments)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Train with a progress bar, and save if asked to."""
     recipe = Recipe.load(arguments.recipe, arguments.scale)
     stop = min(arguments.steps or recipe.steps, recipe.steps)
     from rich.progress import Progress
