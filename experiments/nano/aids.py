@@ -1,59 +1,102 @@
 """The model with its teacher's aids: what each box is told early, beside the loss of the text, and dropped afterwards.
 
 letters    after SAM's neck        the character over each patch (`patches`)
-contents   after the projector     the characters of each vision token, in reading order (`slots`)
+centres    after SAM's neck        the characters whose middle is on each patch, so each is there once
+contents   after the projector     the same, for the 4 x 4 patches that are one vision token
+corner     after the projector     how far down and across the page the vision token is, in sixteenths
 here       one decoder head        attend to the vision token that holds the character written last
+           after that layer        on which of its patches that is
 next       one, a layer later      attend to the one that holds the character to write now
+           after that layer        on which of its patches that is
 """
 
 import torch
 import torch.nn.functional as F
 from batches import Batch
+from einops import rearrange
 from jaxtyping import Float, Int
-from pages import CLASSES, SLOTS
+from pages import CENTRES, CLASSES, PATCH, TOKEN
 from torch import Tensor, nn
 
 from lightseek.model.attention import Eager
 from lightseek.model.ocr import IGNORED, LightSeekOCR
 
-AIDS = ("slots", "patches", "here", "next")  # losses beside the decoder's
+# Losses beside the decoder's
+AIDS = ("patches", "centres", "contents", "corner", "here", "here_place", "next", "next_place")
+
+
+PARTS = 16  # of a page's side
 
 
 class Pretraining(nn.Module):
-    """The model and its two reading heads, so that one checkpoint holds all that learns."""
+    """The model and its reading heads, so that one checkpoint holds all that learns."""
 
     def __init__(self, model: LightSeekOCR) -> None:
         super().__init__()
         self.model = model
         classes = len(CLASSES) + 2
-        self.of_tokens = nn.Linear(model.config.decoder.width, SLOTS * classes)
+        self.of_tokens = nn.Linear(model.config.decoder.width, (TOKEN // PATCH) ** 2 * CENTRES * classes)
+        self.of_corner = nn.Linear(model.config.decoder.width, 2 * PARTS)
         self.of_patches = nn.Conv2d(model.config.sam.neck, classes, 1)
+        self.of_centres = nn.Conv2d(model.config.sam.neck, CENTRES * classes, 1)
+        self.of_here, self.of_next = (
+            nn.Linear(model.config.decoder.width, 1 + (TOKEN // PATCH) ** 2) for _ in range(2)
+        )
         self.seen: dict[str, Tensor] = {}
-        model.encoder.sam.register_forward_hook(lambda module, inputs, out: self.seen.update(patches=out))
-        model.projector.register_forward_hook(lambda module, inputs, out: self.seen.update(slots=out))
-        for name, layer in (("here", 1), ("next", 2)):
-            attention = model.decoder.layers[layer].attention
-            attention.attend = Eager()
-            attention.attend.softmax.register_forward_hook(
+        model.encoder.sam.register_forward_hook(lambda module, inputs, out: self.seen.update(neck=out))
+        model.projector.register_forward_hook(lambda module, inputs, out: self.seen.update(tokens=out))
+        for name, layer in (("here", model.decoder.layers[1]), ("next", model.decoder.layers[2])):
+            layer.attention.attend = Eager()
+            layer.attention.attend.softmax.register_forward_hook(
                 lambda module, inputs, out, name=name: self.seen.update({name: out[:, 0]})  # the first head: b n n
+            )
+            layer.register_forward_hook(
+                lambda module, inputs, out, name=name: self.seen.update({f"after {name}": out[0]})  # b n d
             )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses and the shares that were right."""
+        self.model.encoder.sam.requires_grad_(not batch.still)
         output = self.model(batch.ids, pages=batch.views(), labels=batch.labels, mask=batch.mask, logits="labelled")
+        self.model.encoder.sam.requires_grad_()
         targets = batch.labels[:, 1:][batch.labels[:, 1:] != IGNORED]
         figures = {"loss": output.loss, "tokens_right": right(output.logits, targets)}
-        if batch.slots is None:  # tiles: the decoder alone is told something
+        if batch.patches is None:  # tiles: the decoder alone is told something
             return figures
-        for name, head, classes in (
-            ("slots", self.of_tokens, batch.slots),
-            ("patches", self.of_patches, batch.patches),
+        neck = self.seen["neck"]
+        for name, logits, classes in (
+            ("patches", self.of_patches(neck).permute(0, 2, 3, 1), batch.patches),
+            ("centres", self.of_centres(neck).permute(0, 2, 3, 1), batch.centres),
+            ("contents", self.of_tokens(self.seen["tokens"]), by_token(batch.centres)),
         ):
-            logits, classes = head(self.seen[name]), classes.flatten()
-            logits = (logits if name == "slots" else logits.permute(0, 2, 3, 1)).reshape(len(classes), -1)
+            classes = classes.flatten()
+            logits = logits.reshape(len(classes), -1)
             figures[name] = written_cross_entropy(logits, classes)
             figures[f"{name}_right"] = right(logits[classes > 0], classes[classes > 0])
-        return figures | {name: gaze(self.seen[name], getattr(batch, name)) for name in ("here", "next")}
+        side = batch.patches.shape[1] * PATCH // TOKEN
+        corners = self.of_corner(self.seen["tokens"]).view(-1, side, side, 2, PARTS)
+        figures["corner"] = corner(corners)
+        for name, head, (position, patch) in (
+            ("here", self.of_here, batch.here.unbind(-1)),
+            ("next", self.of_next, batch.next.unbind(-1)),
+        ):
+            figures[name] = gaze(self.seen[name], position)
+            figures[f"{name}_place"] = place(head(self.seen[f"after {name}"]), patch)
+        return figures
+
+
+def by_token(centres: Int[Tensor, "b g g c"]) -> Int[Tensor, "b t 16c"]:
+    """What is on each patch, put together for the patches of each vision token."""
+    side = TOKEN // PATCH
+    return rearrange(centres, "b (h i) (w j) c -> b (h w) (i j c)", i=side, j=side)
+
+
+def corner(logits: Float[Tensor, "b h w 2 parts"]) -> Float[Tensor, ""]:
+    """Mean cross-entropy of the part of the page's height and width that each vision token is at."""
+    b, side, _, _, parts = logits.shape
+    at = ((torch.arange(side, device=logits.device) + 0.5) * parts / side).long()
+    down, across = at[:, None].expand(b, side, side), at.expand(b, side, side)
+    return F.cross_entropy(logits.reshape(-1, parts).float(), torch.stack([down, across], dim=-1).flatten())
 
 
 def written_cross_entropy(logits: Float[Tensor, "n c"], classes: Int[Tensor, " n"]) -> Float[Tensor, ""]:
@@ -66,6 +109,12 @@ def gaze(attention: Float[Tensor, "b n n"], places: Int[Tensor, "b n"]) -> Float
     """-log of the share of its attention that a position gives to the place it should look at; 0 is no place."""
     share = attention.gather(2, places[..., None])[..., 0]
     return -share[places > 0].clamp_min(1e-6).log().sum() / (places > 0).sum().clamp_min(1)
+
+
+def place(logits: Float[Tensor, "b n c"], patches: Int[Tensor, "b n"]) -> Float[Tensor, ""]:
+    """Mean cross-entropy; 0 is no patch, and no token of a summary has one."""
+    logits, told = logits[patches > 0].float(), patches[patches > 0]
+    return F.cross_entropy(logits, told, reduction="sum") / max(1, len(told))
 
 
 @torch.no_grad()

@@ -1,14 +1,14 @@
-"""From pages to tensors: what a step of the pre-training takes, and what its four aids are told.
+"""From pages to tensors: what a step of the pre-training takes, and what its seven aids are told.
 
     Batches(recipe, config, tokenizer, start, stop)[i] -> Batch
 
-A batch follows from its step alone, so workers, resumed runs and machines all see the same ones.
+A batch follows from its step (and its process's number, where there are several) alone, so workers, resumed runs and
+machines all see the same ones.
 """
 
 from dataclasses import dataclass, fields
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from pages import PATCH, TOKEN, Kind, Page, draw_page
 from PIL import Image
@@ -30,10 +30,11 @@ class Batch:
     ids: Int[Tensor, "b n"]
     labels: Int[Tensor, "b n"]
     mask: Bool[Tensor, "b n"]
-    slots: Int[Tensor, "b t slots"] | None  # classes of the characters in each vision token's cell
     patches: Int[Tensor, "b g g"] | None  # the class of the character on each patch
-    here: Int[Tensor, "b n"]  # the position of the vision token that holds the last character written
-    next: Int[Tensor, "b n"]  # and of the one that holds the next
+    centres: Int[Tensor, "b g g centres"] | None  # classes of the characters whose centre is on each patch
+    here: Int[Tensor, "b n 2"]  # where the last letter written is: vision token's position, and patch of it, 1 to 16
+    next: Int[Tensor, "b n 2"]  # and where the next is
+    still: bool  # SAM does not learn from this batch
 
     def views(self) -> list[list[PageViews]]:
         views = []
@@ -51,14 +52,24 @@ class Batch:
 
     def _each(self, change) -> "Batch":
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Batch(**{name: None if value is None else change(value) for name, value in values.items()})
+        return Batch(**{name: change(value) if isinstance(value, Tensor) else value for name, value in values.items()})
 
 
 class Batches(torch.utils.data.Dataset):
     """Batch number `step`, drawn by whichever worker gets it."""
 
-    def __init__(self, recipe, config: OCRConfig, tokenizer: Tokenizer, start: int, stop: int) -> None:
+    def __init__(
+        self,
+        recipe,
+        config: OCRConfig,
+        tokenizer: Tokenizer,
+        start: int,
+        stop: int,
+        rank: int = 0,
+        processes: int = 1,
+    ) -> None:
         self.recipe, self.config, self.tokenizer, self.start, self.stop = recipe, config, tokenizer, start, stop
+        self.rank, self.processes = rank, processes
 
     def __len__(self) -> int:
         return max(0, self.stop - self.start)
@@ -66,7 +77,8 @@ class Batches(torch.utils.data.Dataset):
     def __getitem__(self, index: int) -> Batch:
         step = self.start + index
         kind = self.recipe.kind_at(step)
-        pages = [draw_page(kind, self.recipe.seed, step * kind.batch + i) for i in range(kind.batch)]
+        first = (step * self.processes + self.rank) * kind.batch
+        pages = [draw_page(kind, self.recipe.seed, first + i) for i in range(kind.batch)]
         return self.collate(pages, kind)
 
     def collate(self, pages: list[Page], kind: Kind) -> Batch:
@@ -75,25 +87,28 @@ class Batches(torch.utils.data.Dataset):
             prompt_ids(self.config, self.tokenizer, PROMPTS[page.task], [image_positions(view)])
             for page, view in zip(pages, views, strict=True)
         ]
-        targets = [[*self.tokenizer.encode(page.target), self.config.eos_token_id] for page in pages]
+        targets = [[*self.write(page), self.config.eos_token_id] for page in pages]
         rows = [prompt + target for prompt, target in zip(prompts, targets, strict=True)]
         ids, mask = pad_batch(rows, self.config.pad_token_id, "right")
-        labels, following = torch.full_like(ids, IGNORED), torch.zeros_like(ids)
+        labels, gazes = torch.full_like(ids, IGNORED), torch.zeros(2, *ids.shape, 2, dtype=torch.long)
         for i, (page, prompt, target) in enumerate(zip(pages, prompts, targets, strict=True)):
             labels[i, len(prompt) : len(prompt) + len(target)] = torch.tensor(target)
             if not kind.mode:
                 places = self.places(page, target, prompt.index(self.config.image_token_id))
-                following[i, len(prompt) - 1 : len(prompt) - 1 + len(places)] = torch.tensor(places)
+                gazes[:, i, len(prompt) - 1 : len(prompt) - 1 + len(target)] = torch.tensor(places)
         return Batch(
             pixels=torch.stack([view.global_view[:1] for view in views]),
             tiles=None if views[0].tiles is None else torch.stack([view.tiles[:, :1] for view in views]),
             ids=ids,
             labels=labels,
             mask=mask,
-            slots=None if kind.mode else torch.stack([torch.from_numpy(page.slots) for page in pages]),
-            patches=None if kind.mode else torch.stack([torch.from_numpy(page.patches) for page in pages]),
-            here=F.pad(following, (1, -1)),
-            next=following,
+            **{
+                name: None if kind.mode else torch.stack([torch.from_numpy(getattr(page, name)) for page in pages])
+                for name in ("patches", "centres")
+            },
+            here=gazes[0],
+            next=gazes[1],
+            still=kind.still,
         )
 
     def see(self, page: Page, kind: Kind) -> PageViews:
@@ -103,23 +118,31 @@ class Batches(torch.utils.data.Dataset):
         pixels = torch.from_numpy(page.pixels.copy())[None].float() / 127.5 - 1
         return PageViews(pixels.expand(3, -1, -1))
 
-    def places(self, page: Page, target: list[int], first: int) -> list[int]:
-        """For each token of a page's text, the position of the vision token where its first letter stands, or 0.
+    def write(self, page: Page) -> list[int]:
+        """The text to write, in tokens."""
+        if not page.spelled:
+            return self.tokenizer.encode(page.target)
+        return [token for character in page.target for token in self.tokenizer.encode(character)]
 
-        `first` is the position of the first vision token; a newline follows each row of them.
+    def places(self, page: Page, target: list[int], first: int) -> list[list[tuple[int, int]]]:
+        """Where the letter before each token of a page's text stands, and where its own first one does.
+
+        Each is the position of a vision token and which of its patches, 1 to 16; (0, 0) where there is none. `first` is
+        the position of the first vision token; a newline follows each row of them.
         """
-        if page.target != page.text:
-            return [0] * len(target)
-        letters, number = [], 0  # for each byte of the text, which letter it belongs to, or comes before
+        grid, side = page.patches.shape[0], TOKEN // PATCH
+        where = [(0, 0)]
+        for square in page.squares if page.target == page.text else []:
+            y, x = divmod(square, grid)
+            where.append((first + y // side * (grid // side + 1) + x // side, 1 + y % side * side + x % side))
+        total, letters = 0, []  # how many were written before each byte of the text
         for character in page.text:
-            letters += [number] * len(character.encode())
-            number += not character.isspace()
-        side, found, start = page.patches.shape[0] * PATCH // TOKEN, [], 0
+            letters += [total] * len(character.encode())
+            total += not character.isspace()
+        here, following, start = [], [], 0
         for token in target:
-            if start < len(letters) and letters[start] < len(page.cells):
-                row, column = divmod(page.cells[letters[start]], side)
-                found.append(first + row * (side + 1) + column)
-            else:
-                found.append(0)
+            written = letters[start] if start < len(letters) else total
+            here.append(where[written] if written < len(where) else (0, 0))
+            following.append(where[written + 1] if written + 1 < len(where) else (0, 0))
             start += len(self.tokenizer.bytes_of(token))
-        return found
+        return [here, following]

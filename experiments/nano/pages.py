@@ -26,7 +26,7 @@ FONTS = [
 ALPHABET = sorted(set(string.printable[:94]) | set(ACCENTED) | set(MARKS))
 CLASSES = {character: i + 2 for i, character in enumerate(ALPHABET)}  # 0: none, 1: any other character
 PATCH, TOKEN = 16, 64  # pixels a side
-SLOTS = 24  # characters of a vision token that the reading head names, in reading order
+CENTRES = 2  # characters whose centre is on one patch: small letters stand two by two
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,8 @@ class Kind:
     mode: str = ""  # of several views (gundam), or the page as it is
     largest: int = 0  # font, in pixels; 0 is a fifth of the page, at most 64
     summarize: float = 0.0  # share of pages whose target is the summary (documents only)
+    still: bool = False  # SAM, two thirds of the work, does not learn from these pages: for a decoder that lags behind
+    spelled: float = 0.0  # share of pages whose text is written letter by letter, not in the tokenizer's longer tokens
     rough: float = 0.3  # share of pages with noise, blur of resizing, or a slight rotation
 
 
@@ -50,9 +52,10 @@ class Page:
     text: str
     target: str
     task: str
-    slots: np.ndarray  # vision tokens x SLOTS, classes; 0 where there is no more
+    spelled: bool
     patches: np.ndarray  # g x g: the class of the character over each patch's centre, or 0
-    cells: list[int]  # the vision token that each character stands in, in reading order, white space left out
+    centres: np.ndarray  # g x g x CENTRES: the classes of the characters whose centre is on each patch, then 0
+    squares: list[int]  # the patch that each character's centre is on, in reading order, white space left out
 
 
 def draw_page(kind: Kind, seed: int, index: int) -> Page:
@@ -60,10 +63,10 @@ def draw_page(kind: Kind, seed: int, index: int) -> Page:
     task, text, target = write_text(kind, random, seed, index)
     style = choose_style(kind, random, text)
     layout = next(paginate(block_lines(parse_text(text), style), style.rows))
-    slots, patches, cells = locate(layout, style)
+    places = locate(layout, style)
     image = draw(layout, style).getchannel("R")
     return Page(roughen(image, random) if random.random() < kind.rough else np.asarray(image),
-                text, target, task, slots, patches, cells)  # fmt: skip
+                text, target, task, random.random() < kind.spelled, *places)  # fmt: skip
 
 
 def write_text(kind: Kind, random: Random, seed: int, index: int) -> tuple[str, str, str]:
@@ -125,26 +128,23 @@ def choose_style(kind: Kind, random: Random, text: str) -> PageStyle:
 
 
 def locate(layout: Layout, style: PageStyle) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Which characters stand in the cell of each vision token, in reading order, on each patch; their cells."""
-    tokens, grid = style.width // TOKEN, style.width // PATCH
-    slots = np.zeros((tokens * tokens, SLOTS), dtype=np.int64)
+    """A page's patches, centres and squares: which characters stand where (`Page`)."""
+    grid = style.width // PATCH
+    centres: list[list[int]] = [[] for _ in range(grid * grid)]
     patches = np.zeros((grid, grid), dtype=np.int64)
-    used = np.zeros(tokens * tokens, dtype=int)
-    cells = []
+    squares = []
     for character, glyph, pen, baseline in glyphs(layout, style):
         number = CLASSES.get(character, 1)
         x, y = pen + glyph.advance / 2, baseline - 0.3 * style.font_size
-        column, row = (min(max(int(v // TOKEN), 0), tokens - 1) for v in (x, y))
-        cell = row * tokens + column
         if not character.isspace():
-            cells.append(cell)
-        if used[cell] < SLOTS:
-            slots[cell, used[cell]] = number
-            used[cell] += 1
+            column, row = (min(max(int(v // PATCH), 0), grid - 1) for v in (x, y))
+            squares.append(row * grid + column)
+            centres[squares[-1]].append(number)
         left, right = (round(v / PATCH) for v in (pen, pen + glyph.advance))
         top, bottom = (round(v / PATCH) for v in (baseline - 0.75 * style.font_size, baseline + 0.2 * style.font_size))
         patches[max(top, 0) : bottom, max(left, 0) : right] = number
-    return slots, patches, cells
+    rows = [(row + [0] * CENTRES)[:CENTRES] for row in centres]
+    return patches, np.array(rows).reshape(grid, grid, CENTRES), squares
 
 
 def roughen(image: Image.Image, random: Random) -> np.ndarray:

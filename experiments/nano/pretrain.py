@@ -4,10 +4,11 @@
     python experiments/nano/pretrain.py --out runs/nano --minutes 9     # stop in time, with a checkpoint
     python experiments/nano/pretrain.py --out runs/nano --save          # write the model in it, official layout
     python experiments/nano/pretrain.py --out runs/more --from-shipped  # go on from the weights that are shipped
+    torchrun --nproc-per-node 2 experiments/nano/pretrain.py --device cpu  # a process for each core, or for each GPU
 
 - A curriculum of phases (`pretrain.json`), from a few letters on a small page to whole documents in every mode.
 - Pages are drawn on the fly by worker processes, never twice (`pages.py`).
-- Four aids, dropped afterwards, tell the boxes early what the loss of the text could only tell them late: the neck
+- Seven aids, dropped afterwards, tell the boxes early what the loss of the text could only tell them late: the neck
   names the character over each patch, the projector the characters of each vision token, and two heads of the decoder
   are shown where to look. docs/nano.md has what was tried.
 """
@@ -15,15 +16,18 @@
 import argparse
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parent))
 from aids import AIDS, Pretraining
@@ -55,12 +59,28 @@ def widen(model: LightSeekOCR) -> None:
     model.decoder.embed.weight.normal_(std=0.5)
 
 
+@torch.no_grad()
+def mark_positions(model: LightSeekOCR, size: float = 1.5) -> None:
+    """Add waves over the page's height and width to CLIP's positions, as strong as the letters that come in with them.
+
+    Learned ones start so small that no position reached the decoder after 7000 steps (docs/nano.md).
+    """
+    position = model.encoder.clip.embeddings.position.weight  # 1 + grid * grid, width; the class token's comes first
+    grid, width = math.isqrt(len(position)), position.shape[1]
+    at = 2 * math.pi * (torch.arange(grid)[:, None] + 0.5) / grid * torch.tensor([0.5, 1, 2, 4])
+    waves = torch.cat([at.sin(), at.cos()], dim=1)
+    down, across = waves[:, None].expand(grid, grid, 8), waves.expand(grid, grid, 8)
+    basis, _ = torch.linalg.qr(torch.randn(width, 16))
+    position[1:] += size * (width / 8) ** 0.5 * torch.cat([down, across], dim=2).flatten(0, 1) @ basis.T
+
+
 def from_nothing(seed: int) -> tuple[Pretraining, int]:
     torch.manual_seed(seed)
     model = LightSeekOCR(OCRConfig.preset("nano"))
     model.tokenizer = Tokenizer.nano()
     torch.manual_seed(seed)
     widen(model)
+    mark_positions(model)
     return Pretraining(model), 0
 
 
@@ -98,8 +118,12 @@ def train(
 ) -> tuple[Pretraining, int]:
     """Train to step `stop`, or for so many minutes, from the folder's last checkpoint; leave another there.
 
-    Without a checkpoint it starts from nothing, or where the shipped weights are. Returns what learned, and its step.
+    Without a checkpoint it starts from nothing, or where the shipped weights are. Under torchrun each process draws
+    pages of its own and the gradient is their mean. Returns what learned, and its step.
     """
+    rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    if processes > 1:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     pretraining, step = from_shipped() if shipped else from_nothing(recipe.seed)
     pretraining, model = pretraining.to(device).train(), pretraining.model
     if compiled:
@@ -110,12 +134,12 @@ def train(
         {"params": [p for p in learns if p.ndim >= 2], "weight_decay": recipe.weight_decay},
         {"params": [p for p in learns if p.ndim < 2], "weight_decay": 0.0},
     ]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), fused=True)
+    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
     out.mkdir(parents=True, exist_ok=True)
     found = newest_state(out)
     place = load_state(pretraining, optimizer, found) if found else {"step": step, "fresh": step, "seconds": 0.0}
     step, fresh, before = place["step"], place.get("fresh", 0), place["seconds"]
-    data = Batches(recipe, model.config, model.tokenizer, step, stop)
+    data = Batches(recipe, model.config, model.tokenizer, step, stop, rank, processes)
     loader = torch.utils.data.DataLoader(
         data,
         batch_size=None,
@@ -124,30 +148,38 @@ def train(
         pin_memory=device.type == "cuda",
     )
     began = saved = time.monotonic()
+    # Tiles leave the reading heads unused.
+    learner = DistributedDataParallel(pretraining, find_unused_parameters=True) if processes > 1 else pretraining
 
     def keep() -> None:
+        if rank:
+            return
         place = {"step": step, "fresh": fresh, "seconds": before + time.monotonic() - began}
         save_state(pretraining, optimizer, out, place)
 
+    recent: dict[str, list[Tensor]] = {}  # figures of the steps since the log's last line
     with (out / "metrics.jsonl").open("a", encoding="utf-8") as log:
         for batch in timed(loader, began, minutes):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate(step, fresh)
             with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                figures = pretraining(batch.to(device))
+                figures = learner(batch.to(device))
             loss = figures["loss"] + recipe.heads_weight * (sum(figures.get(name, 0) for name in AIDS))
             loss.backward()
             nn.utils.clip_grad_norm_(learns, recipe.clip)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             step += 1
-            if step % 20 == 0:
+            for name, value in figures.items():
+                recent.setdefault(name, []).append(value.detach())
+            if step % 20 == 0 and not rank:
                 row = {
                     "step": step,
                     "seconds": before + time.monotonic() - began,
                     "lr": recipe.learning_rate(step - 1, fresh),
                 }
-                row |= {name: round(value.item(), 4) for name, value in figures.items()}
+                row |= {name: round(torch.stack(values).mean().item(), 4) for name, values in recent.items()}
+                recent.clear()
                 if not math.isfinite(row["loss"]):
                     raise FloatingPointError(f"step {step}: the loss is {row['loss']}; lower lr in the recipe")
                 print(json.dumps(row), file=log, flush=True)
@@ -160,9 +192,13 @@ def train(
 
 
 def timed(loader, began: float, minutes: float) -> Iterator[Batch]:
+    """Batches for so many minutes, by the first process's clock."""
     for batch in loader:
         yield batch
-        if time.monotonic() - began > 60 * minutes:
+        late = torch.tensor(time.monotonic() - began > 60 * minutes)
+        if dist.is_initialized():
+            dist.broadcast(late, 0)
+        if late:
             return
 
 
@@ -189,7 +225,8 @@ def run(arguments: argparse.Namespace) -> None:
     stop = min(arguments.steps or recipe.steps, recipe.steps)
     from rich.progress import Progress
 
-    with Progress() as progress:
+    first = os.environ.get("RANK", "0") == "0"
+    with Progress(disable=not first) as progress:
         task = progress.add_task("pre-training", total=stop)
 
         def report(row: dict) -> None:
@@ -199,6 +236,8 @@ def run(arguments: argparse.Namespace) -> None:
             progress.update(task, completed=row["step"], description=words)
 
         device = find_device(arguments.device)
+        if device.type == "cuda":  # torchrun's processes each have their own
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         pretraining, step = train(
             recipe,
             arguments.out,
@@ -210,7 +249,7 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.from_shipped,
             arguments.compile,
         )
-    if arguments.save:
+    if arguments.save and first:
         save(pretraining, step, arguments.out)
 
 
