@@ -1,4 +1,4 @@
-"""From pages to tensors: what a step of the pre-training takes, and what its seven aids are told.
+"""From pages to tensors: what a step of the pre-training takes, and what its six aids are told.
 
     Batches(recipe, config, tokenizer, start, stop)[i] -> Batch
 
