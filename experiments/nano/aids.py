@@ -23,8 +23,6 @@ from lightseek.model.ocr import IGNORED, LightSeekOCR
 
 # Losses beside the decoder's
 AIDS = ("patches", "centres", "contents", "corner", "here", "here_place", "next", "next_place")
-
-
 PARTS = 16  # of a page's side
 
 

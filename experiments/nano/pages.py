@@ -41,7 +41,7 @@ class Kind:
     mode: str = ""  # of several views (gundam), or the page as it is
     largest: int = 0  # font, in pixels; 0 is a fifth of the page, at most 64
     summarize: float = 0.0  # share of pages whose target is the summary (documents only)
-    still: bool = False  # SAM, two thirds of the work, does not learn from these pages: for a decoder that lags behind
+    still: bool = False  # SAM, over half of the work, does not learn from these pages: for a decoder that lags behind
     spelled: float = 0.0  # share of pages whose text is written letter by letter, not in the tokenizer's longer tokens
     rough: float = 0.3  # share of pages with noise, blur of resizing, or a slight rotation
 
