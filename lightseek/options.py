@@ -76,7 +76,7 @@ class RunConfig:
     patience: int | None = option(None, "stop after this many evaluations without a better one")
     log: str = option("jsonl", "jsonl, or tensorboard too", free=True)
     save_seconds: float = option(60.0, "seconds between checkpoints of a run in progress", free=True)
-    max_new_tokens: int = option(256, "longest generated text, in tokens")
+    max_new_tokens: int = option(512, "longest generated text, in tokens")
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))

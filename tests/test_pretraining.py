@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 NANO = Path(__file__).parents[1] / "experiments" / "nano"
 sys.path.insert(0, str(NANO))
 from aids import AIDS, by_token, gaze  # noqa: E402
-from batches import Batches  # noqa: E402
+from batches import Album, Batches  # noqa: E402
 from pages import ALPHABET, CLASSES, Kind, draw_page  # noqa: E402
 from pretrain import HEADS, from_nothing, from_shipped, save, train  # noqa: E402
 from recipe import Phase, Recipe  # noqa: E402
@@ -146,9 +146,56 @@ def test_the_gaze_is_told_where_each_token_of_the_text_stands():
 
 
 def test_the_gaze_loss_is_minus_the_log_of_the_attention_on_the_place():
-    attention = torch.tensor([[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8], [1.0, 0.0, 0.0]]])
+    attention = torch.tensor([[[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8], [1.0, 0.0, 0.0]]]])  # b h n n
     assert gaze(attention, torch.tensor([[1, 2, 0]])).item() == pytest.approx(-(math.log(0.25) + math.log(0.8)) / 2)
+    assert gaze(attention.expand(1, 2, 3, 3), torch.tensor([[1, 2, 0]])).item() == pytest.approx(
+        -(math.log(0.25) + math.log(0.8)) / 2
+    )
     assert gaze(attention, torch.tensor([[0, 0, 0]])).item() == 0
+
+
+def letters_batch(letters: int = 24, **kind):
+    """A batch of one page of letters, and the page."""
+    kind = Kind(256, (letters, letters), "letters", batch=1, largest=56, rough=0.0, **kind)
+    recipe = Recipe(phases=(Phase(1, (1e-3, 1e-3), (kind,)),))
+    return Batches(recipe, OCRConfig.preset("nano"), Tokenizer.nano(), 0, 1)[0], draw_page(kind, recipe.seed, 0)
+
+
+def test_a_page_tells_where_its_words_begin():
+    """As many places as words, each under a word's first letter."""
+    kind = Kind(256, (24, 24), "letters", batch=1, largest=56, rough=0.0)
+    page = draw_page(kind, 0, 0)
+    words = page.text.split()
+    assert len(words) > 2 and page.begins.sum() == len(words)
+    starts = [sum(map(len, words[:i])) for i in range(len(words))]
+    assert sorted(page.begins.flatten().nonzero()[0]) == sorted(page.squares[start] for start in starts)
+
+
+def test_slips_change_what_is_shown_as_written_and_nothing_that_is_asked():
+    right, _ = letters_batch(200)
+    slipped, _ = letters_batch(200, slips=1.0)
+    assert right.ids.shape == slipped.ids.shape
+    wrong = (right.ids != slipped.ids).sum().item()
+    assert 1 <= wrong < 0.3 * (right.labels > 0).sum().item()  # a tenth, about
+    assert torch.equal(right.labels, slipped.labels) and torch.equal(right.next, slipped.next)
+    first = right.labels[0].gt(0).nonzero()[0, 0]
+    assert torch.equal(right.ids[:, :first], slipped.ids[:, :first])  # the prompt
+
+
+def test_still_pages_are_read_again_as_the_encoder_gave_them(tmp_path):
+    """The decoder's answer to a kept page is its answer to the page; the encoder is not asked."""
+    batch, _ = letters_batch(still=True)
+    pretraining, _ = from_nothing(0)
+    with torch.no_grad():
+        first = pretraining.eval()(batch)
+        album = Album()
+        album.keep(batch, pretraining.seen["encoded"])
+        pretraining.model.encoder.register_forward_hook(lambda *_: pytest.fail("encoded again"))
+        (kept,) = album.draw(1, step=0)
+        again = pretraining(kept)
+    assert kept.pixels.numel() == 0 and "contents" in first and "contents" not in again
+    for name in ("loss", "here", "next_place", "read"):
+        assert again[name].item() == pytest.approx(first[name].item(), rel=1e-5)
 
 
 def test_a_page_in_tiles_teaches_the_decoder_alone():

@@ -48,23 +48,22 @@ def deepseek(tmp_path_factory):
 
 
 def test_nano_vocabulary():
-    assert NANO.vocab_size == 1024
+    assert NANO.vocab_size == 349
     assert [NANO.id_of(token) for token in (BEGIN, END, PAD, IMAGE)] == [0, 1, 2, 3]
     assert {NANO.bytes_of(i) for i in range(4, 260)} == {bytes([byte]) for byte in range(256)}
-    tokens = [NANO.bytes_of(i) for i in range(4, 1024)]
-    assert len(set(tokens)) == 1020
-    assert not [token for token in tokens if len(token) > 1 and any(chr(byte).isdigit() for byte in token)]
+    merged = [NANO.bytes_of(i) for i in range(260, 349)]
+    assert len(set(merged)) == 89
+    whole = [token.decode() for token in merged if token not in (b"\xe2\x82", b"\xe2\x80")]  # two halfway to "€", "—"
+    assert all(len(character) == 1 for character in whole) and {"é", "€", "ł", "ß", "—"} <= set(whole)
     assert NANO.id_of("no such token") is None
 
 
-def test_nano_reads_digits_one_by_one():
-    assert [NANO.decode([i]) for i in NANO.encode("€12,480")] == ["€", "1", "2", ",", "4", "8", "0"]
-
-
-def test_nano_packs_synthetic_documents():
+def test_a_token_of_nano_is_a_character():
+    text = "Ærø: €12,480 – naïve"
+    assert [NANO.decode([i]) for i in NANO.encode(text)] == list(text)
     documents = synthetic.documents("test", 100)
     text = "".join(document.text for document in documents)
-    assert len(text) / len(NANO.encode(text)) > 2
+    assert len(NANO.encode(text)) == len(text)
 
 
 @given(anything)

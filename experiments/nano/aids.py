@@ -3,18 +3,20 @@
 letters    after SAM's neck        the character over each patch (`patches`)
 centres    after SAM's neck        the characters whose middle is on each patch, so each is there once
 contents   after the projector     the same, for the 4 x 4 patches that are one vision token
+begins     after the projector     on which of them a word begins
 corner     after the projector     how far down and across the page the vision token is, in sixteenths
 here       one decoder head        attend to the vision token that holds the character written last
            after that layer        on which of its patches that is
 next       one, a layer later      attend to the one that holds the character to write now
            after that layer        on which of its patches that is
+read       three of the last layer the same as next, so that more of the vision token comes along than one head carries
 """
 
 import torch
 import torch.nn.functional as F
 from batches import Batch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from pages import CENTRES, CLASSES, PATCH, TOKEN
 from torch import Tensor, nn
 
@@ -22,7 +24,8 @@ from lightseek.model.attention import Eager
 from lightseek.model.ocr import IGNORED, LightSeekOCR
 
 # Losses beside the decoder's
-AIDS = ("patches", "centres", "contents", "corner", "here", "here_place", "next", "next_place")
+AIDS = ("patches", "centres", "contents", "begins", "corner", "here", "here_place", "next", "next_place", "read")
+GAZES = {"here": (1, [0]), "next": (2, [0]), "read": (3, [1, 2, 3])}  # decoder layer, its heads
 PARTS = 16  # of a page's side
 
 
@@ -34,6 +37,7 @@ class Pretraining(nn.Module):
         self.model = model
         classes = len(CLASSES) + 2
         self.of_tokens = nn.Linear(model.config.decoder.width, (TOKEN // PATCH) ** 2 * CENTRES * classes)
+        self.of_begins = nn.Linear(model.config.decoder.width, (TOKEN // PATCH) ** 2)
         self.of_corner = nn.Linear(model.config.decoder.width, 2 * PARTS)
         self.of_patches = nn.Conv2d(model.config.sam.neck, classes, 1)
         self.of_centres = nn.Conv2d(model.config.sam.neck, CENTRES * classes, 1)
@@ -42,11 +46,13 @@ class Pretraining(nn.Module):
         )
         self.seen: dict[str, Tensor] = {}
         model.encoder.sam.register_forward_hook(lambda module, inputs, out: self.seen.update(neck=out))
+        model.encoder.register_forward_hook(lambda module, inputs, out: self.seen.update(encoded=out.detach()))
         model.projector.register_forward_hook(lambda module, inputs, out: self.seen.update(tokens=out))
-        for name, layer in (("here", model.decoder.layers[1]), ("next", model.decoder.layers[2])):
+        for name, (number, heads) in GAZES.items():
+            layer = model.decoder.layers[number]
             layer.attention.attend = Eager()
             layer.attention.attend.softmax.register_forward_hook(
-                lambda module, inputs, out, name=name: self.seen.update({name: out[:, 0]})  # the first head: b n n
+                lambda module, inputs, out, name=name, heads=heads: self.seen.update({name: out[:, heads]})  # b h n n
             )
             layer.register_forward_hook(
                 lambda module, inputs, out, name=name: self.seen.update({f"after {name}": out[0]})  # b n d
@@ -61,6 +67,20 @@ class Pretraining(nn.Module):
         figures = {"loss": output.loss, "tokens_right": right(output.logits, targets)}
         if batch.patches is None:  # tiles: the decoder alone is told something
             return figures
+        if batch.encoded is None:
+            figures |= self.of_encoder(batch)
+        for name, head, (position, patch) in (
+            ("here", self.of_here, batch.here.unbind(-1)),
+            ("next", self.of_next, batch.next.unbind(-1)),
+        ):
+            figures[name] = gaze(self.seen[name], position)
+            figures[f"{name}_place"] = place(head(self.seen[f"after {name}"]), patch)
+        figures["read"] = gaze(self.seen["read"], batch.next[..., 0])
+        return figures
+
+    def of_encoder(self, batch: Batch) -> dict[str, Tensor]:
+        """What the neck and the projector tell of the page."""
+        figures = {}
         neck = self.seen["neck"]
         for name, logits, classes in (
             ("patches", self.of_patches(neck).permute(0, 2, 3, 1), batch.patches),
@@ -71,19 +91,18 @@ class Pretraining(nn.Module):
             logits = logits.reshape(len(classes), -1)
             figures[name] = written_cross_entropy(logits, classes)
             figures[f"{name}_right"] = right(logits[classes > 0], classes[classes > 0])
+        lettered = by_token(batch.centres[..., :1] > 0)  # b t 16
+        begins = by_token(batch.begins[..., None])[lettered]
+        logits = self.of_begins(self.seen["tokens"]).view_as(lettered)[lettered]
+        figures["begins"] = F.binary_cross_entropy_with_logits(logits.float(), begins.float())
+        figures["begins_right"] = ((logits > 0) == begins).float().mean()
         side = batch.patches.shape[1] * PATCH // TOKEN
         corners = self.of_corner(self.seen["tokens"]).view(-1, side, side, 2, PARTS)
         figures["corner"] = corner(corners)
-        for name, head, (position, patch) in (
-            ("here", self.of_here, batch.here.unbind(-1)),
-            ("next", self.of_next, batch.next.unbind(-1)),
-        ):
-            figures[name] = gaze(self.seen[name], position)
-            figures[f"{name}_place"] = place(head(self.seen[f"after {name}"]), patch)
         return figures
 
 
-def by_token(centres: Int[Tensor, "b g g c"]) -> Int[Tensor, "b t 16c"]:
+def by_token(centres: Shaped[Tensor, "b g g c"]) -> Shaped[Tensor, "b t 16c"]:
     """What is on each patch, put together for the patches of each vision token."""
     side = TOKEN // PATCH
     return rearrange(centres, "b (h i) (w j) c -> b (h w) (i j c)", i=side, j=side)
@@ -103,9 +122,10 @@ def written_cross_entropy(logits: Float[Tensor, "n c"], classes: Int[Tensor, " n
     return (F.cross_entropy(logits.float(), classes, reduction="none") * weight).sum() / weight.sum()
 
 
-def gaze(attention: Float[Tensor, "b n n"], places: Int[Tensor, "b n"]) -> Float[Tensor, ""]:
+def gaze(attention: Float[Tensor, "b h n n"], places: Int[Tensor, "b n"]) -> Float[Tensor, ""]:
     """-log of the share of its attention that a position gives to the place it should look at; 0 is no place."""
-    share = attention.gather(2, places[..., None])[..., 0]
+    places = places[:, None].expand(attention.shape[:3])  # b h n
+    share = attention.gather(3, places[..., None])[..., 0]
     return -share[places > 0].clamp_min(1e-6).log().sum() / (places > 0).sum().clamp_min(1)
 
 

@@ -1,4 +1,4 @@
-"""From pages to tensors: what a step of the pre-training takes, and what its six aids are told.
+"""From pages to tensors: what a step of the pre-training takes, and what its aids are told.
 
     Batches(recipe, config, tokenizer, start, stop)[i] -> Batch
 
@@ -6,7 +6,9 @@ A batch follows from its step (and its process's number, where there are several
 machines all see the same ones.
 """
 
-from dataclasses import dataclass, fields
+from collections import deque
+from dataclasses import dataclass, fields, replace
+from random import Random
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -16,7 +18,7 @@ from torch import Tensor
 
 from lightseek.config import OCRConfig
 from lightseek.model.ocr import IGNORED
-from lightseek.pages import PageViews
+from lightseek.pages import EncodedPage, PageViews
 from lightseek.processing import PROMPTS, image_positions, pad_batch, page_views, prompt_ids
 from lightseek.tokenizer import Tokenizer
 
@@ -32,12 +34,16 @@ class Batch:
     mask: Bool[Tensor, "b n"]
     patches: Int[Tensor, "b g g"] | None  # the class of the character on each patch
     centres: Int[Tensor, "b g g centres"] | None  # classes of the characters whose centre is on each patch
+    begins: Bool[Tensor, "b g g"] | None  # whether one of them is the first of a word
     here: Int[Tensor, "b n 2"]  # where the last letter written is: vision token's position, and patch of it, 1 to 16
     next: Int[Tensor, "b n 2"]  # and where the next is
     still: bool  # SAM does not learn from this batch
+    encoded: Float[Tensor, "b t d"] | None = None  # the encoder's output, of pages that are read again
 
-    def views(self) -> list[list[PageViews]]:
-        views = []
+    def views(self) -> list[list[PageViews | EncodedPage]]:
+        if self.encoded is not None:
+            return [[EncodedPage(page)] for page in self.encoded]
+        views: list[list[PageViews | EncodedPage]] = []
         for i, pixels in enumerate(self.pixels):
             tiles = None if self.tiles is None else self.tiles[i].expand(-1, 3, -1, -1)
             side = 1 if tiles is None else round(len(tiles) ** 0.5)
@@ -53,6 +59,23 @@ class Batch:
     def _each(self, change) -> "Batch":
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return Batch(**{name: change(value) if isinstance(value, Tensor) else value for name, value in values.items()})
+
+
+class Album:
+    """Still pages of late as the encoder gave them, for the decoder to read again.
+
+    Drawing and encoding them is half of a step's work. A run that goes on starts with an empty one.
+    """
+
+    def __init__(self, size: int = 100) -> None:
+        self.batches: deque[Batch] = deque(maxlen=size)
+
+    def keep(self, batch: Batch, encoded: Float[Tensor, "b t d"]) -> None:
+        self.batches.append(replace(batch, pixels=batch.pixels[:, :, :0, :0], encoded=encoded))
+
+    def draw(self, count: int, step: int) -> list[Batch]:
+        """`count` of them, one perhaps twice."""
+        return Random(step).choices(self.batches, k=count) if self.batches else []
 
 
 class Batches(torch.utils.data.Dataset):
@@ -87,15 +110,17 @@ class Batches(torch.utils.data.Dataset):
             prompt_ids(self.config, self.tokenizer, PROMPTS[page.task], [image_positions(view)])
             for page, view in zip(pages, views, strict=True)
         ]
-        targets = [[*self.write(page), self.config.eos_token_id] for page in pages]
+        targets = [[*self.tokenizer.encode(page.target), self.config.eos_token_id] for page in pages]
         rows = [prompt + target for prompt, target in zip(prompts, targets, strict=True)]
         ids, mask = pad_batch(rows, self.config.pad_token_id, "right")
         labels, gazes = torch.full_like(ids, IGNORED), torch.zeros(2, *ids.shape, 2, dtype=torch.long)
         for i, (page, prompt, target) in enumerate(zip(pages, prompts, targets, strict=True)):
-            labels[i, len(prompt) : len(prompt) + len(target)] = torch.tensor(target)
+            start, end = len(prompt), len(prompt) + len(target)
+            labels[i, start:end] = torch.tensor(target)
+            ids[i, start:end] = torch.tensor(slip(target, page, kind))
             if not kind.mode:
                 places = self.places(page, target, prompt.index(self.config.image_token_id))
-                gazes[:, i, len(prompt) - 1 : len(prompt) - 1 + len(target)] = torch.tensor(places)
+                gazes[:, i, start - 1 : end - 1] = torch.tensor(places)
         return Batch(
             pixels=torch.stack([view.global_view[:1] for view in views]),
             tiles=None if views[0].tiles is None else torch.stack([view.tiles[:, :1] for view in views]),
@@ -104,7 +129,7 @@ class Batches(torch.utils.data.Dataset):
             mask=mask,
             **{
                 name: None if kind.mode else torch.stack([torch.from_numpy(getattr(page, name)) for page in pages])
-                for name in ("patches", "centres")
+                for name in ("patches", "centres", "begins")
             },
             here=gazes[0],
             next=gazes[1],
@@ -118,12 +143,6 @@ class Batches(torch.utils.data.Dataset):
         pixels = torch.from_numpy(page.pixels.copy())[None].float() / 127.5 - 1
         return PageViews(pixels.expand(3, -1, -1))
 
-    def write(self, page: Page) -> list[int]:
-        """The text to write, in tokens."""
-        if not page.spelled:
-            return self.tokenizer.encode(page.target)
-        return [token for character in page.target for token in self.tokenizer.encode(character)]
-
     def places(self, page: Page, target: list[int], first: int) -> list[list[tuple[int, int]]]:
         """Where the letter before each token of a page's text stands, and where its own first one does.
 
@@ -135,14 +154,25 @@ class Batches(torch.utils.data.Dataset):
         for square in page.squares if page.target == page.text else []:
             y, x = divmod(square, grid)
             where.append((first + y // side * (grid // side + 1) + x // side, 1 + y % side * side + x % side))
-        total, letters = 0, []  # how many were written before each byte of the text
+        total, before = 0, []  # how many letters before each byte
         for character in page.text:
-            letters += [total] * len(character.encode())
+            before += [total] * len(character.encode())
             total += not character.isspace()
         here, following, start = [], [], 0
         for token in target:
-            written = letters[start] if start < len(letters) else total
+            written = before[start] if start < len(before) else total
             here.append(where[written] if written < len(where) else (0, 0))
             following.append(where[written + 1] if written + 1 < len(where) else (0, 0))
             start += len(self.tokenizer.bytes_of(token))
         return [here, following]
+
+
+def slip(target: list[int], page: Page, kind: Kind) -> list[int]:
+    """What the decoder is shown as written: on some pages a tenth of the tokens are others of the same text.
+
+    Reading on its own it makes mistakes too, and has to find its place again.
+    """
+    random = Random(page.text)
+    if random.random() >= kind.slips:
+        return target
+    return [random.choice(target[:-1]) if random.random() < 0.1 else token for token in target]

@@ -3,10 +3,11 @@
     python experiments/nano/make_tokenizer.py           # write it
     python experiments/nano/make_tokenizer.py --check   # fail if the committed file is not what this writes
 
-- Ids: 0 begin, 1 end, 2 pad, 3 <image>, 4-259 the bytes, 260-1023 merges.
-- Digits are always single tokens: a number is then copied digit by digit, which a small model can learn.
-- Three sources: synthetic documents (the words that pages repeat), random words from the syllables below (so that
-  merges serve words no template has), random strings (so that accents and punctuation get their merges).
+- Ids: 0 begin, 1 end, 2 pad, 3 <image>, 4-259 the bytes, 260-348 merges.
+- Merges stop at a character's end, so a token is a character: é, € and the other common ones of two and three bytes
+  have a merge of their own, the rest are spelled in bytes. A small model copies letters one by one long before it can
+  say which of a thousand pieces the next few make (docs/nano.md).
+- Three sources: synthetic documents, random words from the syllables below, random strings (accents and punctuation).
 """
 
 import argparse
@@ -20,7 +21,7 @@ from lightseek.files import write_text
 from lightseek.tokenizer import BEGIN, END, IMAGE, PAD, Tokenizer
 
 TARGET = Path(__file__).parents[2] / "lightseek" / "nano" / "tokenizer.json"
-VOCABULARY = 1024
+VOCABULARY = 349
 DOCUMENTS, WORD_LINES, STRING_LINES = 4_000, 30_000, 400
 
 
@@ -94,12 +95,15 @@ def corpus() -> Iterator[str]:
 
 def make() -> str:
     """The tokenizer.json."""
+    from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
     from tokenizers import Tokenizer as Trainable
-    from tokenizers import decoders, models, pre_tokenizers, trainers
 
     tokenizer = Trainable(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        [
+            pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

@@ -7,6 +7,7 @@ A page depends on these alone, so workers, resumed runs and machines all see the
 
 import string
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from random import Random
 
 import numpy as np
@@ -42,7 +43,7 @@ class Kind:
     largest: int = 0  # font, in pixels; 0 is a fifth of the page, at most 64
     summarize: float = 0.0  # share of pages whose target is the summary (documents only)
     still: bool = False  # SAM, over half of the work, does not learn from these pages: for a decoder that lags behind
-    spelled: float = 0.0  # share of pages whose text is written letter by letter, not in the tokenizer's longer tokens
+    slips: float = 0.0  # share of pages where some tokens that the decoder is shown as written are wrong
     rough: float = 0.3  # share of pages with noise, blur of resizing, or a slight rotation
 
 
@@ -52,9 +53,9 @@ class Page:
     text: str
     target: str
     task: str
-    spelled: bool
     patches: np.ndarray  # g x g: the class of the character over each patch's centre, or 0
     centres: np.ndarray  # g x g x CENTRES: the classes of the characters whose centre is on each patch, then 0
+    begins: np.ndarray  # g x g: whether one of those is the first of a word
     squares: list[int]  # the patch that each character's centre is on, in reading order, white space left out
 
 
@@ -63,10 +64,13 @@ def draw_page(kind: Kind, seed: int, index: int) -> Page:
     task, text, target = write_text(kind, random, seed, index)
     style = choose_style(kind, random, text)
     layout = next(paginate(block_lines(parse_text(text), style), style.rows))
-    places = locate(layout, style)
+    patches, centres, squares = locate(layout, style)
+    begins = np.zeros(patches.size, dtype=bool)
+    firsts = [before.isspace() for before, character in pairwise(" " + text) if not character.isspace()]
+    begins[[square for square, first in zip(squares, firsts, strict=False) if first]] = True
     image = draw(layout, style).getchannel("R")
     return Page(roughen(image, random) if random.random() < kind.rough else np.asarray(image),
-                text, target, task, random.random() < kind.spelled, *places)  # fmt: skip
+                text, target, task, patches, centres, begins.reshape(patches.shape), squares)  # fmt: skip
 
 
 def write_text(kind: Kind, random: Random, seed: int, index: int) -> tuple[str, str, str]:
@@ -90,9 +94,19 @@ def write_text(kind: Kind, random: Random, seed: int, index: int) -> tuple[str, 
     elif source == "digits":
         text = "".join(random.choice("0123456789" * 3 + "-.,:/ €$%") for _ in range(count))
     else:
-        text = random_string(random, count)
+        text = random.choice((random_string, random_letters))(random, count)
     text = text[:count].strip() or random.choice(string.ascii_letters)
     return "ocr", text, text
+
+
+def random_letters(random: Random, length: int) -> str:
+    """Words of letters in any order, some capitalised, and numbers, as long as words are."""
+    words: list[str] = []
+    while sum(map(len, words)) < length:
+        letters = string.digits if random.random() < 0.1 else string.ascii_lowercase
+        word = "".join(random.choices(letters, k=random.randint(1, 10)))
+        words.append(word.capitalize() if random.random() < 0.15 else word + likely(random, ["", "", "", ",", "."]))
+    return " ".join(words)
 
 
 def odd_word(random: Random) -> str:

@@ -8,9 +8,9 @@
 
 - A curriculum of phases (`pretrain.json`), from a few letters on a small page to whole documents in every mode.
 - Pages are drawn on the fly by worker processes, never twice (`pages.py`).
-- Six aids, dropped afterwards, tell the boxes early what the loss of the text could only tell them late: the neck
-  names the character over each patch, the projector the characters of each vision token, and two heads of the decoder
-  are shown where to look. docs/nano.md has what was tried.
+- Eight aids, dropped afterwards, tell the boxes early what the loss of the text could only tell them late: the neck
+  names the character over each patch, the projector the characters of each vision token, and heads of the decoder are
+  shown where to look (`aids.py`). docs/nano.md has what was tried.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parent))
 from aids import AIDS, Pretraining
-from batches import Batch, Batches
+from batches import Album, Batch, Batches
 from recipe import Recipe
 
 from lightseek.config import OCRConfig
@@ -157,18 +157,28 @@ def train(
         place = {"step": step, "fresh": fresh, "seconds": before + time.monotonic() - began}
         save_state(pretraining, optimizer, out, place)
 
+    def learn(batch: Batch) -> dict[str, Tensor]:
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            figures = learner(batch)
+        loss = figures["loss"] + recipe.heads_weight * (sum(figures.get(name, 0) for name in AIDS))
+        loss.backward()
+        nn.utils.clip_grad_norm_(learns, recipe.clip)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return figures
+
     recent: dict[str, list[Tensor]] = {}  # figures of the steps since the log's last line
+    album = Album()
     with (out / "metrics.jsonl").open("a", encoding="utf-8") as log:
         for batch in timed(loader, began, minutes):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate(step, fresh)
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                figures = learner(batch.to(device))
-            loss = figures["loss"] + recipe.heads_weight * (sum(figures.get(name, 0) for name in AIDS))
-            loss.backward()
-            nn.utils.clip_grad_norm_(learns, recipe.clip)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            batch = batch.to(device)
+            figures, encoded = learn(batch), pretraining.seen["encoded"]
+            if batch.still and batch.tiles is None and (again := recipe.place(step)[0].again):
+                for old in album.draw(again, step):
+                    learn(old)
+                album.keep(batch, encoded)
             step += 1
             for name, value in figures.items():
                 recent.setdefault(name, []).append(value.detach())

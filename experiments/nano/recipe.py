@@ -15,6 +15,7 @@ class Phase:
     steps: int
     lr: tuple[float, float]
     kinds: tuple[Kind, ...]
+    again: int = 0  # batches of late that the decoder reads again beside each `still` one
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Recipe:
                 Kind(**kind | {"characters": tuple(kind["characters"]), "batch": kind["batch"] * scale})
                 for kind in phase["kinds"]
             )
-            phases.append(Phase(phase["steps"], tuple(phase["lr"]), kinds))
+            phases.append(Phase(phase["steps"], tuple(phase["lr"]), kinds, phase.get("again", 0)))
         return cls(phases=tuple(phases), **fields)
 
     @property

@@ -20,7 +20,7 @@ from lightseek.data.pages import SMALLEST_FONT
 from lightseek.modes import gundam_grid, positions
 
 TOKENIZED = 5_000_000  # characters, some seconds' work; of more text than that, characters are counted instead
-CHARACTERS_PER_TOKEN = 3  # nano's tokenizer has 2.4, the official one 4: it only matters beside pages of unlike number
+SAMPLE = 20_000  # characters that tell how many make a token: 1 of nano's, about 4 of the official tokenizer's
 LETTER = 0.55  # width of an average letter, in font sizes
 
 
@@ -62,18 +62,24 @@ class BatchOrder:
 def estimated_lengths(make: ExampleMaker, documents: Sequence[Document]) -> list[int]:
     """About how many positions each document's pages and texts fill in the decoder."""
     texts = [(document.text if make.task == "ocr" else document.summary) + document.question for document in documents]
+    sample = "".join(document.text[:SAMPLE] for document in documents[:20])[:SAMPLE] or " "
+    per_character = len(make.tokenizer.encode(sample)) / len(sample)
     if sum(map(len, texts)) <= TOKENIZED:
         tokens = [len(make.tokenizer.encode(text)) for text in texts]
     else:
-        tokens = [len(text) // CHARACTERS_PER_TOKEN for text in texts]
-    return [count + shown_positions(make, document) for count, document in zip(tokens, documents, strict=True)]
+        tokens = [round(per_character * len(text)) for text in texts]
+    shown = [shown_positions(make, document, per_character) for document in documents]
+    return [written + read for written, read in zip(tokens, shown, strict=True)]
 
 
-def shown_positions(make: ExampleMaker, document: Document) -> int:
-    """About how many positions a document fills itself: its pictures, pages of the smallest letters, or its tokens."""
+def shown_positions(make: ExampleMaker, document: Document, per_character: float) -> int:
+    """About how many positions a document fills itself: its pictures, pages of the smallest letters, or its tokens.
+
+    `per_character` is how many tokens a character makes.
+    """
     pages = make.pages
     if isinstance(pages, TextMaker):
-        return min(pages.most_tokens, len(document.text) // CHARACTERS_PER_TOKEN)
+        return min(pages.most_tokens, round(per_character * len(document.text)))
     style, mode = pages.style, pages.mode
     grid = gundam_grid(style.width, style.height, mode.tile) if mode.tile else (1, 1)
     letter = LETTER * style.line_spacing * SMALLEST_FONT**2  # pixels

@@ -88,7 +88,7 @@ def lacks(path: str, text: str) -> set[str]:
     return {c for c in set(text) - covered(path) if unicodedata.category(c) != "Zs"}
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 16)
 def rasterise(face: Face, character: str) -> Glyph:
     font = open_font(face)
     if character not in covered(face.path):
