@@ -497,7 +497,7 @@ PRESETS["nano"] = OCRConfig(
         shared=3,
         expert_width=192,
         vocabulary=349,
-        max_positions=4096,
+        max_positions=8192,  # a token is a character: a 512-pixel page of the smallest letters has 4600
     ),
     image_token_id=3,
     dtype="float32",
