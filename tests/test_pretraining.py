@@ -15,11 +15,12 @@ NANO = Path(__file__).parents[1] / "experiments" / "nano"
 sys.path.insert(0, str(NANO))
 from aids import AIDS, by_token, gaze  # noqa: E402
 from batches import Album, Batches  # noqa: E402
-from pages import ALPHABET, CLASSES, Kind, draw_page  # noqa: E402
+from pages import ALPHABET, CLASSES, NOWHERE, Kind, draw_page  # noqa: E402
 from pretrain import HEADS, from_nothing, from_shipped, save, train  # noqa: E402
 from recipe import Phase, Recipe  # noqa: E402
 
 from lightseek import LightSeekOCR, OCRConfig  # noqa: E402
+from lightseek.data import synthetic  # noqa: E402
 from lightseek.run_state import STATE  # noqa: E402
 from lightseek.tokenizer import Tokenizer  # noqa: E402
 
@@ -169,6 +170,19 @@ def test_a_page_tells_where_its_words_begin():
     assert len(words) > 2 and page.begins.sum() == len(words)
     starts = [sum(map(len, words[:i])) for i in range(len(words))]
     assert sorted(page.begins.flatten().nonzero()[0]) == sorted(page.squares[start] for start in starts)
+
+
+def test_a_summary_is_told_where_its_facts_stand_on_the_page():
+    """The letters that it copies have a place; its own words have none."""
+    kind = Kind(640, (220, 330), "documents", batch=1, summarize=1.0, rough=0.0)
+    for index in range(4):
+        page, document = draw_page(kind, 0, index), synthetic.document("train", index, 0, 330)
+        summary, letters = "".join(page.target.split()), page.centres.reshape(1600, 2)
+        shown = "".join(c if square != NOWHERE else " " for c, square in zip(summary, page.squares, strict=True))
+        assert page.target != page.text and document.facts
+        assert all("".join(fact.split()) in shown for fact in document.facts if fact in page.text)
+        for letter, square in zip(summary, page.squares, strict=True):
+            assert square == NOWHERE or letter in {NAMES.get(number, letter) for number in letters[square]}
 
 
 def test_slips_change_what_is_shown_as_written_and_nothing_that_is_asked():

@@ -130,7 +130,7 @@ def gaze(attention: Float[Tensor, "b h n n"], places: Int[Tensor, "b n"]) -> Flo
 
 
 def place(logits: Float[Tensor, "b n c"], patches: Int[Tensor, "b n"]) -> Float[Tensor, ""]:
-    """Mean cross-entropy; 0 is no patch, and no token of a summary has one."""
+    """Mean cross-entropy; 0 is no patch, as for a summary's own words."""
     logits, told = logits[patches > 0].float(), patches[patches > 0]
     return F.cross_entropy(logits, told, reduction="sum") / max(1, len(told))
 

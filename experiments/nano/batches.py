@@ -12,7 +12,7 @@ from random import Random
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pages import PATCH, TOKEN, Kind, Page, draw_page
+from pages import NOWHERE, PATCH, TOKEN, Kind, Page, draw_page
 from PIL import Image
 from torch import Tensor
 
@@ -144,18 +144,21 @@ class Batches(torch.utils.data.Dataset):
         return PageViews(pixels.expand(3, -1, -1))
 
     def places(self, page: Page, target: list[int], first: int) -> list[list[tuple[int, int]]]:
-        """Where the letter before each token of a page's text stands, and where its own first one does.
+        """Where the letter before each token of a page's target stands, and where its own first one does.
 
         Each is the position of a vision token and which of its patches, 1 to 16; (0, 0) where there is none. `first` is
         the position of the first vision token; a newline follows each row of them.
         """
         grid, side = page.patches.shape[0], TOKEN // PATCH
         where = [(0, 0)]
-        for square in page.squares if page.target == page.text else []:
+        for square in page.squares:
+            if square == NOWHERE:
+                where.append((0, 0))
+                continue
             y, x = divmod(square, grid)
             where.append((first + y // side * (grid // side + 1) + x // side, 1 + y % side * side + x % side))
         total, before = 0, []  # how many letters before each byte
-        for character in page.text:
+        for character in page.target:
             before += [total] * len(character.encode())
             total += not character.isspace()
         here, following, start = [], [], 0

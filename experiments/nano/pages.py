@@ -27,6 +27,7 @@ FONTS = [
 ALPHABET = sorted(set(string.printable[:94]) | set(ACCENTED) | set(MARKS))
 CLASSES = {character: i + 2 for i, character in enumerate(ALPHABET)}  # 0: none, 1: any other character
 PATCH, TOKEN = 16, 64  # pixels a side
+NOWHERE = -1  # the place of a letter that the page doesn't show
 CENTRES = 2  # characters whose centre is on one patch: small letters stand two by two
 
 
@@ -56,12 +57,12 @@ class Page:
     patches: np.ndarray  # g x g: the class of the character over each patch's centre, or 0
     centres: np.ndarray  # g x g x CENTRES: the classes of the characters whose centre is on each patch, then 0
     begins: np.ndarray  # g x g: whether one of those is the first of a word
-    squares: list[int]  # the patch that each character's centre is on, in reading order, white space left out
+    squares: list[int]  # the patch that each character of the target is on, white space left out; NOWHERE: on none
 
 
 def draw_page(kind: Kind, seed: int, index: int) -> Page:
     random = Random(f"{seed}/{kind.side}/{kind.texts}/{index}")
-    task, text, target = write_text(kind, random, seed, index)
+    task, text, target, facts = write_text(kind, random, seed, index)
     style = choose_style(kind, random, text)
     layout = next(paginate(block_lines(parse_text(text), style), style.rows))
     patches, centres, squares = locate(layout, style)
@@ -70,18 +71,19 @@ def draw_page(kind: Kind, seed: int, index: int) -> Page:
     begins[[square for square, first in zip(squares, firsts, strict=False) if first]] = True
     image = draw(layout, style).getchannel("R")
     return Page(roughen(image, random) if random.random() < kind.rough else np.asarray(image),
-                text, target, task, patches, centres, begins.reshape(patches.shape), squares)  # fmt: skip
+                text, target, task, patches, centres, begins.reshape(patches.shape),
+                squares if target == text else copied(text, target, facts, squares))  # fmt: skip
 
 
-def write_text(kind: Kind, random: Random, seed: int, index: int) -> tuple[str, str, str]:
-    """(task, text, target)."""
+def write_text(kind: Kind, random: Random, seed: int, index: int) -> tuple[str, str, str, tuple[str, ...]]:
+    """(task, text, target, the facts that a summary copies)."""
     count = random.randint(*kind.characters)
     source = random.choice(kind.texts.split("+"))
     if source == "documents":
         document = synthetic.document("train", index, seed, max(220, count))
         if random.random() < kind.summarize:
-            return "summarize", document.text, document.summary
-        return "ocr", document.text, document.text
+            return "summarize", document.text, document.summary, document.facts
+        return "ocr", document.text, document.text, ()
     if source == "letters":
         text = random_words(random, count // 4 + 1).lower()
         text = "".join(c for c in text if c.isalpha() or c == " ")
@@ -96,7 +98,7 @@ def write_text(kind: Kind, random: Random, seed: int, index: int) -> tuple[str, 
     else:
         text = random.choice((random_string, random_letters))(random, count)
     text = text[:count].strip() or random.choice(string.ascii_letters)
-    return "ocr", text, text
+    return "ocr", text, text, ()
 
 
 def random_letters(random: Random, length: int) -> str:
@@ -159,6 +161,20 @@ def locate(layout: Layout, style: PageStyle) -> tuple[np.ndarray, np.ndarray, li
         patches[max(top, 0) : bottom, max(left, 0) : right] = number
     rows = [(row + [0] * CENTRES)[:CENTRES] for row in centres]
     return patches, np.array(rows).reshape(grid, grid, CENTRES), squares
+
+
+def copied(text: str, summary: str, facts: tuple[str, ...], squares: list[int]) -> list[int]:
+    """The square of each letter of a summary: a fact's letters stand in the text, the words around it do not."""
+    places = [NOWHERE] * len("".join(summary.split()))
+    for fact in facts:
+        there, here = text.find(fact), summary.find(fact)
+        if there < 0 or here < 0:
+            continue
+        letters = len("".join(fact.split()))
+        first, start = (len("".join(before.split())) for before in (text[:there], summary[:here]))
+        shown = squares[first : first + letters]  # fewer where the page ends
+        places[start : start + len(shown)] = shown
+    return places
 
 
 def roughen(image: Image.Image, random: Random) -> np.ndarray:
