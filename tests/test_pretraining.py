@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ NANO = Path(__file__).parents[1] / "experiments" / "nano"
 sys.path.insert(0, str(NANO))
 from aids import AIDS, by_token, gaze  # noqa: E402
 from batches import Album, Batches  # noqa: E402
-from pages import ALPHABET, CLASSES, NOWHERE, Kind, draw_page  # noqa: E402
+from make_tokenizer import MARKS, random_words  # noqa: E402
+from pages import ALPHABET, CLASSES, NOWHERE, Kind, draw_page, random_code  # noqa: E402
 from pretrain import HEADS, from_nothing, from_shipped, save, train  # noqa: E402
 from recipe import Phase, Recipe  # noqa: E402
 
@@ -27,7 +29,7 @@ from lightseek.tokenizer import Tokenizer  # noqa: E402
 NAMES = {number: character for character, number in CLASSES.items()}
 
 
-@pytest.mark.parametrize("texts", ["letters", "words", "digits", "strings", "documents"])
+@pytest.mark.parametrize("texts", ["letters", "words", "digits", "strings", "code", "documents"])
 def test_a_page_is_the_same_every_time_and_tells_its_characters_in_reading_order(texts):
     kind = Kind(256, (5, 40), texts, batch=1)
     first, again = draw_page(kind, 0, 7), draw_page(kind, 0, 7)
@@ -41,6 +43,16 @@ def test_a_page_is_the_same_every_time_and_tells_its_characters_in_reading_order
     assert sorted(NAMES.get(number, "?") for number in first.centres.flatten() if number) == sorted(letters)
     for letter, square in zip(letters, first.squares, strict=True):
         assert letter in {NAMES.get(number, "?") for number in first.centres.reshape(256, 2)[square]}
+
+
+def test_code_is_made_of_what_documentation_writes_between_words():
+    """Brackets, quotes, underscores and prompts are rare in words, and most of what a reader of words got wrong."""
+    text = "".join(random_code(Random(seed), 300) for seed in range(40))
+    assert set("()[]{}'\"`_=<>*@$%\\#./") <= set(text)
+    assert all(mark in text for mark in (">>>", "__", "**", "``", "\n    "))
+    assert all(character in ALPHABET for character in text if not character.isspace())
+    marks, words = (sum(c in MARKS for c in t) / len(t) for t in (text, random_words(Random(0), 2000)))
+    assert marks > 3 * words  # 9 % of the characters
 
 
 def test_the_cell_of_a_token_holds_the_letters_drawn_there():

@@ -11,7 +11,7 @@ from itertools import pairwise
 from random import Random
 
 import numpy as np
-from make_tokenizer import ACCENTED, MARKS, likely, random_string, random_word, random_words
+from make_tokenizer import ACCENTED, FREQUENT, MARKS, likely, random_string, random_word, random_words
 from PIL import Image
 
 from lightseek.data import synthetic
@@ -28,6 +28,7 @@ ALPHABET = sorted(set(string.printable[:94]) | set(ACCENTED) | set(MARKS))
 CLASSES = {character: i + 2 for i, character in enumerate(ALPHABET)}  # 0: none, 1: any other character
 PATCH, TOKEN = 16, 64  # pixels a side
 NOWHERE = -1  # the place of a letter that the page doesn't show
+OPERATORS = ["=", "==", "+", "-", "*", "->", "!=", "<", ">", "<=", ">=", "+=", "&", "|", "/", "//", "%", "**", ":="]
 CENTRES = 2  # characters whose centre is on one patch: small letters stand two by two
 
 
@@ -37,7 +38,7 @@ class Kind:
 
     side: int  # of the page, in pixels: a multiple of 64
     characters: tuple[int, int]  # on a page, fewest and most
-    texts: str  # letters, words, strings, digits, documents; several with +
+    texts: str  # letters, words, strings, digits, code, documents; several with +
     batch: int
     share: float = 1.0  # of a phase's batches, relative to its other kinds
     mode: str = ""  # of several views (gundam), or the page as it is
@@ -93,6 +94,8 @@ def write_text(kind: Kind, random: Random, seed: int, index: int) -> tuple[str, 
             text = " ".join(odd_word(random) if random.random() < 0.3 else word for word in text.split())
         if random.random() < 0.3:
             text = break_somewhere(random, text)
+    elif source == "code":
+        text = random_code(random, count)
     elif source == "digits":
         text = "".join(random.choice("0123456789" * 3 + "-.,:/ €$%") for _ in range(count))
     else:
@@ -109,6 +112,51 @@ def random_letters(random: Random, length: int) -> str:
         word = "".join(random.choices(letters, k=random.randint(1, 10)))
         words.append(word.capitalize() if random.random() < 0.15 else word + likely(random, ["", "", "", ",", "."]))
     return " ".join(words)
+
+
+def random_code(random: Random, length: int) -> str:
+    """Lines of made-up code and of words about it: what a reader that knows words alone trips over."""
+    lines: list[str] = []
+    while sum(map(len, lines)) < length:
+        if lines and random.random() < 0.15:  # the line before once more, a little changed
+            words = lines[-1].split()
+            words[random.randrange(len(words))] = expression(random)
+        else:
+            words = [
+                expression(random) if random.random() < 0.5 else random_words(random, random.randint(1, 3))
+                for _ in range(random.randint(1, 5))
+            ]
+        lines.append(" ".join(words))
+    gaps = (" ", "\n", "\n", "\n    ", "\n        ")
+    return "".join(line + random.choice(gaps) for line in lines)
+
+
+def expression(random: Random, depth: int = 0) -> str:
+    """A name, a number, a string, or some of them in brackets, as programs and their documentation write them."""
+    word, other = (likely(random, FREQUENT) if random.random() < 0.5 else random_word(random) for _ in range(2))
+    inner = [expression(random, depth + 1) for _ in range(random.randint(0, 3))] if depth < 2 else [word]
+    quote, number = random.choice("'\""), int(10 ** (4 * random.random()))
+    options = (
+        lambda: word,
+        lambda: f"{word}_{other}",
+        lambda: f"{word}.{other}",
+        lambda: f"{word.capitalize()}{other.capitalize()}",
+        lambda: f"{word}_{other}".upper(),
+        lambda: f"{quote}{word}{quote}",
+        lambda: str(number),
+        lambda: f"{number}.{random.randrange(100)}",
+        lambda: random.choice("xyzijknIlO0ab"),
+        lambda: f"{word}({', '.join(inner)})",
+        lambda: f"{word}({', '.join(inner)})",
+        lambda: f"[{', '.join(inner)}]",
+        lambda: f"{{{quote}{word}{quote}: {', '.join(inner)}}}",
+        lambda: f"{word}={other}",
+        lambda: f"{word} {likely(random, OPERATORS)} {other}",
+        lambda: random.choice((f"`{word}`", f"``{word}``", f"<{word}>", f"*{word}", f"**{word}", f"--{word}")),
+        lambda: random.choice((f"__{word}__", f"_{word}", f"@{word}", f"%{word[0]}", f"${word}", f"\\{word[0]}")),
+        lambda: random.choice((f">>> {word}", f"# {word}", f"/{word}/{other}", f"{word}[{number}:]", f"{quote * 3}")),
+    )
+    return random.choice(options)()
 
 
 def odd_word(random: Random) -> str:
