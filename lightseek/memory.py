@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import threading
+from collections.abc import Callable
 
 import psutil
 import torch
@@ -14,9 +15,25 @@ def release_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim:  # glibc keeps freed blocks for later otherwise
+    if trim := from_glibc("malloc_trim"):  # it keeps freed blocks for later otherwise
         trim(0)
+
+
+def keep_freed_memory() -> bool:
+    """Let what a training step on a CPU frees stay with the process, for the next step; False where there is no glibc.
+
+    glibc hands large blocks back to the system at once, and the next step waits while the same pages are cleared and
+    mapped again. How much that saves: benchmarks/README.md.
+    """
+    set_option = from_glibc("mallopt")
+    if set_option is None:
+        return False
+    blocks_of_their_own, free_at_the_end = -4, -1  # M_MMAP_MAX, M_TRIM_THRESHOLD in malloc.h
+    return bool(set_option(blocks_of_their_own, 0) and set_option(free_at_the_end, 2**31 - 1))
+
+
+def from_glibc(name: str) -> Callable[..., int] | None:
+    return getattr(ctypes.CDLL(None), name, None) if os.name == "posix" else None
 
 
 class PeakMemory:

@@ -18,6 +18,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from lightseek.devices import find_device
+from lightseek.memory import keep_freed_memory
 from lightseek.options import RunConfig
 
 
@@ -49,6 +50,8 @@ def start(config: RunConfig) -> Accelerator:
             "gradient_accumulation_steps": 1,
             "gradient_clipping": config.clip,
         }
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     parts = accelerator.num_processes * config.accumulate
     if parts > config.batch:
         raise ValueError(

@@ -38,6 +38,7 @@ from lightseek.config import OCRConfig
 from lightseek.devices import find_device
 from lightseek.files import atomic_write
 from lightseek.loading import load_model
+from lightseek.memory import keep_freed_memory
 from lightseek.model.ocr import LightSeekOCR
 from lightseek.run_state import load_state, newest_state, save_state
 from lightseek.screen import failing
@@ -248,6 +249,8 @@ def run(arguments: argparse.Namespace) -> None:
         device = find_device(arguments.device)
         if device.type == "cuda":  # torchrun's processes each have their own
             device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        elif device.type == "cpu":
+            keep_freed_memory()
         pretraining, step = train(
             recipe,
             arguments.out,
