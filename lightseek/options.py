@@ -50,7 +50,7 @@ class RunConfig:
     pages: int = option(8, "most pages a document; what finds no place on them is counted")
     train_documents: int = option(2000, "how many documents to train on")
     eval_documents: int = option(48, "how many held-out documents to evaluate on")
-    steps: int = option(240, "optimizer steps")
+    steps: int = option(300, "optimizer steps")
     epochs: float | None = option(None, "passes over the training documents; decides steps")
     batch: int = option(8, "documents per step, over all processes")
     bucket: int = option(50, "batches sorted by length together, so that little is padded; 1 leaves all to chance")
