@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -17,7 +18,7 @@ sys.path.insert(0, str(NANO))
 from aids import AIDS, by_token, gaze  # noqa: E402
 from batches import Album, Batches  # noqa: E402
 from make_tokenizer import MARKS, random_words  # noqa: E402
-from pages import ALPHABET, CLASSES, NOWHERE, Kind, draw_page, random_code  # noqa: E402
+from pages import ALPHABET, CLASSES, NOWHERE, Kind, draw_page, random_code, say_again  # noqa: E402
 from pretrain import HEADS, from_nothing, from_shipped, save, train  # noqa: E402
 from recipe import Phase, Recipe  # noqa: E402
 
@@ -53,6 +54,15 @@ def test_code_is_made_of_what_documentation_writes_between_words():
     assert all(character in ALPHABET for character in text if not character.isspace())
     marks, words = (sum(c in MARKS for c in t) / len(t) for t in (text, random_words(Random(0), 2000)))
     assert marks > 3 * words  # 9 % of the characters
+
+
+def test_words_come_again_where_others_follow():
+    """A reader that goes by the word it just read, and not by its place on the page, goes on at the wrong one."""
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
+    again = [say_again(Random(seed), " ".join(words)).split() for seed in range(40)]
+    followers = [{b for a, b in pairwise(text) if a == word} for text in again for word in text]
+    assert all(set(text) == set(words) and len(text) > len(words) for text in again)
+    assert sum(len(follower) > 1 for follower in followers) > len(followers) / 4
 
 
 def test_the_cell_of_a_token_holds_the_letters_drawn_there():

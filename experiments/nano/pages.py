@@ -100,6 +100,8 @@ def write_text(kind: Kind, random: Random, seed: int, index: int) -> tuple[str, 
         text = "".join(random.choice("0123456789" * 3 + "-.,:/ €$%") for _ in range(count))
     else:
         text = random.choice((random_string, random_letters))(random, count)
+    if random.random() < 0.4:
+        text = say_again(random, text)
     text = text[:count].strip() or random.choice(string.ascii_letters)
     return "ocr", text, text, ()
 
@@ -176,6 +178,16 @@ def break_somewhere(random: Random, text: str) -> str:
     """New lines, paragraphs and indents, as in docstrings and letters."""
     gaps = ("\n", "\n\n", "\n    ")
     return "".join(random.choice(gaps) if c == " " and random.random() < 0.06 else c for c in text)
+
+
+def say_again(random: Random, text: str) -> str:
+    """A run of one to three words once more elsewhere, a few times: which one was just read, only the page can tell."""
+    words = text.split(" ")
+    for _ in range(random.randint(1, 4)):
+        start = random.randrange(len(words))
+        place = random.randint(0, len(words))
+        words[place:place] = words[start : start + random.randint(1, 3)]
+    return " ".join(words)
 
 
 def choose_style(kind: Kind, random: Random, text: str) -> PageStyle:
