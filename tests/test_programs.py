@@ -136,11 +136,12 @@ def test_a_summary_can_be_learned_by_heart_too(tmp_path):
 
 
 def test_overfit_needs_one_document_and_shows_it_as_it_is(called, tmp_path):
-    """Two steps teach nothing, and brackets in a text are no markup."""
-    (tmp_path / "one.jsonl").write_text(json.dumps({"text": "See [/b] and [bold].", "summary": "[/b] [bold]"}) + "\n")
+    """Two steps don't teach words that the page doesn't show, and brackets in a text are no markup."""
+    document = {"text": "See here.", "summary": "[/b] [bold] 4711 lemons"}
+    (tmp_path / "one.jsonl").write_text(json.dumps(document) + "\n")
     argv = ["--overfit", "--data", str(tmp_path / "one.jsonl"), "--tokens", "64", "--steps", "2"]
     shown = called("train.py", *argv, "--out", str(tmp_path / "out"), code=1)
-    assert "target  [/b] [bold]" in shown.out and "not learned" in shown.out
+    assert "target  [/b] [bold] 4711 lemons" in shown.out and "not learned" in shown.out
 
 
 def test_overfit_holds_weights_as_they_are_whatever_the_precision_of_the_run(tmp_path):
