@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 
 NANO = Path(__file__).parents[1] / "experiments" / "nano"
 sys.path.insert(0, str(NANO))
-from aids import AIDS, by_token, gaze  # noqa: E402
-from batches import Album, Batches  # noqa: E402
+from aids import AIDS, WAVES, by_token, count, gaze  # noqa: E402
+from batches import Album, Batches, order  # noqa: E402
 from make_tokenizer import MARKS, random_words  # noqa: E402
 from pages import ALPHABET, CLASSES, NOWHERE, Kind, draw_page, random_code, say_again  # noqa: E402
 from pretrain import HEADS, from_nothing, from_shipped, save, train  # noqa: E402
@@ -192,6 +192,30 @@ def test_a_page_tells_where_its_words_begin():
     assert len(words) > 2 and page.begins.sum() == len(words)
     starts = [sum(map(len, words[:i])) for i in range(len(words))]
     assert sorted(page.begins.flatten().nonzero()[0]) == sorted(page.squares[start] for start in starts)
+
+
+def test_a_vision_token_is_told_how_much_of_the_text_stands_before_it():
+    """16 vision tokens: the text's first letter is number 0, and each token has the number of its own first letter."""
+    batch, page = letters_batch()
+    letters = [number for number, character in enumerate(page.text) if character != " "]
+    cells = [square // 64 * 4 + square % 16 // 4 for square in page.squares]
+    told = batch.order[0].tolist()
+    assert len(told) == 16 and told[cells[0]] == 0
+    for cell, number in enumerate(told):
+        assert number == min((letters[i] for i, other in enumerate(cells) if other == cell), default=-1)
+    kind = Kind(640, (220, 330), "documents", batch=1, summarize=1.0, rough=0.0)
+    assert set(order(draw_page(kind, 0, 0))) == {-1}  # a summary has an order of its own
+
+
+def test_a_number_told_as_waves_is_at_distance_0_from_itself_and_1_from_nothing():
+    numbers = torch.arange(0, 900, 7)
+    angles = 2 * math.pi * numbers[:, None] / torch.tensor(WAVES)
+    waves = torch.cat([angles.cos(), angles.sin()], dim=1)
+    assert count(waves, numbers).item() == pytest.approx(0, abs=1e-6)
+    assert count(torch.zeros_like(waves), numbers).item() == pytest.approx(1, abs=1e-6)
+    assert count(waves[:0], numbers[:0]).item() == 0
+    off = [count(waves[:1], numbers[:1] + n).item() for n in (2, 8, 32)]
+    assert 0 < off[0] < off[1] < off[2]
 
 
 def test_a_summary_is_told_where_its_facts_stand_on_the_page():

@@ -5,6 +5,8 @@ centres    after SAM's neck        the characters whose middle is on each patch,
 contents   after the projector     the same, for the 4 x 4 patches that are one vision token
 begins     after the projector     on which of them a word begins
 corner     after the projector     how far down and across the page the vision token is, in sixteenths
+order      after the projector     how many characters of the text come before its first (as waves)
+written    decoder's first layer   how many characters are written already (as waves)
 here       one decoder head        attend to the vision token that holds the character written last
            after that layer        on which of its patches that is
 next       one, a layer later      attend to the one that holds the character to write now
@@ -24,9 +26,13 @@ from lightseek.model.attention import Eager
 from lightseek.model.ocr import IGNORED, LightSeekOCR
 
 # Losses beside the decoder's
-AIDS = ("patches", "centres", "contents", "begins", "corner", "here", "here_place", "next", "next_place", "read")
+AIDS = (
+    *("patches", "centres", "contents", "begins", "corner", "order"),
+    *("written", "here", "here_place", "next", "next_place", "read"),
+)
 GAZES = {"here": (1, [0]), "next": (2, [0]), "read": (3, [1, 2, 3])}  # decoder layer, its heads
 PARTS = 16  # of a page's side
+WAVES = (64, 128, 256, 512, 1024, 2048)  # characters long: the longest tell places far apart from each other
 
 
 class Pretraining(nn.Module):
@@ -39,6 +45,7 @@ class Pretraining(nn.Module):
         self.of_tokens = nn.Linear(model.config.decoder.width, (TOKEN // PATCH) ** 2 * CENTRES * classes)
         self.of_begins = nn.Linear(model.config.decoder.width, (TOKEN // PATCH) ** 2)
         self.of_corner = nn.Linear(model.config.decoder.width, 2 * PARTS)
+        self.of_order, self.of_written = (nn.Linear(model.config.decoder.width, 2 * len(WAVES)) for _ in range(2))
         self.of_patches = nn.Conv2d(model.config.sam.neck, classes, 1)
         self.of_centres = nn.Conv2d(model.config.sam.neck, CENTRES * classes, 1)
         self.of_here, self.of_next = (
@@ -48,6 +55,7 @@ class Pretraining(nn.Module):
         model.encoder.sam.register_forward_hook(lambda module, inputs, out: self.seen.update(neck=out))
         model.encoder.register_forward_hook(lambda module, inputs, out: self.seen.update(encoded=out.detach()))
         model.projector.register_forward_hook(lambda module, inputs, out: self.seen.update(tokens=out))
+        model.decoder.layers[0].register_forward_hook(lambda module, inputs, out: self.seen.update(first=out[0]))
         for name, (number, heads) in GAZES.items():
             layer = model.decoder.layers[number]
             layer.attention.attend = Eager()
@@ -63,7 +71,8 @@ class Pretraining(nn.Module):
         self.model.encoder.sam.requires_grad_(not batch.still)
         output = self.model(batch.ids, pages=batch.views(), labels=batch.labels, mask=batch.mask, logits="labelled")
         self.model.encoder.sam.requires_grad_()
-        targets = batch.labels[:, 1:][batch.labels[:, 1:] != IGNORED]
+        labelled = batch.labels[:, 1:] != IGNORED
+        targets = batch.labels[:, 1:][labelled]
         figures = {"loss": output.loss, "tokens_right": right(output.logits, targets)}
         if batch.patches is None:  # tiles: the decoder alone is told something
             return figures
@@ -76,6 +85,8 @@ class Pretraining(nn.Module):
             figures[name] = gaze(self.seen[name], position)
             figures[f"{name}_place"] = place(head(self.seen[f"after {name}"]), patch)
         figures["read"] = gaze(self.seen["read"], batch.next[..., 0])
+        written = (labelled.cumsum(1) - 1)[labelled]
+        figures["written"] = count(self.of_written(self.seen["first"][:, :-1][labelled]), written)
         return figures
 
     def of_encoder(self, batch: Batch) -> dict[str, Tensor]:
@@ -99,6 +110,8 @@ class Pretraining(nn.Module):
         side = batch.patches.shape[1] * PATCH // TOKEN
         corners = self.of_corner(self.seen["tokens"]).view(-1, side, side, 2, PARTS)
         figures["corner"] = corner(corners)
+        lettered = batch.order >= 0
+        figures["order"] = count(self.of_order(self.seen["tokens"])[lettered], batch.order[lettered])
         return figures
 
 
@@ -114,6 +127,13 @@ def corner(logits: Float[Tensor, "b h w 2 parts"]) -> Float[Tensor, ""]:
     at = ((torch.arange(side, device=logits.device) + 0.5) * parts / side).long()
     down, across = at[:, None].expand(b, side, side), at.expand(b, side, side)
     return F.cross_entropy(logits.reshape(-1, parts).float(), torch.stack([down, across], dim=-1).flatten())
+
+
+def count(waves: Float[Tensor, "n 2w"], counts: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    """Mean squared distance from the points on circles that numbers are told as: 1 for one that always says 0."""
+    angles = 2 * torch.pi * counts[:, None] / torch.tensor(WAVES, device=counts.device)
+    told = torch.cat([angles.cos(), angles.sin()], dim=1)
+    return 2 * F.mse_loss(waves.float(), told, reduction="sum") / max(1, told.numel())
 
 
 def written_cross_entropy(logits: Float[Tensor, "n c"], classes: Int[Tensor, " n"]) -> Float[Tensor, ""]:

@@ -35,6 +35,7 @@ class Batch:
     patches: Int[Tensor, "b g g"] | None  # the class of the character on each patch
     centres: Int[Tensor, "b g g centres"] | None  # classes of the characters whose centre is on each patch
     begins: Bool[Tensor, "b g g"] | None  # whether one of them is the first of a word
+    order: Int[Tensor, "b t"] | None  # characters of the text before the vision token's first; -1: none on it
     here: Int[Tensor, "b n 2"]  # where the last letter written is: vision token's position, and patch of it, 1 to 16
     next: Int[Tensor, "b n 2"]  # and where the next is
     still: bool  # SAM does not learn from this batch
@@ -131,6 +132,7 @@ class Batches(torch.utils.data.Dataset):
                 name: None if kind.mode else torch.stack([torch.from_numpy(getattr(page, name)) for page in pages])
                 for name in ("patches", "centres", "begins")
             },
+            order=None if kind.mode else torch.tensor([order(page) for page in pages]),
             here=gazes[0],
             next=gazes[1],
             still=kind.still,
@@ -168,6 +170,22 @@ class Batches(torch.utils.data.Dataset):
             following.append(where[written + 1] if written + 1 < len(where) else (0, 0))
             start += len(self.tokenizer.bytes_of(token))
         return [here, following]
+
+
+def order(page: Page) -> list[int]:
+    """For each vision token, how many characters of the text come before the first that stands on it.
+
+    -1 where none does, and all over a page that is not read but summarized.
+    """
+    grid, side = page.patches.shape[0], TOKEN // PATCH
+    found = [-1] * (grid // side) ** 2
+    if page.target != page.text:
+        return found
+    letters = [number for number, character in enumerate(page.target) if not character.isspace()]
+    for square, number in reversed(list(zip(page.squares, letters, strict=False))):  # squares end where the page does
+        y, x = divmod(square, grid)
+        found[y // side * (grid // side) + x // side] = number
+    return found
 
 
 def slip(target: list[int], page: Page, kind: Kind) -> list[int]:

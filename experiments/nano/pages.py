@@ -181,12 +181,12 @@ def break_somewhere(random: Random, text: str) -> str:
 
 
 def say_again(random: Random, text: str) -> str:
-    """A run of one to three words once more elsewhere, a few times: which one was just read, only the page can tell."""
+    """Runs of one to four words once more elsewhere: which one was just read, only the page can tell."""
     words = text.split(" ")
-    for _ in range(random.randint(1, 4)):
+    for _ in range(random.randint(1, 4 + len(words) // 10)):
         start = random.randrange(len(words))
         place = random.randint(0, len(words))
-        words[place:place] = words[start : start + random.randint(1, 3)]
+        words[place:place] = words[start : start + random.randint(1, 4)]
     return " ".join(words)
 
 

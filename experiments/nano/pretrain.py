@@ -8,7 +8,7 @@
 
 - A curriculum of phases (`pretrain.json`), from a few letters on a small page to whole documents in every mode.
 - Pages are drawn on the fly by worker processes, never twice (`pages.py`).
-- Eight aids, dropped afterwards, tell the boxes early what the loss of the text could only tell them late: the neck
+- Ten aids, dropped afterwards, tell the boxes early what the loss of the text could only tell them late: the neck
   names the character over each patch, the projector the characters of each vision token, and heads of the decoder are
   shown where to look (`aids.py`). docs/nano.md has what was tried.
 """
