@@ -182,6 +182,8 @@ def bnb_linear(kind: str, linear: nn.Linear) -> nn.Module:
     weight, sizes = linear.weight.detach(), (linear.in_features, linear.out_features, linear.bias is not None)
     if kind == "nf4":
         made = bnb.Linear4bit(*sizes, compute_dtype=weight.dtype, quant_type="nf4", device="meta")
+        # On CPUs with AVX512-BF16 it would lay a frozen weight out anew while it reads, which only some widths allow.
+        made.support_avx512bf16_for_cpu = False
         made.weight = bnb.Params4bit(weight, requires_grad=False, quant_type="nf4").to(weight.device)
     else:
         made = bnb.Linear8bitLt(*sizes, **eight, device="meta")
