@@ -86,11 +86,11 @@ def test_the_recipe_goes_from_small_pages_to_large_ones():
     assert recipe.learning_rate(recipe.steps - 1) == pytest.approx(recipe.phases[-1].lr[1], rel=0.02)
 
 
-def run(folder: Path, stop: int, steps: int = 6, shipped: bool = False):
+def run(folder: Path, stop: int, steps: int = 6, shipped: bool = False, **options):
     """`steps` steps of one small page each; returns (what learned, its step)."""
     kind = Kind(64, (1, 2), "letters", batch=1)
     recipe = Recipe(phases=(Phase(steps, (1e-3, 1e-3), (kind,)),))
-    return train(recipe, folder, math.inf, torch.device("cpu"), 0, lambda row: None, stop, shipped)
+    return train(recipe, folder, math.inf, torch.device("cpu"), 0, lambda row: None, stop, shipped, **options)
 
 
 @pytest.fixture
@@ -109,6 +109,15 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, one_thread):
     assert step == 6
     ours, theirs = parts.state_dict(), whole.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_products_may_be_bfloat16_while_what_learns_stays_float32(tmp_path):
+    """6 steps of 5e-6 to 3e-5 each (the warmup): no weight can be further off than both their sums."""
+    (half, _), (full, _) = run(tmp_path / "half", stop=6, bfloat16=True), run(tmp_path / "full", stop=6)
+    ours, theirs = half.state_dict(), full.state_dict()
+    assert all(weight.dtype == torch.float32 for weight in ours.values() if weight.is_floating_point())
+    off = max((ours[name] - theirs[name]).abs().max().item() for name in theirs)
+    assert 0 < off < 2.2e-4
 
 
 @pytest.mark.slow

@@ -116,11 +116,13 @@ def train(
     stop: int,
     shipped: bool,
     compiled: bool = False,
+    bfloat16: bool = False,
 ) -> tuple[Pretraining, int]:
     """Train to step `stop`, or for so many minutes, from the folder's last checkpoint; leave another there.
 
     Without a checkpoint it starts from nothing, or where the shipped weights are. Under torchrun each process draws
-    pages of its own and the gradient is their mean. Returns what learned, and its step.
+    pages of its own and the gradient is their mean. `bfloat16` is for products: weights stay float32. Returns what
+    learned, and its step.
     """
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1:
@@ -159,7 +161,7 @@ def train(
         save_state(pretraining, optimizer, out, place)
 
     def learn(batch: Batch) -> dict[str, Tensor]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             figures = learner(batch)
         loss = figures["loss"] + recipe.heads_weight * (sum(figures.get(name, 0) for name in AIDS))
         loss.backward()
@@ -223,6 +225,11 @@ def main() -> None:
     parser.add_argument("--scale", type=int, default=1, help="times as many pages a step; 16 for a large GPU (1)")
     parser.add_argument("--compile", action="store_true", help="compile the encoder's blocks: worth it on a GPU")
     parser.add_argument("--device", help="cpu, cuda (a CUDA device if there is one)")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        help="of products (bfloat16 on a GPU, else float32; a CPU with AMX is 1.7 times as fast in bfloat16)",
+    )
     parser.add_argument("--save", action="store_true", help="write the model to OUT/model at the end, bfloat16")
     parser.add_argument("--from-shipped", action="store_true", help="start from the weights that come with LightSeek")
     arguments = parser.parse_args()
@@ -261,6 +268,7 @@ def run(arguments: argparse.Namespace) -> None:
             stop,
             arguments.from_shipped,
             arguments.compile,
+            arguments.dtype == "bfloat16" or (not arguments.dtype and device.type == "cuda"),
         )
     if arguments.save and first:
         save(pretraining, step, arguments.out)
