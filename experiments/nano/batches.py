@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from random import Random
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from pages import NOWHERE, PATCH, TOKEN, Kind, Page, draw_page
 from PIL import Image
@@ -21,6 +22,8 @@ from lightseek.model.ocr import IGNORED
 from lightseek.pages import EncodedPage, PageViews
 from lightseek.processing import PROMPTS, image_positions, pad_batch, page_views, prompt_ids
 from lightseek.tokenizer import Tokenizer
+
+LENGTHS = 64  # rows are a multiple of it: in bfloat16 a CPU has to make new kernels for every new shape
 
 
 @dataclass
@@ -114,6 +117,8 @@ class Batches(torch.utils.data.Dataset):
         targets = [[*self.tokenizer.encode(page.target), self.config.eos_token_id] for page in pages]
         rows = [prompt + target for prompt, target in zip(prompts, targets, strict=True)]
         ids, mask = pad_batch(rows, self.config.pad_token_id, "right")
+        ids = F.pad(ids, (0, -ids.shape[1] % LENGTHS), value=self.config.pad_token_id)
+        mask = F.pad(mask, (0, -mask.shape[1] % LENGTHS))
         labels, gazes = torch.full_like(ids, IGNORED), torch.zeros(2, *ids.shape, 2, dtype=torch.long)
         for i, (page, prompt, target) in enumerate(zip(pages, prompts, targets, strict=True)):
             start, end = len(prompt), len(prompt) + len(target)

@@ -5,6 +5,7 @@
 A page depends on these alone, so workers, resumed runs and machines all see the same pages.
 """
 
+import re
 import string
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -90,7 +91,9 @@ def write_text(kind: Kind, random: Random, seed: int, index: int) -> tuple[str, 
         text = "".join(c for c in text if c.isalpha() or c == " ")
     elif source == "words":
         text = random_words(random, count // 4 + 1)
-        if random.random() < 0.3:  # code and accents as they stand in documents
+        if random.random() < 0.5:
+            text = re.sub(r"(?<=[.!?] )[a-z]", lambda first: first[0].upper(), text)
+        if random.random() < 0.5:  # code and accents as they stand in documents
             text = " ".join(odd_word(random) if random.random() < 0.3 else word for word in text.split())
         if random.random() < 0.3:
             text = break_somewhere(random, text)
@@ -170,6 +173,12 @@ def odd_word(random: Random) -> str:
         lambda: "".join(random.choice(ACCENTED) if c in "aeiou" and random.random() < 0.5 else c for c in word),
         lambda: str(int(10 ** (5 * random.random()))),
         lambda: likely(random, MARKS.split()[0]) + word,
+        lambda: f"{word}-{random_word(random)}",
+        lambda: f"{word}'s",
+        lambda: random.choice(("`{}`", "``{}``", "*{}*", "'{}'", '"{}"', "({})", "[{}]", "<{}>", "__{}__")).format(
+            word
+        ),
+        lambda: "".join(random.choices(string.ascii_uppercase + string.digits, k=random.randint(1, 6))),
     )
     return random.choice(options)()
 
@@ -181,13 +190,27 @@ def break_somewhere(random: Random, text: str) -> str:
 
 
 def say_again(random: Random, text: str) -> str:
-    """Runs of one to four words once more elsewhere: which one was just read, only the page can tell."""
+    """Runs of one to four words once more, elsewhere or a few words on, some with a letter changed.
+
+    Which of them was just read, only the page can tell.
+    """
     words = text.split(" ")
     for _ in range(random.randint(1, 4 + len(words) // 10)):
         start = random.randrange(len(words))
-        place = random.randint(0, len(words))
-        words[place:place] = words[start : start + random.randint(1, 4)]
+        run = words[start : start + random.randint(1, 4)]
+        if random.random() < 0.3:
+            run = [alike(random, word) for word in run]
+        near = random.random() < 0.5
+        place = min(start + len(run) + random.randint(0, 12), len(words)) if near else random.randint(0, len(words))
+        words[place:place] = run
     return " ".join(words)
+
+
+def alike(random: Random, word: str) -> str:
+    """The word with one letter or digit more, fewer or other than it was."""
+    at = random.randint(0, len(word))
+    letter = random.choice((*"xyz12_", random.choice(string.ascii_lowercase), ""))
+    return word[:at] + letter + word[at + 1 :] or word
 
 
 def choose_style(kind: Kind, random: Random, text: str) -> PageStyle:

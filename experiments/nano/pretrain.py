@@ -39,6 +39,7 @@ from lightseek.devices import find_device
 from lightseek.files import atomic_write
 from lightseek.loading import load_model
 from lightseek.memory import keep_freed_memory
+from lightseek.model.moe import Experts
 from lightseek.model.ocr import LightSeekOCR
 from lightseek.run_state import load_state, newest_state, save_state
 from lightseek.screen import failing
@@ -94,6 +95,17 @@ def from_shipped() -> tuple[Pretraining, int]:
         return pretraining, int(file.metadata()["step"])
 
 
+def make_few_kernels(model: LightSeekOCR) -> None:
+    """Keep a CPU in bfloat16 from spending half its time on making kernels: oneDNN has one for every shape of a matrix.
+
+    There is room for more of them, and experts, which get another number of tokens each time, stay in float32.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4000")  # of its own it keeps 1024
+    for module in model.modules():
+        if isinstance(module, Experts):
+            module.forward = torch.autocast("cpu", enabled=False)(module.forward)
+
+
 def reading_heads(pretraining: Pretraining) -> list[tuple[str, nn.Parameter]]:
     return [(name, p) for name, p in pretraining.named_parameters() if not name.startswith("model.")]
 
@@ -129,6 +141,8 @@ def train(
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     pretraining, step = from_shipped() if shipped else from_nothing(recipe.seed)
     pretraining, model = pretraining.to(device).train(), pretraining.model
+    if bfloat16 and device.type == "cpu":
+        make_few_kernels(model)
     if compiled:
         for block in (*model.encoder.sam.blocks, *model.encoder.clip.blocks):
             block.compile()
