@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
-        help="of products (bfloat16 on a GPU, else float32; a CPU with AMX is 1.7 times as fast in bfloat16)",
+        help="of products (bfloat16 on a GPU, else float32; a CPU with AMX is 1.3 times as fast in bfloat16)",
     )
     parser.add_argument("--save", action="store_true", help="write the model to OUT/model at the end, bfloat16")
     parser.add_argument("--from-shipped", action="store_true", help="start from the weights that come with LightSeek")
