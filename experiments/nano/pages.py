@@ -30,6 +30,7 @@ CLASSES = {character: i + 2 for i, character in enumerate(ALPHABET)}  # 0: none,
 PATCH, TOKEN = 16, 64  # pixels a side
 NOWHERE = -1  # the place of a letter that the page doesn't show
 OPERATORS = ["=", "==", "+", "-", "*", "->", "!=", "<", ">", "<=", ">=", "+=", "&", "|", "/", "//", "%", "**", ":="]
+AROUND = ["`{}`", "``{}``", "*{}*", "'{}'", '"{}"', "({})", "[{}]", "<{}>", "__{}__"]  # what names stand in
 CENTRES = 2  # characters whose centre is on one patch: small letters stand two by two
 
 
@@ -91,7 +92,7 @@ def write_text(kind: Kind, random: Random, seed: int, index: int) -> tuple[str, 
         text = "".join(c for c in text if c.isalpha() or c == " ")
     elif source == "words":
         text = random_words(random, count // 4 + 1)
-        if random.random() < 0.5:
+        if random.random() < 0.5:  # sentences begin with a capital
             text = re.sub(r"(?<=[.!?] )[a-z]", lambda first: first[0].upper(), text)
         if random.random() < 0.5:  # code and accents as they stand in documents
             text = " ".join(odd_word(random) if random.random() < 0.3 else word for word in text.split())
@@ -175,9 +176,7 @@ def odd_word(random: Random) -> str:
         lambda: likely(random, MARKS.split()[0]) + word,
         lambda: f"{word}-{random_word(random)}",
         lambda: f"{word}'s",
-        lambda: random.choice(("`{}`", "``{}``", "*{}*", "'{}'", '"{}"', "({})", "[{}]", "<{}>", "__{}__")).format(
-            word
-        ),
+        lambda: random.choice(AROUND).format(word),
         lambda: "".join(random.choices(string.ascii_uppercase + string.digits, k=random.randint(1, 6))),
     )
     return random.choice(options)()

@@ -96,7 +96,7 @@ def from_shipped() -> tuple[Pretraining, int]:
 
 
 def make_few_kernels(model: LightSeekOCR) -> None:
-    """Keep a CPU in bfloat16 from spending half its time on making kernels: oneDNN has one for every shape of a matrix.
+    """Keep a CPU in bfloat16 from making kernels a third of its time: oneDNN has one for every shape of a matrix.
 
     There is room for more of them, and experts, which get another number of tokens each time, stay in float32.
     """
