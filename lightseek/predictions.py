@@ -120,8 +120,10 @@ def done_before(path: Path, settings: dict[str, Any], documents: Sequence[Docume
     if not path.exists():
         return 0
     with path.open("rb+") as file:
-        whole = file.read().rfind(b"\n") + 1
-        file.truncate(whole)
+        read = file.read()
+        whole = read.rfind(b"\n") + 1
+        if whole < len(read):
+            file.truncate(whole)
     if not whole:
         path.unlink()
         return 0
