@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 NANO = Path(__file__).parents[1] / "experiments" / "nano"
 sys.path.insert(0, str(NANO))
-from aids import AIDS, WAVES, by_token, count, gaze  # noqa: E402
+from aids import AIDS, WAVES, Watched, by_token, count, gaze  # noqa: E402
 from batches import Album, Batches, order  # noqa: E402
 from make_tokenizer import MARKS, random_words  # noqa: E402
 from pages import ALPHABET, CLASSES, NOWHERE, Kind, draw_page, random_code, say_again  # noqa: E402
@@ -25,6 +25,7 @@ from recipe import Phase, Recipe  # noqa: E402
 
 from lightseek import LightSeekOCR, OCRConfig  # noqa: E402
 from lightseek.data import synthetic  # noqa: E402
+from lightseek.model.attention import Eager  # noqa: E402
 from lightseek.run_state import STATE  # noqa: E402
 from lightseek.tokenizer import Tokenizer  # noqa: E402
 
@@ -154,7 +155,7 @@ def test_two_processes_step_by_the_mean_of_their_gradients(tmp_path):
     config, tokenizer = pretraining.model.config, pretraining.model.tokenizer
     for rank in range(2):
         figures = pretraining.train()(Batches(both, config, tokenizer, 0, 1, rank, 2)[0])
-        ((figures["loss"] + sum(figures[name] for name in AIDS)) / 2).backward()
+        ((figures["loss"] + sum(weight * figures[name] for name, weight in AIDS.items())) / 2).backward()
     moments = load_file(tmp_path / "two" / STATE)
     clip = min(
         1.0,
@@ -186,7 +187,7 @@ def test_the_gaze_is_told_where_each_token_of_the_text_stands():
     tokenizer = Tokenizer.nano()
     batch = Batches(recipe, OCRConfig.preset("nano"), tokenizer, 0, 1)[0]
     page = draw_page(kind, recipe.seed, 0)
-    ids, (looks, places) = batch.ids[0].tolist(), batch.next[0].T.tolist()
+    ids, (looks, places, *_) = batch.ids[0].tolist(), batch.next[0].T.tolist()
     told = [(tokenizer.decode([ids[i + 1]]).strip(), look, places[i]) for i, look in enumerate(looks) if look]
     assert "".join(text for text, _, _ in told) == page.text.replace(" ", "")
     contents = by_token(torch.from_numpy(page.centres)[None])[0]  # 16 vision tokens, 16 patches of 2 places each
@@ -200,18 +201,31 @@ def test_the_gaze_is_told_where_each_token_of_the_text_stands():
     before = [
         where for where in batch.here[0].tolist() if any(where)
     ]  # one letter earlier, so from the second token on
-    squares = page.squares[len(told[0][0]) - 1 :]
-    assert before[0] == [1 + squares[0] // 64 * 5 + squares[0] % 16 // 4, 1 + squares[0] // 16 % 4 * 4 + squares[0] % 4]
+    row, column = divmod(page.squares[len(told[0][0]) - 1], 16)
+    spot = [1 + 4 * row, 1 + 4 * column]  # in sixty-fourths of the page
+    assert before[0] == [1 + row // 4 * 5 + column // 4, 1 + row % 4 * 4 + column % 4, *spot]
     assert len(before) == len(told)
 
 
 def test_the_gaze_loss_is_minus_the_log_of_the_attention_on_the_place():
     attention = torch.tensor([[[[0.5, 0.25, 0.25], [0.1, 0.1, 0.8], [1.0, 0.0, 0.0]]]])  # b h n n
-    assert gaze(attention, torch.tensor([[1, 2, 0]])).item() == pytest.approx(-(math.log(0.25) + math.log(0.8)) / 2)
-    assert gaze(attention.expand(1, 2, 3, 3), torch.tensor([[1, 2, 0]])).item() == pytest.approx(
-        -(math.log(0.25) + math.log(0.8)) / 2
-    )
-    assert gaze(attention, torch.tensor([[0, 0, 0]])).item() == 0
+    scores = attention.log() + 3  # a softmax takes any number added to them away
+    expected = -(math.log(0.25) + math.log(0.8)) / 2
+    assert gaze(scores, torch.tensor([[1, 2, 0]])).item() == pytest.approx(expected)
+    assert gaze(scores.expand(1, 2, 3, 3), torch.tensor([[1, 2, 0]])).item() == pytest.approx(expected)
+    assert gaze(scores, torch.tensor([[0, 0, 0]])).item() == 0
+
+
+def test_a_watched_attention_is_the_fused_one_and_shows_the_scores_of_its_heads():
+    """2 rows of 5 positions, 3 heads of 8: the maps of heads 2 and 0, as `Eager` has them."""
+    q, k, v = torch.randn(3, 2, 3, 5, 8)
+    shown = []
+    out = Watched([2, 0], shown.append)(q, k, v, causal=True)
+    eager = Eager()
+    maps = []
+    eager.softmax.register_forward_hook(lambda module, inputs, found: maps.append(found))
+    torch.testing.assert_close(out, eager(q, k, v, causal=True))
+    torch.testing.assert_close(shown[0].softmax(-1), maps[0][:, [2, 0]])
 
 
 def letters_batch(letters: int = 24, **kind):
@@ -231,17 +245,18 @@ def test_a_page_tells_where_its_words_begin():
     assert sorted(page.begins.flatten().nonzero()[0]) == sorted(page.squares[start] for start in starts)
 
 
-def test_a_vision_token_is_told_how_much_of_the_text_stands_before_it():
-    """16 vision tokens: the text's first letter is number 0, and each token has the number of its own first letter."""
+def test_a_vision_token_is_told_how_much_of_the_text_stands_before_each_of_its_rows():
+    """16 vision tokens of 4 rows of patches: the text's first letter is number 0, each row has its own first one's."""
     batch, page = letters_batch()
     letters = [number for number, character in enumerate(page.text) if character != " "]
-    cells = [square // 64 * 4 + square % 16 // 4 for square in page.squares]
-    told = batch.order[0].tolist()
-    assert len(told) == 16 and told[cells[0]] == 0
-    for cell, number in enumerate(told):
-        assert number == min((letters[i] for i, other in enumerate(cells) if other == cell), default=-1)
+    rows = [(square // 16, square % 16 // 4) for square in page.squares]  # of patches, and the token's column
+    for row in range(16):
+        for column in range(4):
+            number = min((letters[i] for i, other in enumerate(rows) if other == (row, column)), default=-1)
+            assert batch.order[0, 1 + 5 * (row // 4) + column, row % 4] == number
+    assert (batch.order >= 0).sum() == len(set(rows)) > 4 and 0 in batch.order
     kind = Kind(640, (220, 330), "documents", batch=1, summarize=1.0, rough=0.0)
-    assert set(order(draw_page(kind, 0, 0))) == {-1}  # a summary has an order of its own
+    assert (order(draw_page(kind, 0, 0)) == -1).all()  # a summary has an order of its own
 
 
 def test_a_number_told_as_waves_is_at_distance_0_from_itself_and_1_from_nothing():

@@ -5,31 +5,33 @@ centres    after SAM's neck        the characters whose middle is on each patch,
 contents   after the projector     the same, for the 4 x 4 patches that are one vision token
 begins     after the projector     on which of them a word begins
 corner     after the projector     how far down and across the page the vision token is, in sixteenths
-order      after the projector     how many characters of the text come before its first (as waves)
+order      decoder's first layer   how many characters come before the first in each of its rows of patches (as waves)
 written    decoder's first layer   how many characters are written already (as waves)
 here       one decoder head        attend to the vision token that holds the character written last
            after that layer        on which of its patches that is
 next       one, a layer later      attend to the one that holds the character to write now
            after that layer        on which of its patches that is
+where      after that layer        how far down and across the page that is, in sixty-fourths
 read       three of the last layer the same as next, so that more of the vision token comes along than one head carries
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
-from batches import Batch
+from batches import SPOTS, Batch
 from einops import rearrange
 from jaxtyping import Float, Int, Shaped
 from pages import CENTRES, CLASSES, PATCH, TOKEN
 from torch import Tensor, nn
 
-from lightseek.model.attention import Eager
+from lightseek.model.attention import Bias, Keys, Query, Sdpa
 from lightseek.model.ocr import IGNORED, LightSeekOCR
 
-# Losses beside the decoder's
-AIDS = (
-    *("patches", "centres", "contents", "begins", "corner", "order"),
-    *("written", "here", "here_place", "next", "next_place", "read"),
-)
+# Losses beside the decoder's, and what they weigh
+AIDS = dict.fromkeys(("patches", "centres", "contents", "begins", "corner"), 1)
+AIDS |= dict.fromkeys(("written", "here", "here_place", "next", "next_place", "where", "read"), 1)
+AIDS["order"] = 4  # the hardest: a mean over a page's places, where the others see a letter
 GAZES = {"here": (1, [0]), "next": (2, [0]), "read": (3, [1, 2, 3])}  # decoder layer, its heads
 PARTS = 16  # of a page's side
 WAVES = (64, 128, 256, 512, 1024, 2048)  # characters long: the longest tell places far apart from each other
@@ -45,12 +47,14 @@ class Pretraining(nn.Module):
         self.of_tokens = nn.Linear(model.config.decoder.width, (TOKEN // PATCH) ** 2 * CENTRES * classes)
         self.of_begins = nn.Linear(model.config.decoder.width, (TOKEN // PATCH) ** 2)
         self.of_corner = nn.Linear(model.config.decoder.width, 2 * PARTS)
-        self.of_order, self.of_written = (nn.Linear(model.config.decoder.width, 2 * len(WAVES)) for _ in range(2))
+        self.of_written = nn.Linear(model.config.decoder.width, 2 * len(WAVES))
+        self.of_order = nn.Linear(model.config.decoder.width, TOKEN // PATCH * 2 * len(WAVES))
         self.of_patches = nn.Conv2d(model.config.sam.neck, classes, 1)
         self.of_centres = nn.Conv2d(model.config.sam.neck, CENTRES * classes, 1)
         self.of_here, self.of_next = (
             nn.Linear(model.config.decoder.width, 1 + (TOKEN // PATCH) ** 2) for _ in range(2)
         )
+        self.of_where = nn.Linear(model.config.decoder.width, 2 * (1 + SPOTS))
         self.seen: dict[str, Tensor] = {}
         model.encoder.sam.register_forward_hook(lambda module, inputs, out: self.seen.update(neck=out))
         model.encoder.register_forward_hook(lambda module, inputs, out: self.seen.update(encoded=out.detach()))
@@ -58,10 +62,7 @@ class Pretraining(nn.Module):
         model.decoder.layers[0].register_forward_hook(lambda module, inputs, out: self.seen.update(first=out[0]))
         for name, (number, heads) in GAZES.items():
             layer = model.decoder.layers[number]
-            layer.attention.attend = Eager()
-            layer.attention.attend.softmax.register_forward_hook(
-                lambda module, inputs, out, name=name, heads=heads: self.seen.update({name: out[:, heads]})  # b h n n
-            )
+            layer.attention.attend = Watched(heads, lambda scores, name=name: self.seen.update({name: scores}))
             layer.register_forward_hook(
                 lambda module, inputs, out, name=name: self.seen.update({f"after {name}": out[0]})  # b n d
             )
@@ -69,7 +70,7 @@ class Pretraining(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses and the shares that were right."""
         self.model.encoder.sam.requires_grad_(not batch.still)
-        output = self.model(batch.ids, pages=batch.views(), labels=batch.labels, mask=batch.mask, logits="labelled")
+        output = self.model(batch.ids, pages=batch.views(), labels=batch.labels, logits="labelled")
         self.model.encoder.sam.requires_grad_()
         labelled = batch.labels[:, 1:] != IGNORED
         targets = batch.labels[:, 1:][labelled]
@@ -79,14 +80,21 @@ class Pretraining(nn.Module):
         if batch.encoded is None:
             figures |= self.of_encoder(batch)
         for name, head, (position, patch) in (
-            ("here", self.of_here, batch.here.unbind(-1)),
-            ("next", self.of_next, batch.next.unbind(-1)),
+            ("here", self.of_here, batch.here[..., :2].unbind(-1)),
+            ("next", self.of_next, batch.next[..., :2].unbind(-1)),
         ):
             figures[name] = gaze(self.seen[name], position)
             figures[f"{name}_place"] = place(head(self.seen[f"after {name}"]), patch)
+        down_and_across = self.of_where(self.seen["after next"]).unflatten(-1, (2, 1 + SPOTS))
+        figures["where"] = place(down_and_across, batch.next[..., 2:])
         figures["read"] = gaze(self.seen["read"], batch.next[..., 0])
         written = (labelled.cumsum(1) - 1)[labelled]
         figures["written"] = count(self.of_written(self.seen["first"][:, :-1][labelled]), written)
+        lettered = batch.order >= 0  # b n 4
+        # Its numbers are large: as they are, this loss's gradient would hide the others.
+        first = F.rms_norm(self.seen["first"].float(), self.seen["first"].shape[-1:])
+        order = rearrange(self.of_order(first), "b n (rows w) -> b n rows w", rows=TOKEN // PATCH)
+        figures["order"] = count(order[lettered], batch.order[lettered])
         return figures
 
     def of_encoder(self, batch: Batch) -> dict[str, Tensor]:
@@ -110,9 +118,26 @@ class Pretraining(nn.Module):
         side = batch.patches.shape[1] * PATCH // TOKEN
         corners = self.of_corner(self.seen["tokens"]).view(-1, side, side, 2, PARTS)
         figures["corner"] = corner(corners)
-        lettered = batch.order >= 0
-        figures["order"] = count(self.of_order(self.seen["tokens"])[lettered], batch.order[lettered])
         return figures
+
+
+class Watched(Sdpa):
+    """PyTorch's kernel, which shows no map; beside it the scores of the few heads that are told where to look.
+
+    They are those of causal attention without a bias, as the pre-training has it.
+    """
+
+    def __init__(self, heads: list[int], show: Callable[[Float[Tensor, "b h n m"]], None]) -> None:
+        super().__init__()
+        self.heads, self.show = heads, show
+
+    def forward(
+        self, q: Query, k: Keys, v: Keys, bias: Bias = None, causal: bool = False, scale: float | None = None
+    ) -> Query:
+        scores = (q[:, self.heads] * q.shape[-1] ** -0.5) @ k[:, self.heads].transpose(-2, -1)
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+        self.show(scores.float().masked_fill(later, -torch.inf))
+        return super().forward(q, k, v, bias, causal, scale)
 
 
 def by_token(centres: Shaped[Tensor, "b g g c"]) -> Shaped[Tensor, "b t 16c"]:
@@ -142,16 +167,16 @@ def written_cross_entropy(logits: Float[Tensor, "n c"], classes: Int[Tensor, " n
     return (F.cross_entropy(logits.float(), classes, reduction="none") * weight).sum() / weight.sum()
 
 
-def gaze(attention: Float[Tensor, "b h n n"], places: Int[Tensor, "b n"]) -> Float[Tensor, ""]:
+def gaze(scores: Float[Tensor, "b h n n"], places: Int[Tensor, "b n"]) -> Float[Tensor, ""]:
     """-log of the share of its attention that a position gives to the place it should look at; 0 is no place."""
-    places = places[:, None].expand(attention.shape[:3])  # b h n
-    share = attention.gather(3, places[..., None])[..., 0]
-    return -share[places > 0].clamp_min(1e-6).log().sum() / (places > 0).sum().clamp_min(1)
+    places = places[:, None].expand(scores.shape[:3])  # b h n
+    shares = scores.gather(3, places[..., None])[..., 0] - scores.logsumexp(3)  # their logs
+    return -shares[places > 0].sum() / (places > 0).sum().clamp_min(1)
 
 
-def place(logits: Float[Tensor, "b n c"], patches: Int[Tensor, "b n"]) -> Float[Tensor, ""]:
-    """Mean cross-entropy; 0 is no patch, as for a summary's own words."""
-    logits, told = logits[patches > 0].float(), patches[patches > 0]
+def place(logits: Float[Tensor, "*n c"], places: Int[Tensor, "*n"]) -> Float[Tensor, ""]:
+    """Mean cross-entropy; 0 is no place, as for a summary's own words."""
+    logits, told = logits[places > 0].float(), places[places > 0]
     return F.cross_entropy(logits, told, reduction="sum") / max(1, len(told))
 
 

@@ -24,6 +24,8 @@ from lightseek.processing import PROMPTS, image_positions, pad_batch, page_views
 from lightseek.tokenizer import Tokenizer
 
 LENGTHS = 64  # rows are a multiple of it: in bfloat16 a CPU has to make new kernels for every new shape
+SPOTS = 64  # of a page's side: small enough to tell its lines apart
+NONE = (0, 0, 0, 0)  # the place of what stands nowhere
 
 
 @dataclass
@@ -32,15 +34,14 @@ class Batch:
 
     pixels: Float[Tensor, "b 1 s s"]  # grey: the three channels are the same
     tiles: Float[Tensor, "b k 1 t t"] | None
-    ids: Int[Tensor, "b n"]
+    ids: Int[Tensor, "b n"]  # padded at the end, which only the balance of the experts sees
     labels: Int[Tensor, "b n"]
-    mask: Bool[Tensor, "b n"]
     patches: Int[Tensor, "b g g"] | None  # the class of the character on each patch
     centres: Int[Tensor, "b g g centres"] | None  # classes of the characters whose centre is on each patch
     begins: Bool[Tensor, "b g g"] | None  # whether one of them is the first of a word
-    order: Int[Tensor, "b t"] | None  # characters of the text before the vision token's first; -1: none on it
-    here: Int[Tensor, "b n 2"]  # where the last letter written is: vision token's position, and patch of it, 1 to 16
-    next: Int[Tensor, "b n 2"]  # and where the next is
+    order: Int[Tensor, "b n rows"]  # characters of the text before a vision token's first in each row of patches, or -1
+    here: Int[Tensor, "b n 4"]  # where the last letter written stands, as `places` tells it
+    next: Int[Tensor, "b n 4"]  # and where the next does
     still: bool  # SAM does not learn from this batch
     encoded: Float[Tensor, "b t d"] | None = None  # the encoder's output, of pages that are read again
 
@@ -116,28 +117,29 @@ class Batches(torch.utils.data.Dataset):
         ]
         targets = [[*self.tokenizer.encode(page.target), self.config.eos_token_id] for page in pages]
         rows = [prompt + target for prompt, target in zip(prompts, targets, strict=True)]
-        ids, mask = pad_batch(rows, self.config.pad_token_id, "right")
+        ids, _ = pad_batch(rows, self.config.pad_token_id, "right")
         ids = F.pad(ids, (0, -ids.shape[1] % LENGTHS), value=self.config.pad_token_id)
-        mask = F.pad(mask, (0, -mask.shape[1] % LENGTHS))
-        labels, gazes = torch.full_like(ids, IGNORED), torch.zeros(2, *ids.shape, 2, dtype=torch.long)
+        labels, gazes = torch.full_like(ids, IGNORED), torch.zeros(2, *ids.shape, 4, dtype=torch.long)
+        orders = torch.full((*ids.shape, TOKEN // PATCH), -1)
         for i, (page, prompt, target) in enumerate(zip(pages, prompts, targets, strict=True)):
             start, end = len(prompt), len(prompt) + len(target)
             labels[i, start:end] = torch.tensor(target)
             ids[i, start:end] = torch.tensor(slip(target, page, kind))
             if not kind.mode:
-                places = self.places(page, target, prompt.index(self.config.image_token_id))
-                gazes[:, i, start - 1 : end - 1] = torch.tensor(places)
+                first = prompt.index(self.config.image_token_id)
+                gazes[:, i, start - 1 : end - 1] = torch.tensor(self.places(page, target, first))
+                told = F.pad(order(page), (0, 0, 0, 1), value=-1).flatten(0, 1)  # a newline follows each row of tokens
+                orders[i, first : first + len(told)] = told
         return Batch(
             pixels=torch.stack([view.global_view[:1] for view in views]),
             tiles=None if views[0].tiles is None else torch.stack([view.tiles[:, :1] for view in views]),
             ids=ids,
             labels=labels,
-            mask=mask,
             **{
                 name: None if kind.mode else torch.stack([torch.from_numpy(getattr(page, name)) for page in pages])
                 for name in ("patches", "centres", "begins")
             },
-            order=None if kind.mode else torch.tensor([order(page) for page in pages]),
+            order=orders,
             here=gazes[0],
             next=gazes[1],
             still=kind.still,
@@ -150,20 +152,22 @@ class Batches(torch.utils.data.Dataset):
         pixels = torch.from_numpy(page.pixels.copy())[None].float() / 127.5 - 1
         return PageViews(pixels.expand(3, -1, -1))
 
-    def places(self, page: Page, target: list[int], first: int) -> list[list[tuple[int, int]]]:
+    def places(self, page: Page, target: list[int], first: int) -> list[list[tuple[int, int, int, int]]]:
         """Where the letter before each token of a page's target stands, and where its own first one does.
 
-        Each is the position of a vision token and which of its patches, 1 to 16; (0, 0) where there is none. `first` is
-        the position of the first vision token; a newline follows each row of them.
+        Each is the position of a vision token and which of its patches, 1 to 16; and how far down and across the page
+        that is, in sixty-fourths, 1 to 64. All are 0 where there is none. `first` is the position of the first vision
+        token; a newline follows each row of them.
         """
         grid, side = page.patches.shape[0], TOKEN // PATCH
-        where = [(0, 0)]
+        where = [NONE]
         for square in page.squares:
             if square == NOWHERE:
-                where.append((0, 0))
+                where.append(NONE)
                 continue
             y, x = divmod(square, grid)
-            where.append((first + y // side * (grid // side + 1) + x // side, 1 + y % side * side + x % side))
+            token, patch = first + y // side * (grid // side + 1) + x // side, 1 + y % side * side + x % side
+            where.append((token, patch, 1 + y * SPOTS // grid, 1 + x * SPOTS // grid))
         total, before = 0, []  # how many letters before each byte
         for character in page.target:
             before += [total] * len(character.encode())
@@ -171,25 +175,26 @@ class Batches(torch.utils.data.Dataset):
         here, following, start = [], [], 0
         for token in target:
             written = before[start] if start < len(before) else total
-            here.append(where[written] if written < len(where) else (0, 0))
-            following.append(where[written + 1] if written + 1 < len(where) else (0, 0))
+            here.append(where[written] if written < len(where) else NONE)
+            following.append(where[written + 1] if written + 1 < len(where) else NONE)
             start += len(self.tokenizer.bytes_of(token))
         return [here, following]
 
 
-def order(page: Page) -> list[int]:
-    """For each vision token, how many characters of the text come before the first that stands on it.
+def order(page: Page) -> Int[Tensor, "h w rows"]:
+    """For each vision token, how many characters of the text come before the first in each of its 4 rows of patches.
 
-    -1 where none does, and all over a page that is not read but summarized.
+    -1 where none stands, and all over a page that is not read but summarized. A token is higher than a line of small
+    letters, so that its first character alone may be on the end of one line or the next.
     """
     grid, side = page.patches.shape[0], TOKEN // PATCH
-    found = [-1] * (grid // side) ** 2
+    found = torch.full((grid // side, grid // side, side), -1)
     if page.target != page.text:
         return found
     letters = [number for number, character in enumerate(page.target) if not character.isspace()]
     for square, number in reversed(list(zip(page.squares, letters, strict=False))):  # squares end where the page does
         y, x = divmod(square, grid)
-        found[y // side * (grid // side) + x // side] = number
+        found[y // side, x // side, y % side] = number
     return found
 
 

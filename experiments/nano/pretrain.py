@@ -8,7 +8,7 @@
 
 - A curriculum of phases (`pretrain.json`), from a few letters on a small page to whole documents in every mode.
 - Pages are drawn on the fly by worker processes, never twice (`pages.py`).
-- Ten aids, dropped afterwards, tell the boxes early what the loss of the text could only tell them late: the neck
+- Eleven aids, dropped afterwards, tell the boxes early what the loss of the text could only tell them late: the neck
   names the character over each patch, the projector the characters of each vision token, and heads of the decoder are
   shown where to look (`aids.py`). docs/nano.md has what was tried.
 """
@@ -177,7 +177,8 @@ def train(
     def learn(batch: Batch) -> dict[str, Tensor]:
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             figures = learner(batch)
-        loss = figures["loss"] + recipe.heads_weight * (sum(figures.get(name, 0) for name in AIDS))
+        aids = sum(weight * figures.get(name, 0) for name, weight in AIDS.items())
+        loss = figures["loss"] + recipe.heads_weight * aids
         loss.backward()
         nn.utils.clip_grad_norm_(learns, recipe.clip)
         optimizer.step()
