@@ -42,8 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         from lightseek.screen import fail
 
-        filename = getattr(error, "filename", None)  # the system's errors start with "[Errno 2]"
-        return fail(ValueError(f"{filename}: {error.strerror}") if filename else error)
+        return fail(error)
     except RuntimeError as error:
         if "out of memory" not in str(error):
             raise

@@ -17,7 +17,9 @@ errors = Console(stderr=True)
 
 def fail(error: BaseException) -> int:
     """Print an error that the user can do something about, without a traceback. Returns the exit code, 2."""
-    errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    filename = getattr(error, "filename", None)  # the system's errors start with "[Errno 2]"
+    told = f"{filename}: {error.strerror}" if filename else str(error)
+    errors.print(f"[bold red]error:[/] {escape(told)}", highlight=False, soft_wrap=True)
     return 2
 
 

@@ -216,6 +216,8 @@ def train(
                 keep()
                 saved = time.monotonic()
     keep()
+    if processes > 1:
+        dist.destroy_process_group()
     return pretraining.eval(), step
 
 
