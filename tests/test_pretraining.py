@@ -19,17 +19,7 @@ sys.path.insert(0, str(NANO))
 from aids import AIDS, WAVES, Watched, by_token, count, gaze  # noqa: E402
 from batches import Album, Batches, order  # noqa: E402
 from make_tokenizer import MARKS, random_words  # noqa: E402
-from pages import (  # noqa: E402
-    ALPHABET,
-    CLASSES,
-    NOWHERE,
-    Kind,
-    begins_alike,
-    draw_page,
-    random_code,
-    say_again,
-    write_text,
-)
+from pages import ALPHABET, CLASSES, NOWHERE, Kind, draw_page, random_code, say_again  # noqa: E402
 from pretrain import HEADS, from_nothing, from_shipped, save, train  # noqa: E402
 from recipe import Phase, Recipe  # noqa: E402
 
@@ -284,23 +274,13 @@ def test_a_summary_is_told_where_its_facts_stand_on_the_page():
     """The letters that it copies have a place; its own words have none."""
     kind = Kind(640, (220, 330), "documents", batch=1, summarize=1.0, rough=0.0)
     for index in range(4):
-        page, facts = draw_page(kind, 0, index), write_text(kind, Random(f"0/640/documents/{index}"), 0, index)[-1]
+        page, document = draw_page(kind, 0, index), synthetic.document("train", index, 0, 330)
         summary, letters = "".join(page.target.split()), page.centres.reshape(1600, 2)
         shown = "".join(c if square != NOWHERE else " " for c, square in zip(summary, page.squares, strict=True))
-        assert page.target != page.text and facts
-        assert all("".join(fact.split()) in shown for fact in facts if fact in page.text)
+        assert page.target != page.text and document.facts
+        assert all("".join(fact.split()) in shown for fact in document.facts if fact in page.text)
         for letter, square in zip(summary, page.squares, strict=True):
             assert square == NOWHERE or letter in {NAMES.get(number, letter) for number in letters[square]}
-
-
-def test_most_summaries_begin_with_a_fact_that_is_not_the_first_of_the_text():
-    """A third of the documents (notices, letters, events) do; drawn up to three times, 1 - (2/3)**3 of the pages do."""
-    kind = Kind(640, (220, 330), "documents", batch=1, summarize=1.0)
-    turned = ("closes on", "hires", "speaks on")
-    some = [write_text(kind, Random(index), 0, index)[2] for index in range(200)]
-    assert 0.6 < sum(any(words in summary for words in turned) for summary in some) / 200 < 0.8
-    for document in synthetic.documents("train", 100):
-        assert begins_alike(document) != any(words in document.summary for words in turned)
 
 
 def test_slips_change_what_is_shown_as_written_and_nothing_that_is_asked():

@@ -16,7 +16,6 @@ from make_tokenizer import ACCENTED, FREQUENT, MARKS, likely, random_string, ran
 from PIL import Image
 
 from lightseek.data import synthetic
-from lightseek.data.documents import Document
 from lightseek.render import PageStyle, fit_style
 from lightseek.typeset.blocks import block_lines
 from lightseek.typeset.pages import Layout, draw, glyphs, paginate
@@ -32,7 +31,6 @@ PATCH, TOKEN = 16, 64  # pixels a side
 NOWHERE = -1  # the place of a letter that the page doesn't show
 OPERATORS = ["=", "==", "+", "-", "*", "->", "!=", "<", ">", "<=", ">=", "+=", "&", "|", "/", "//", "%", "**", ":="]
 AROUND = ["`{}`", "``{}``", "*{}*", "'{}'", '"{}"', "({})", "[{}]", "<{}>", "__{}__"]  # what names stand in
-TRIES = 3  # for a document whose summary begins elsewhere than its text: the harder ones, a third unless sought
 CENTRES = 2  # characters whose centre is on one patch: small letters stand two by two
 
 
@@ -87,10 +85,6 @@ def write_text(kind: Kind, random: Random, seed: int, index: int) -> tuple[str, 
     if source == "documents":
         document = synthetic.document("train", index, seed, max(220, count))
         if random.random() < kind.summarize:
-            for other in range(1, TRIES):
-                if not begins_alike(document):
-                    break
-                document = synthetic.document("train", index + other * 10**9, seed, max(220, count))
             return "summarize", document.text, document.summary, document.facts
         return "ocr", document.text, document.text, ()
     if source == "letters":
@@ -114,12 +108,6 @@ def write_text(kind: Kind, random: Random, seed: int, index: int) -> tuple[str, 
         text = say_again(random, text)
     text = text[:count].strip() or random.choice(string.ascii_letters)
     return "ocr", text, text, ()
-
-
-def begins_alike(document: Document) -> bool:
-    """Whether the fact that the summary begins with is the first in the text too; in a third of the kinds it is not."""
-    first_told, first_written = (min(document.facts, key=text.find) for text in (document.text, document.summary))
-    return first_told == first_written
 
 
 def random_letters(random: Random, length: int) -> str:
