@@ -55,7 +55,7 @@ class RunConfig:
     batch: int = option(8, "documents per step, over all processes")
     bucket: int = option(50, "batches sorted by length together, so that little is padded; 1 leaves all to chance")
     accumulate: int = option(1, "split each step's batch in this many parts, to save memory", free=True)
-    lr: float = option(1e-3, "highest learning rate (use about 2e-5 for the full model)")
+    lr: float = option(3e-4, "highest learning rate (1e-3 from random weights, about 2e-5 for the full model)")
     lr_boxes: str | None = option(None, "other highest rates for some parts: encoder=1e-5,projector=1e-4")
     schedule: str = option("cosine", "how the rate falls to a tenth: cosine or linear")
     warmup: float = option(0.05, "share of the steps in which the rate rises first")
