@@ -10,7 +10,7 @@
 - Pages are drawn on the fly by worker processes, never twice (`pages.py`).
 - Eleven aids, dropped afterwards, tell the boxes early what the loss of the text could only tell them late: the neck
   names the character over each patch, the projector the characters of each vision token, and heads of the decoder are
-  shown where to look (`aids.py`). docs/nano.md has what was tried.
+  shown where to look (`aids.py`). docs/nano-log.md has what was tried.
 """
 
 import argparse
