@@ -20,7 +20,7 @@ from aids import AIDS, WAVES, Watched, by_token, count, gaze  # noqa: E402
 from batches import Album, Batches, order  # noqa: E402
 from make_tokenizer import MARKS, random_words  # noqa: E402
 from pages import ALPHABET, CLASSES, NOWHERE, Kind, draw_page, random_code, say_again  # noqa: E402
-from pretrain import HEADS, from_nothing, from_shipped, save, train  # noqa: E402
+from pretrain import HEADS, average_with_shipped, from_nothing, from_shipped, save, train  # noqa: E402
 from recipe import Phase, Recipe  # noqa: E402
 
 from lightseek import LightSeekOCR, OCRConfig  # noqa: E402
@@ -178,6 +178,18 @@ def test_what_is_shipped_can_be_trained_on(tmp_path):
     assert (tmp_path / HEADS.name).read_bytes() == HEADS.read_bytes()
     _, last = run(tmp_path / "more", stop=step + 1, steps=step + 1, shipped=True)
     assert last == step + 1
+
+
+def test_what_was_trained_can_be_averaged_with_what_is_shipped():
+    """Every weight, the reading heads' too, ends halfway: one that went up by 2 is 1 above what is shipped."""
+    shipped, _ = from_shipped()
+    trained, _ = from_shipped()
+    with torch.no_grad():
+        for parameter in trained.parameters():
+            parameter += 2
+    average_with_shipped(trained)
+    for parameter, before in zip(trained.parameters(), shipped.parameters(), strict=True):
+        torch.testing.assert_close(parameter, before + 1)
 
 
 def test_the_gaze_is_told_where_each_token_of_the_text_stands():

@@ -4,6 +4,7 @@
     python experiments/nano/pretrain.py --out runs/nano --minutes 9     # stop in time, with a checkpoint
     python experiments/nano/pretrain.py --out runs/nano --save          # write the model in it, official layout
     python experiments/nano/pretrain.py --out runs/more --from-shipped  # go on from the weights that are shipped
+    python experiments/nano/pretrain.py --out runs/more --from-shipped --save --average  # their mean with those
     torchrun --nproc-per-node 2 experiments/nano/pretrain.py --device cpu  # a process for each core, or for each GPU
 
 - A curriculum of phases (`pretrain.json`), from a few letters on a small page to whole documents in every mode.
@@ -93,6 +94,17 @@ def from_shipped() -> tuple[Pretraining, int]:
         for name, parameter in reading_heads(pretraining):
             parameter.copy_(file.get_tensor(name))
         return pretraining, int(file.metadata()["step"])
+
+
+@torch.no_grad()
+def average_with_shipped(pretraining: Pretraining) -> None:
+    """Halfway between what is shipped and what was learned since, when the rate has fallen at both ends.
+
+    What one of them reads badly the other often reads well, and their mean nearly as well as the better
+    (model soups, Wortsman et al. 2022; docs/nano-log.md has the figures).
+    """
+    for parameter, shipped in zip(pretraining.parameters(), from_shipped()[0].parameters(), strict=True):
+        parameter.lerp_(shipped.to(parameter), 0.5)
 
 
 def make_few_kernels(model: LightSeekOCR) -> None:
@@ -248,8 +260,11 @@ def main() -> None:
         help="of products (bfloat16 on a GPU, else float32; a CPU with AMX is 1.3 times as fast in bfloat16)",
     )
     parser.add_argument("--save", action="store_true", help="write the model to OUT/model at the end, bfloat16")
+    parser.add_argument("--average", action="store_true", help="save the mean of the shipped weights and these")
     parser.add_argument("--from-shipped", action="store_true", help="start from the weights that come with LightSeek")
     arguments = parser.parse_args()
+    if arguments.average and not (arguments.save and arguments.from_shipped):
+        parser.error("--average is of what is shipped and what was trained from it: give --from-shipped --save as well")
     with failing():
         run(arguments)
 
@@ -287,6 +302,8 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.compile,
             arguments.dtype == "bfloat16" or (not arguments.dtype and device.type == "cuda"),
         )
+    if arguments.average:
+        average_with_shipped(pretraining)
     if arguments.save and first:
         save(pretraining, step, arguments.out)
 
