@@ -4,6 +4,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.torch import load_file
 NANO = Path(__file__).parents[1] / "experiments" / "nano"
 sys.path.insert(0, str(NANO))
 from aids import AIDS, WAVES, Watched, by_token, count, gaze  # noqa: E402
-from batches import Album, Batches, order  # noqa: E402
+from batches import Album, Batch, Batches, order  # noqa: E402
 from make_tokenizer import MARKS, random_words  # noqa: E402
 from pages import ALPHABET, CLASSES, NOWHERE, Kind, draw_page, random_code, say_again  # noqa: E402
 from pretrain import HEADS, average_with_shipped, from_nothing, from_shipped, save, train  # noqa: E402
@@ -68,6 +69,35 @@ def test_words_come_again_where_others_follow():
     others = [word for text in again for word in text if word not in words]
     assert 10 < len(others) < sum(map(len, again)) / 4  # "twx", "thre", "four2"
     assert all(get_close_matches(other, words, cutoff=0.4) for other in others)
+
+
+@pytest.mark.parametrize("side, aspect", [(512, 0.6), (512, 1.7), (1024, 0.6), (1024, 1.7)])
+def test_a_page_of_any_shape_tells_where_its_letters_are_in_the_square_that_shows_it(side, aspect):
+    """512 stretches it, as tiny does; 1024 puts it in the middle of grey, as base does."""
+    kind = Kind(side, (60, 60), "words", batch=1, rough=0.0, aspects=(aspect, aspect))
+    page, grid = draw_page(kind, 0, 3), side // 16
+    assert page.pixels.shape == (side, side) and page.patches.shape == (grid, grid)
+    dark = page.pixels < 100
+    inked = dark.reshape(grid, 16, grid, 16).any(axis=(1, 3))
+    assert inked[page.patches > 0].mean() > 0.7 and inked[page.patches == 0].mean() < 0.1
+    grey = (page.pixels == 127).all(axis=1 if aspect > 1 else 0).sum()  # rows above and below, or columns beside
+    assert grey == (side - round(side * min(aspect, 1 / aspect)) if side == 1024 else 0)
+    letters = [c for c in page.text if not c.isspace()]
+    assert len(page.squares) == len(letters) > 30
+    pairs = zip(letters, page.squares, strict=True)
+    named = [CLASSES[letter] in page.centres.reshape(-1, 2)[square] for letter, square in pairs]
+    assert all(named)
+
+
+def test_pages_of_a_batch_have_one_shape_and_batches_have_many():
+    """So that their tiles stack: 1280 x 1280 are 2 x 2 tiles, 1280 x 640 are 2 x 1."""
+    kind = Kind(1280, (30, 60), "words", batch=2, mode="gundam", aspects=(0.5, 2.0))
+    shapes = [draw_page(kind, 0, index).pixels.shape for index in range(12)]
+    assert shapes[::2] == shapes[1::2] and len(set(shapes)) == 6 and all(max(shape) == 1280 for shape in shapes)
+    batch = batch_of(kind)
+    assert (
+        batch.tiles.shape == (2, batch.grid[0] * batch.grid[1], 1, 640, 640) and batch.views()[0][0].grid == batch.grid
+    )
 
 
 def test_the_cell_of_a_token_holds_the_letters_drawn_there():
@@ -243,8 +273,12 @@ def test_a_watched_attention_is_the_fused_one_and_shows_the_scores_of_its_heads(
 def letters_batch(letters: int = 24, **kind):
     """A batch of one page of letters, and the page."""
     kind = Kind(256, (letters, letters), "letters", batch=1, largest=56, rough=0.0, **kind)
+    return batch_of(kind), draw_page(kind, 0, 0)
+
+
+def batch_of(kind: Kind) -> Batch:
     recipe = Recipe(phases=(Phase(1, (1e-3, 1e-3), (kind,)),))
-    return Batches(recipe, OCRConfig.preset("nano"), Tokenizer.nano(), 0, 1)[0], draw_page(kind, recipe.seed, 0)
+    return Batches(recipe, OCRConfig.preset("nano"), Tokenizer.nano(), 0, 1)[0]
 
 
 def test_a_page_tells_where_its_words_begin():
@@ -306,30 +340,45 @@ def test_slips_change_what_is_shown_as_written_and_nothing_that_is_asked():
     assert torch.equal(right.ids[:, :first], slipped.ids[:, :first])  # the prompt
 
 
-def test_still_pages_are_read_again_as_the_encoder_gave_them(tmp_path):
+@pytest.mark.parametrize(
+    "kind", [Kind(256, (16, 16), "words", batch=2), Kind(1280, (40, 40), "words", batch=2, mode="gundam")]
+)
+def test_still_pages_are_read_again_as_the_encoder_gave_them(kind):
     """The decoder's answer to a kept page is its answer to the page; the encoder is not asked."""
-    batch, _ = letters_batch(still=True)
+    batch = batch_of(replace(kind, still=True))
     pretraining, _ = from_nothing(0)
     with torch.no_grad():
         first = pretraining.eval()(batch)
         album = Album()
-        album.keep(batch, pretraining.seen["encoded"])
+        album.keep(batch, pretraining.pages_as_encoded(batch))
         pretraining.model.encoder.register_forward_hook(lambda *_: pytest.fail("encoded again"))
         (kept,) = album.draw(1, step=0)
         again = pretraining(kept)
-    assert kept.pixels.numel() == 0 and "contents" in first and "contents" not in again
-    for name in ("loss", "here", "next_place", "read"):
+    assert kept.pixels.numel() == 0 and kept.tiles is None
+    assert "contents" in first and "contents" not in again
+    for name in ("loss", "here", "next_place", "read", "order"):
         assert again[name].item() == pytest.approx(first[name].item(), rel=1e-5)
 
 
-def test_a_page_in_tiles_teaches_the_decoder_alone():
-    """1280 pixels in gundam: 2 x 2 tiles of 640 and the whole at 1024, 420 + 273 positions."""
-    kind = Kind(1280, (40, 40), "words", batch=1, mode="gundam")
-    batch = Batches(
-        Recipe(phases=(Phase(1, (1e-3, 1e-3), (kind,)),)), OCRConfig.preset("nano"), Tokenizer.nano(), 0, 1
-    )[0]
-    assert batch.tiles.shape == (1, 4, 1, 640, 640) and batch.pixels.shape == (1, 1, 1024, 1024)
-    assert (batch.ids == OCRConfig.preset("nano").image_token_id).sum() == 420 + 273
-    assert batch.centres is None and batch.patches is None and not batch.next.any()
-    view = batch.views()[0][0]
+def test_of_a_page_in_tiles_the_decoder_is_told_where_its_letters_stand_in_the_whole():
+    """1280 pixels in gundam: 2 x 2 tiles of 640 in 420 positions, then the whole at 1024 in 273, as base shows it."""
+    tiled, base = (batch_of(Kind(1280, (40, 40), "words", batch=1, mode=mode)) for mode in ("gundam", "base"))
+    image_token = OCRConfig.preset("nano").image_token_id
+    assert tiled.tiles.shape == (1, 4, 1, 640, 640) and tiled.pixels.shape == (1, 1, 1024, 1024)
+    assert (tiled.ids == image_token).sum() == 420 + 273 and (base.ids == image_token).sum() == 273
+    view = tiled.views()[0][0]
     assert view.grid == (2, 2) and view.tiles.shape == (4, 3, 640, 640)
+
+    first = (tiled.ids[0] == image_token).nonzero()[0, 0].item() + 420  # of the whole's positions: 16 rows of 17
+    page = draw_page(Kind(1280, (40, 40), "words", batch=1, mode="gundam"), 0, 0)
+    assert page.pixels.shape == (1280, 1280) and page.patches.shape == (64, 64)
+    tokens = [(y // 4, x // 4) for y, x in (divmod(square, 64) for square in page.squares)]
+    told = [position for position in tiled.next[0, :, 0].tolist() if position]
+    places = [first + 17 * y + x for y, x in tokens]
+    assert told[0] == places[0] and set(told) <= set(places)
+    assert set((tiled.order[0] >= 0).any(dim=1).nonzero()[:, 0].tolist()) == set(places)
+    assert torch.equal(tiled.centres, base.centres) and torch.equal(tiled.begins, base.begins)
+    for name in ("here", "next"):
+        one, other = (getattr(batch, name)[0] for batch in (tiled, base))
+        assert torch.equal(one[one[:, 0] > 0, 1:], other[other[:, 0] > 0, 1:])
+        assert torch.equal(one[one[:, 0] > 0, 0], other[other[:, 0] > 0, 0] + 420)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from lightseek.model.attention import Bias, Keys, Query, Sdpa
 from lightseek.model.ocr import IGNORED, LightSeekOCR
+from lightseek.pages import EncodedPage
 
 # Losses beside the decoder's, and what they weigh
 AIDS = dict.fromkeys(("patches", "centres", "contents", "begins", "corner"), 1)
@@ -57,7 +58,8 @@ class Pretraining(nn.Module):
         self.of_where = nn.Linear(model.config.decoder.width, 2 * (1 + SPOTS))
         self.seen: dict[str, Tensor] = {}
         model.encoder.sam.register_forward_hook(lambda module, inputs, out: self.seen.update(neck=out))
-        model.encoder.register_forward_hook(lambda module, inputs, out: self.seen.update(encoded=out.detach()))
+        self.encoded: list[Tensor] = []  # of this pass: tiles, if there are any, then whole pages
+        model.encoder.register_forward_hook(lambda module, inputs, out: self.encoded.append(out.detach()))
         model.projector.register_forward_hook(lambda module, inputs, out: self.seen.update(tokens=out))
         model.decoder.layers[0].register_forward_hook(lambda module, inputs, out: self.seen.update(first=out[0]))
         for name, (number, heads) in GAZES.items():
@@ -69,14 +71,13 @@ class Pretraining(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses and the shares that were right."""
+        self.encoded.clear()
         self.model.encoder.sam.requires_grad_(not batch.still)
         output = self.model(batch.ids, pages=batch.views(), labels=batch.labels, logits="labelled")
         self.model.encoder.sam.requires_grad_()
         labelled = batch.labels[:, 1:] != IGNORED
         targets = batch.labels[:, 1:][labelled]
         figures = {"loss": output.loss, "tokens_right": right(output.logits, targets)}
-        if batch.patches is None:  # tiles: the decoder alone is told something
-            return figures
         if batch.encoded is None:
             figures |= self.of_encoder(batch)
         for name, head, (position, patch) in (
@@ -96,6 +97,13 @@ class Pretraining(nn.Module):
         order = rearrange(self.of_order(first), "b n (rows w) -> b n rows w", rows=TOKEN // PATCH)
         figures["order"] = count(order[lettered], batch.order[lettered])
         return figures
+
+    def pages_as_encoded(self, batch: Batch) -> list[EncodedPage]:
+        """The last batch's, for the decoder to read again."""
+        views = [view for [view] in batch.views()]
+        *tiles, whole = self.encoded
+        tiles = tiles[0].split(len(views[0].tiles)) if tiles else [None] * len(whole)
+        return [EncodedPage(*page, view.grid) for *page, view in zip(whole, tiles, views, strict=True)]
 
     def of_encoder(self, batch: Batch) -> dict[str, Tensor]:
         """What the neck and the projector tell of the page."""

@@ -30,29 +30,32 @@ NONE = (0, 0, 0, 0)  # the place of what stands nowhere
 
 @dataclass
 class Batch:
-    """Pages of one kind. The aids' classes and places are 0 where there is nothing to tell; cut pages have none."""
+    """Pages of one kind. The aids' classes and places are 0 where there is nothing to tell.
+
+    Where a page comes in tiles too, they tell of the view that shows it whole.
+    """
 
     pixels: Float[Tensor, "b 1 s s"]  # grey: the three channels are the same
     tiles: Float[Tensor, "b k 1 t t"] | None
+    grid: tuple[int, int]  # columns and rows of tiles
     ids: Int[Tensor, "b n"]  # padded at the end, which only the balance of the experts sees
     labels: Int[Tensor, "b n"]
-    patches: Int[Tensor, "b g g"] | None  # the class of the character on each patch
-    centres: Int[Tensor, "b g g centres"] | None  # classes of the characters whose centre is on each patch
-    begins: Bool[Tensor, "b g g"] | None  # whether one of them is the first of a word
+    patches: Int[Tensor, "b g g"]  # the class of the character on each patch
+    centres: Int[Tensor, "b g g centres"]  # classes of the characters whose centre is on each patch
+    begins: Bool[Tensor, "b g g"]  # whether one of them is the first of a word
     order: Int[Tensor, "b n rows"]  # characters of the text before a vision token's first in each row of patches, or -1
     here: Int[Tensor, "b n 4"]  # where the last letter written stands, as `places` tells it
     next: Int[Tensor, "b n 4"]  # and where the next does
     still: bool  # SAM does not learn from this batch
-    encoded: Float[Tensor, "b t d"] | None = None  # the encoder's output, of pages that are read again
+    encoded: list[EncodedPage] | None = None  # pages that are read again, as the encoder gave them
 
     def views(self) -> list[list[PageViews | EncodedPage]]:
         if self.encoded is not None:
-            return [[EncodedPage(page)] for page in self.encoded]
+            return [[page] for page in self.encoded]
         views: list[list[PageViews | EncodedPage]] = []
         for i, pixels in enumerate(self.pixels):
             tiles = None if self.tiles is None else self.tiles[i].expand(-1, 3, -1, -1)
-            side = 1 if tiles is None else round(len(tiles) ** 0.5)
-            views.append([PageViews(pixels.expand(3, -1, -1), tiles, (side, side))])
+            views.append([PageViews(pixels.expand(3, -1, -1), tiles, self.grid)])
         return views
 
     def pin_memory(self) -> "Batch":
@@ -75,8 +78,8 @@ class Album:
     def __init__(self, size: int = 100) -> None:
         self.batches: deque[Batch] = deque(maxlen=size)
 
-    def keep(self, batch: Batch, encoded: Float[Tensor, "b t d"]) -> None:
-        self.batches.append(replace(batch, pixels=batch.pixels[:, :, :0, :0], encoded=encoded))
+    def keep(self, batch: Batch, encoded: list[EncodedPage]) -> None:
+        self.batches.append(replace(batch, pixels=batch.pixels[:, :, :0, :0], tiles=None, encoded=encoded))
 
     def draw(self, count: int, step: int) -> list[Batch]:
         """`count` of them, one perhaps twice."""
@@ -125,18 +128,19 @@ class Batches(torch.utils.data.Dataset):
             start, end = len(prompt), len(prompt) + len(target)
             labels[i, start:end] = torch.tensor(target)
             ids[i, start:end] = torch.tensor(slip(target, page, kind))
-            if not kind.mode:
-                first = prompt.index(self.config.image_token_id)
-                gazes[:, i, start - 1 : end - 1] = torch.tensor(self.places(page, target, first))
-                told = F.pad(order(page), (0, 0, 0, 1), value=-1).flatten(0, 1)  # a newline follows each row of tokens
-                orders[i, first : first + len(told)] = told
+            whole = PageViews(views[i].global_view)  # follows its tiles
+            first = prompt.index(self.config.image_token_id) + image_positions(views[i]) - image_positions(whole)
+            gazes[:, i, start - 1 : end - 1] = torch.tensor(self.places(page, target, first))
+            told = F.pad(order(page), (0, 0, 0, 1), value=-1).flatten(0, 1)  # a newline follows each row
+            orders[i, first : first + len(told)] = told
         return Batch(
             pixels=torch.stack([view.global_view[:1] for view in views]),
             tiles=None if views[0].tiles is None else torch.stack([view.tiles[:, :1] for view in views]),
+            grid=views[0].grid,
             ids=ids,
             labels=labels,
             **{
-                name: None if kind.mode else torch.stack([torch.from_numpy(getattr(page, name)) for page in pages])
+                name: torch.stack([torch.from_numpy(getattr(page, name)) for page in pages])
                 for name in ("patches", "centres", "begins")
             },
             order=orders,
@@ -157,7 +161,7 @@ class Batches(torch.utils.data.Dataset):
 
         Each is the position of a vision token and which of its patches, 1 to 16; and how far down and across the page
         that is, in sixty-fourths, 1 to 64. All are 0 where there is none. `first` is the position of the first vision
-        token; a newline follows each row of them.
+        token of the whole page; a newline follows each row of them.
         """
         grid, side = page.patches.shape[0], TOKEN // PATCH
         where = [NONE]

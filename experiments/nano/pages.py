@@ -16,6 +16,8 @@ from make_tokenizer import ACCENTED, FREQUENT, MARKS, likely, random_string, ran
 from PIL import Image
 
 from lightseek.data import synthetic
+from lightseek.modes import find_mode
+from lightseek.processing import square
 from lightseek.render import PageStyle, fit_style
 from lightseek.typeset.blocks import block_lines
 from lightseek.typeset.pages import Layout, draw, glyphs, paginate
@@ -38,7 +40,9 @@ CENTRES = 2  # characters whose centre is on one patch: small letters stand two 
 class Kind:
     """What the pages of a batch have in common."""
 
-    side: int  # of the page, in pixels: a multiple of 64
+    side: (
+        int  # of the square that shows the whole page, in pixels: a multiple of 64; with a mode, the page's longer one
+    )
     characters: tuple[int, int]  # on a page, fewest and most
     texts: str  # letters, words, strings, digits, code, documents; several with +
     batch: int
@@ -49,32 +53,66 @@ class Kind:
     still: bool = False  # SAM, over half of the work, does not learn from these pages: for a decoder that lags behind
     slips: float = 0.0  # share of pages where some tokens that the decoder is shown as written are wrong
     rough: float = 0.3  # share of pages with noise, blur of resizing, or a slight rotation
+    aspects: tuple[float, float] = (1.0, 1.0)  # width / height, least and most; the same for the pages of a batch
 
 
 @dataclass(frozen=True)
 class Page:
-    pixels: np.ndarray  # side x side, grey, uint8
+    pixels: np.ndarray  # of the square that shows it, or with a mode its own; grey, uint8
     text: str
     target: str
     task: str
-    patches: np.ndarray  # g x g: the class of the character over each patch's centre, or 0
+    patches: np.ndarray  # g x g, of the view that shows it whole: the class of the character over each centre, or 0
     centres: np.ndarray  # g x g x CENTRES: the classes of the characters whose centre is on each patch, then 0
     begins: np.ndarray  # g x g: whether one of those is the first of a word
     squares: list[int]  # the patch that each character of the target is on, white space left out; NOWHERE: on none
 
 
+@dataclass(frozen=True)
+class View:
+    """The square that shows a whole page: stretched, as in tiny and small, or in the middle of grey, as in base."""
+
+    side: int
+    padded: bool
+    width: int  # of the page, in pixels as all of these
+    height: int
+
+    def patch(self, x: float, y: float) -> tuple[float, float]:
+        """How many patches from the left and from the top a point of the page is."""
+        sides = (self.width, self.height)
+        scales = [self.side / (max(sides) if self.padded else side) for side in sides]
+        return tuple(
+            (scale * at + (self.side - scale * side) / 2) / PATCH
+            for at, scale, side in zip((x, y), scales, sides, strict=True)
+        )
+
+
+def choose_view(kind: Kind, seed: int, index: int) -> View:
+    """A page's shape, and how it will be shown."""
+    mode = find_mode(kind.mode) if kind.mode else None
+    side, padded = (mode.side, mode.padded) if mode else (kind.side, kind.side >= find_mode("base").side)
+    least, most = kind.aspects
+    aspect = least * (most / least) ** Random(f"{seed}/{kind.side}/{index // kind.batch}").random()
+    longer = kind.side * (1 if padded else max(aspect, 1 / aspect))  # stretched pages are drawn larger, as they come
+    return View(side, padded, round(longer * min(1, aspect)), round(longer * min(1, 1 / aspect)))
+
+
 def draw_page(kind: Kind, seed: int, index: int) -> Page:
     random = Random(f"{seed}/{kind.side}/{kind.texts}/{index}")
     task, text, target, facts = write_text(kind, random, seed, index)
-    style = choose_style(kind, random, text)
+    view = choose_view(kind, seed, index)
+    style = choose_style(kind, view, random, text)
     layout = next(paginate(block_lines(parse_text(text), style), style.rows))
-    patches, centres, squares = locate(layout, style)
+    patches, centres, squares = locate(layout, style, view)
     begins = np.zeros(patches.size, dtype=bool)
     firsts = [before.isspace() for before, character in pairwise(" " + text) if not character.isspace()]
     begins[[square for square, first in zip(squares, firsts, strict=False) if first]] = True
-    image = draw(layout, style).getchannel("R")
-    return Page(roughen(image, random) if random.random() < kind.rough else np.asarray(image),
-                text, target, task, patches, centres, begins.reshape(patches.shape),
+    image = draw(layout, style)
+    if random.random() < kind.rough:
+        image = roughen(image, random)
+    if not kind.mode:
+        image = square(image, view.side, view.padded)
+    return Page(np.asarray(image.getchannel("R")), text, target, task, patches, centres, begins.reshape(patches.shape),
                 squares if target == text else copied(text, target, facts, squares))  # fmt: skip
 
 
@@ -212,34 +250,34 @@ def alike(random: Random, word: str) -> str:
     return word[:at] + letter + word[at + 1 :] or word
 
 
-def choose_style(kind: Kind, random: Random, text: str) -> PageStyle:
+def choose_style(kind: Kind, view: View, random: Random, text: str) -> PageStyle:
     """A font that fills the page, or fills it in part; what does not fit at 8 pixels is cut by the page's end."""
     style = PageStyle(
-        width=kind.side,
-        height=kind.side,
+        width=view.width,
+        height=view.height,
         margin=random.choice((kind.side // 64, kind.side // 32, kind.side // 32, kind.side // 16)),
         font="DejaVuSans" if random.random() < 0.3 else random.choice(FONTS),
         line_spacing=random.choice((1.1, 1.2, 1.3, 1.3, 1.5)),
     )
     style = fit_style(text, style, smallest=6, largest=kind.largest or min(64, kind.side // 5))
-    return replace(style, font_size=max(6, int(style.font_size * random.choice((1, 1, random.uniform(0.7, 1))))))
+    return replace(style, font_size=max(6, int(style.font_size * random.choice((1, 1, random.uniform(0.6, 1))))))
 
 
-def locate(layout: Layout, style: PageStyle) -> tuple[np.ndarray, np.ndarray, list[int]]:
+def locate(layout: Layout, style: PageStyle, view: View) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """A page's patches, centres and squares: which characters stand where (`Page`)."""
-    grid = style.width // PATCH
+    grid = view.side // PATCH
     centres: list[list[int]] = [[] for _ in range(grid * grid)]
     patches = np.zeros((grid, grid), dtype=np.int64)
     squares = []
     for character, glyph, pen, baseline in glyphs(layout, style):
         number = CLASSES.get(character, 1)
-        x, y = pen + glyph.advance / 2, baseline - 0.3 * style.font_size
         if not character.isspace():
-            column, row = (min(max(int(v // PATCH), 0), grid - 1) for v in (x, y))
+            middle = view.patch(pen + glyph.advance / 2, baseline - 0.3 * style.font_size)
+            column, row = (min(max(int(v), 0), grid - 1) for v in middle)
             squares.append(row * grid + column)
             centres[squares[-1]].append(number)
-        left, right = (round(v / PATCH) for v in (pen, pen + glyph.advance))
-        top, bottom = (round(v / PATCH) for v in (baseline - 0.75 * style.font_size, baseline + 0.2 * style.font_size))
+        left, top = map(round, view.patch(pen, baseline - 0.75 * style.font_size))
+        right, bottom = map(round, view.patch(pen + glyph.advance, baseline + 0.2 * style.font_size))
         patches[max(top, 0) : bottom, max(left, 0) : right] = number
     rows = [(row + [0] * CENTRES)[:CENTRES] for row in centres]
     return patches, np.array(rows).reshape(grid, grid, CENTRES), squares
@@ -259,16 +297,15 @@ def copied(text: str, summary: str, facts: tuple[str, ...], squares: list[int]) 
     return places
 
 
-def roughen(image: Image.Image, random: Random) -> np.ndarray:
+def roughen(image: Image.Image, random: Random) -> Image.Image:
     """A slight rotation, a resize there and back, noise: one of them, as scans have."""
     how = random.randrange(3)
     if how == 0:
-        image = image.rotate(random.uniform(-1, 1), Image.Resampling.BILINEAR, fillcolor=255)
-    elif how == 1:
-        side = round(image.width * random.uniform(0.7, 0.95))
-        image = image.resize((side, side), Image.Resampling.BILINEAR).resize(image.size, Image.Resampling.BICUBIC)
-    grey = np.asarray(image)
-    if how == 2:
-        noise = np.random.default_rng(random.randrange(2**32)).normal(0, random.uniform(2, 12), grey.shape)
-        grey = np.clip(grey + noise, 0, 255).astype(np.uint8)
-    return grey
+        return image.rotate(random.uniform(-1, 1), Image.Resampling.BILINEAR, fillcolor=(255,) * 3)
+    if how == 1:
+        less = random.uniform(0.7, 0.95)
+        small = [round(side * less) for side in image.size]
+        return image.resize(small, Image.Resampling.BILINEAR).resize(image.size, Image.Resampling.BICUBIC)
+    grey = np.asarray(image.getchannel("R"))
+    noise = np.random.default_rng(random.randrange(2**32)).normal(0, random.uniform(2, 12), grey.shape)
+    return Image.fromarray(np.clip(grey + noise, 0, 255).astype(np.uint8)).convert("RGB")

@@ -177,7 +177,7 @@ def train(
         pin_memory=device.type == "cuda",
     )
     began = saved = time.monotonic()
-    # Tiles leave the reading heads unused.
+    # Pages that are read again leave the encoder's heads unused.
     learner = DistributedDataParallel(pretraining, find_unused_parameters=True) if processes > 1 else pretraining
 
     def keep() -> None:
@@ -204,8 +204,9 @@ def train(
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate(step, fresh)
             batch = batch.to(device)
-            figures, encoded = learn(batch), pretraining.seen["encoded"]
-            if batch.still and batch.tiles is None and (again := recipe.place(step)[0].again):
+            figures = learn(batch)
+            if batch.still and (again := recipe.place(step)[0].again):
+                encoded = pretraining.pages_as_encoded(batch)
                 for old in album.draw(again, step):
                     learn(old)
                 album.keep(batch, encoded)

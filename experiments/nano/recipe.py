@@ -34,8 +34,8 @@ class Recipe:
         phases = []
         for phase in fields.pop("phases"):
             kinds = tuple(
-                Kind(**kind | {"characters": tuple(kind["characters"]), "batch": kind["batch"] * scale})
-                for kind in phase["kinds"]
+                Kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in kind.items()})
+                for kind in (kind | {"batch": kind["batch"] * scale} for kind in phase["kinds"])
             )
             phases.append(Phase(phase["steps"], tuple(phase["lr"]), kinds, phase.get("again", 0)))
         return cls(phases=tuple(phases), **fields)
