@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightseek.comparison import figures, score
 from lightseek.data.corruption import corrupt
@@ -24,6 +24,9 @@ from lightseek.plots import interval_bars, new_figure, save_figure
 from lightseek.predictions import append_predictions, done_before, predict
 from lightseek.screen import bars, console, failing
 from lightseek.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from lightseek.model.ocr import LightSeekOCR
 
 HERE = Path(__file__).parent
 
@@ -65,18 +68,26 @@ def pages_of(point: Point, config: dict[str, Any], tokenizer: Tokenizer) -> list
     return pages
 
 
-def read(point: Point, config: dict[str, Any], path: Path, model, progress) -> None:
-    """Predictions for one point, into a file that a killed run goes on with."""
+def read(
+    name: str,
+    documents: list[Document],
+    mode: str | int,
+    tokens: float,
+    config: dict[str, Any],
+    path: Path,
+    model,
+    progress,
+) -> None:
+    """Predictions for one point, into a file that a killed run goes on with; its pages are of so many tokens."""
     from lightseek.data.examples import ExampleMaker
 
-    documents = pages_of(point, config, model.tokenizer)
-    settings = {"task": "ocr", "point": point.name, "model": config["model"], "pages": config["pages"]}
-    settings |= {"data": config["data"], "seed": config["seed"], "files": fingerprint(config["model"])}
+    settings = {"task": "ocr", "point": name, "model": config["model"], "pages": config["pages"]}
+    settings |= {"data": config["data"], "seed": config["seed"], "files": config["weights"]}
     done = done_before(path, settings, documents)
-    make = ExampleMaker(model.config, model.tokenizer, "ocr", point.tokens, config["font"], pages=1)
-    room = round(1.25 * point.ratio * point.tokens) + 32  # for a text that rambles
+    make = ExampleMaker(model.config, model.tokenizer, "ocr", mode, config["font"], pages=1)
+    room = round(1.25 * tokens) + 32  # for a text that rambles
     found = predict(model, make, documents[done:], batch=config["batch"], max_new_tokens=room)
-    task = progress.add_task(point.name, total=len(documents), completed=done, figures="")
+    task = progress.add_task(name, total=len(documents), completed=done, figures="")
     for prediction in append_predictions(path, settings, len(documents), found):
         progress.update(task, advance=1, figures=f"{prediction.seconds:.2f} s a page")
     progress.remove_task(task)
@@ -135,26 +146,36 @@ def report(out: Path, rows: list[dict[str, Any]], config: dict[str, Any]) -> Non
             plot(out / f"crutch-{mode}.png", texts, f"OCR precision %, {mode} vision tokens")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", type=Path, default=HERE / "nano.json")
-    parser.add_argument("--out", type=Path, default=Path("runs/compression"))
+def options(about: str, config: str, out: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, default=HERE / config)
+    parser.add_argument("--out", type=Path, default=Path(out))
     parser.add_argument("--model", help="a checkpoint's folder or hub id; without one, nano")
     parser.add_argument("--pages", type=int, help="a point, instead of the config's")
     parser.add_argument("--device", help="cpu, cuda (a CUDA device if there is one)")
-    arguments = parser.parse_args()
-    with failing():
-        from lightseek.loading import NANO, load_model
+    return parser
 
-        config = json.loads(arguments.config.read_text(encoding="utf-8"))
-        config |= {"model": arguments.model or "nano", "pages": arguments.pages or config["pages"]}
-        model = load_model(arguments.model, arguments.device)
-        config["weights"] = fingerprint(arguments.model or NANO)
+
+def open_config(arguments: argparse.Namespace) -> tuple[dict[str, Any], "LightSeekOCR"]:
+    """The config, with what was asked for and the weights' fingerprint, and the model."""
+    from lightseek.loading import NANO, load_model
+
+    config = json.loads(arguments.config.read_text(encoding="utf-8"))
+    config |= {"model": arguments.model or "nano", "pages": arguments.pages or config["pages"]}
+    config["weights"] = fingerprint(arguments.model or NANO)
+    return config, load_model(arguments.model, arguments.device)
+
+
+def main() -> None:
+    arguments = options(__doc__, "nano.json", "runs/compression").parse_args()
+    with failing():
+        config, model = open_config(arguments)
         rows = []
         with bars() as progress:
             for point in points(config):
                 path = arguments.out / f"{point.name}.jsonl"
-                read(point, config, path, model, progress)
+                pages = pages_of(point, config, model.tokenizer)
+                read(point.name, pages, point.tokens, point.ratio * point.tokens, config, path, model, progress)
                 rows.append(row(point, path))
                 value = rows[-1]["cer"]
                 console.print(f"{point.name}: CER {value['value']:.1f} % ({value['low']:.1f} to {value['high']:.1f})")

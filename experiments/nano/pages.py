@@ -40,9 +40,7 @@ CENTRES = 2  # characters whose centre is on one patch: small letters stand two 
 class Kind:
     """What the pages of a batch have in common."""
 
-    side: (
-        int  # of the square that shows the whole page, in pixels: a multiple of 64; with a mode, the page's longer one
-    )
+    side: int  # of the square that shows the page, in pixels, a multiple of 64; with a mode, the page's longer one
     characters: tuple[int, int]  # on a page, fewest and most
     texts: str  # letters, words, strings, digits, code, documents; several with +
     batch: int
