@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lightseek.files import fingerprint
 from lightseek.options import RunConfig, check
 
 ALWAYS_SHOWN = ("tokens", "freeze")
@@ -57,11 +58,11 @@ def _safe(name: str) -> str:
 
 def _digest(config: RunConfig) -> str:
     """Short hash of all that matters to the result, so that other settings, or changed files, are another cell."""
+    from lightseek.loading import NANO
+
     settings = {name: value for name, value in vars(config).items() if name != "save_seconds"}
-    data = Path(config.data)
-    files = [data] if data.is_file() else sorted(data.rglob("*")) if data.is_dir() else []
-    states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    return hashlib.sha256(json.dumps([settings, states], sort_keys=True).encode()).hexdigest()[:8]
+    files = [fingerprint(path) for path in (config.data, config.model or NANO)]
+    return hashlib.sha256(json.dumps([settings, files], sort_keys=True).encode()).hexdigest()[:8]
 
 
 def run_cell(

@@ -12,7 +12,9 @@ from PIL import Image
 from tiny_models import small_model
 from tiny_run import tiny_checkpoint, tiny_run
 
+from lightseek.ablation import grid
 from lightseek.comparison import report, score
+from lightseek.options import RunConfig
 from lightseek.overfit import overfit, overfit_config
 from lightseek.training import Run
 
@@ -69,6 +71,22 @@ def test_a_grid_runs_every_cell_once_and_a_rerun_skips_them(called, tmp_path):
         results = json.loads((cell / "results.json").read_text())
         assert model["scores"]["rouge1"]["value"] == pytest.approx(results["rouge1"])
     assert compared["lead3"]["rouge1"]["value"] == pytest.approx(results["lead3"]["rouge1"])
+
+
+def test_a_model_written_anew_is_another_cell(tmp_path):
+    """A folder of results is not gone on with when the weights they started from are others by now."""
+
+    def folder() -> Path:
+        (cell,), _ = grid(RunConfig(model=str(tmp_path / "model")), {}, tmp_path)
+        return cell.folder
+
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"one")
+    first = folder()
+    assert folder() == first
+    weights.write_bytes(b"another")
+    assert folder() != first
 
 
 def test_ones_own_documents_and_a_config_file(called, tmp_path):
