@@ -57,7 +57,7 @@ def main() -> None:
         with bars() as progress:
             for mode in config["modes"]:
                 for shape, size in config["sizes"].items():
-                    name = f"{shape}-{mode}"
+                    name = f"{size[0]}x{size[1]}-{mode}"  # another size is another file
                     path = arguments.out / f"{name}.jsonl"
                     documents = pictures_of(size, config, model.tokenizer)
                     read(name, documents, mode, config["tokens"], config, path, model, progress)
