@@ -54,7 +54,7 @@ def scores_table(report: dict[str, Any]) -> Table:
     for name, _ in columns:
         table.add_column(escape(name), justify="right")
     for metric, label in LABELS.items():
-        if metric in models[0]["scores"]:
+        if any(metric in scores for _, scores in columns):
             table.add_row(label, *(with_interval(scores.get(metric)) for _, scores in columns))
     table.add_section()
     for cost, (label, form) in COSTS.items():

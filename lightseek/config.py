@@ -131,6 +131,8 @@ class OCRConfig:
     pad_token_id: int = 2
     image_token_id: int = 128815
     dtype: str = "bfloat16"  # of the stored weights
+    smallest_letters: int = 12  # font sizes in pixels that the weights were trained to read: a text is drawn in them
+    largest_letters: int = 32
 
     def __post_init__(self) -> None:
         for box in (self.sam, self.clip, self.projector, self.decoder):
@@ -158,10 +160,18 @@ class OCRConfig:
             "global attention blocks must exist": all(0 <= i < self.sam.layers for i in self.sam.global_blocks),
             "special tokens must be in the vocabulary": min(tokens) >= 0 and max(tokens) < self.decoder.vocabulary,
             f"the dtype must be one of {', '.join(DTYPES)}": self.dtype in DTYPES,
+            "the smallest letters must not be larger than the largest": 0
+            < self.smallest_letters
+            <= self.largest_letters,
         }
         for rule, holds in checks.items():
             if not holds:
                 raise ConfigError(f"these sizes do not fit together: {rule}")
+
+    @property
+    def letters(self) -> tuple[int, int]:
+        """The smallest and the largest letters, font sizes in pixels, that the model reads well."""
+        return self.smallest_letters, self.largest_letters
 
     @classmethod
     def preset(cls, name: str) -> "OCRConfig":
@@ -226,7 +236,7 @@ class OCRConfig:
             ),
             decoder=_decoder(reader, language),
             **{name: language.value(name, int) for name in ("bos_token_id", "eos_token_id")},
-            **reader.extras(TOKEN_EXTRAS, cls()),
+            **reader.extras(MODEL_EXTRAS, cls()),
             dtype=reader.value("torch_dtype", str) if official.get("torch_dtype") else "bfloat16",
         )
 
@@ -291,7 +301,7 @@ class OCRConfig:
                 },
             },
             **sizes,
-            **_differing(self, PRESETS["deepseek-ocr"], TOKEN_EXTRAS),
+            **_differing(self, PRESETS["deepseek-ocr"], MODEL_EXTRAS),
         }
 
     def to_transformers(self, sliding_window: int | None = None) -> dict[str, Any]:
@@ -368,7 +378,12 @@ SAM_EXTRAS = {
     "neck": "neck_channels",
     "stem": "stem_channels",
 }
-TOKEN_EXTRAS = {"pad_token_id": "pad_token_id", "image_token_id": "image_token_id"}
+MODEL_EXTRAS = {
+    "pad_token_id": "pad_token_id",
+    "image_token_id": "image_token_id",
+    "smallest_letters": "smallest_letters",
+    "largest_letters": "largest_letters",
+}
 CLIP_EXTRAS = {"mlp_ratio": "mlp_ratio"}
 PROJECTOR_KINDS: dict[str, Literal["linear", "mlp"]] = {"mlp": "mlp", "linear": "linear", "mlp_gelu": "mlp"}
 
@@ -501,4 +516,6 @@ PRESETS["nano"] = OCRConfig(
     ),
     image_token_id=3,
     dtype="float32",
+    smallest_letters=44,  # measured: docs/nano.md
+    largest_letters=64,
 )

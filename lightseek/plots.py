@@ -25,23 +25,25 @@ def plot_losses(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8)
     axes.plot(steps, smooth, color="tab:blue", label="train")
     held = [(row["step"], row["eval_loss"]) for row in rows if "eval_loss" in row]
-    axes.plot(*zip(*held, strict=True), "o-", color="tab:orange", label="validation")
+    if held:
+        axes.plot(*zip(*held, strict=True), "o-", color="tab:orange", label="validation")
     axes.set(xlabel="step", ylabel="cross-entropy per token", ylim=(0, None))
     axes.legend(frameon=False)
     save_figure(figure, path)
 
 
 def plot_grid(path: Path, cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> None:
-    """The score of each cell: CER for reading, ROUGE-1 for summaries."""
+    """The score of each cell that has one: CER for reading, ROUGE-1 for summaries."""
     reading = cells[0]["settings"]["task"] == "ocr"
     key, label = ("cer", "CER % (lower is better)") if reading else ("rouge1", "ROUGE-1 (higher is better)")
     figure, axes = new_figure()
+    cells = [cell for cell in cells if key in cell]
     names = [", ".join(f"{name} {cell['settings'][name]}" for name in swept) for cell in cells]
     bars = axes.barh(names, [cell[key] for cell in cells], height=0.6, color="tab:blue")
     axes.bar_label(bars, fmt="%.1f", padding=3)
-    highest = max(cell[key] for cell in cells)
-    if not reading and cells[0]["lead3"]:
-        baseline = cells[0]["lead3"]["rouge1"]
+    highest = max((cell[key] for cell in cells), default=1.0)
+    baseline = next((cell["lead3"][key] for cell in cells if key in cell.get("lead3", {})), None)
+    if not reading and baseline is not None:
         axes.axvline(baseline, color="tab:orange", linestyle="--", label="lead-3: the first three sentences")
         axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
         highest = max(highest, baseline)
@@ -55,7 +57,7 @@ def plot_scores(path: Path, report: dict[str, Any]) -> None:
     figure, axes = new_figure()
     rows = [(model["name"], model["scores"]) for model in report["models"]]
     rows += [("lead-3", report["lead3"])] if report["lead3"] else []
-    metrics = [name for name in SCORES[report["task"]] if name in rows[0][1]]
+    metrics = [name for name in SCORES[report["task"]] if any(name in scores for _, scores in rows)]
     for place, (name, scores) in enumerate(rows):
         offset = 0.5 * ((place + 0.5) / len(rows) - 0.5)  # models one below the other
         drawn = [(y + offset, scores[metric]) for y, metric in enumerate(metrics) if metric in scores]

@@ -4,7 +4,9 @@ Text is set by the steps of `lightseek.typeset`: parse, break into lines, pagina
 source order, one glyph a character: Arabic, Hebrew and Indic scripts are drawn unshaped.
 """
 
+import errno
 import math
+import os
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -12,6 +14,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from lightseek.modes import Mode, find_mode
 from lightseek.typeset.blocks import block_lines
 from lightseek.typeset.fonts import font_files, lacks
 from lightseek.typeset.markdown import parse_markdown
@@ -29,13 +32,16 @@ __all__ = [
     "RenderedPage",
     "Rendering",
     "count_pages",
+    "fit_pages",
     "fit_style",
+    "page_style",
     "render_file",
     "render_pdf",
     "render_text",
 ]
 
 DEFAULT_STYLE = PageStyle()
+TILED_PAGE = 2  # tiles per side of a page that is drawn for a tiled mode
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,7 @@ class Rendering:
     pages: list[RenderedPage]
     missing_glyphs: dict[str, int] = field(default_factory=dict)
     dropped: int = 0  # characters of the text that no page shows: only `cut` drops any
+    style: PageStyle | None = None  # how the text was set; None for PDF pages and pictures
 
 
 def render_text(
@@ -79,13 +86,36 @@ def render_text(
         end = len(source) if page is layout[-1] else max([start, *(line.end for _, line in page)])
         pages.append(RenderedPage(draw(page, style), source[start:end].strip()))
         start = end
-    return Rendering(pages, _missing(blocks, style.font), dropped=len(source[start:].strip()))
+    return Rendering(pages, _missing(blocks, style.font), dropped=len(source[start:].strip()), style=style)
 
 
-def count_pages(text: str, style: PageStyle = DEFAULT_STYLE, most: int = MAX_PAGES) -> int:
-    """Pages that plain `text` needs in this style; counting stops at `most`."""
-    _, blocks = _parse(text, markdown=False)
+def page_style(mode: str | int | Mode, font: str = "DejaVuSans") -> PageStyle:
+    """The page that a text is drawn on for `mode`: square, as many pixels as the encoder sees of it.
+
+    For a tiled mode the page is as large as 2 x 2 tiles. Raises ValueError for an unknown mode.
+    """
+    mode = find_mode(mode)
+    side = mode.tile * TILED_PAGE if mode.tile else mode.side
+    return PageStyle(width=side, height=side, margin=side // 32, font=font)
+
+
+def count_pages(text: str, style: PageStyle = DEFAULT_STYLE, most: int = MAX_PAGES, markdown: bool = False) -> int:
+    """Pages that `text` needs in this style; counting stops at `most`."""
+    _, blocks = _parse(text, markdown)
     return max(1, len(_layout(blocks, style, most)))
+
+
+def fit_pages(
+    text: str, style: PageStyle, smallest: int, largest: int = 96, most: int = MAX_PAGES, markdown: bool = False
+) -> PageStyle:
+    """`style` with the largest letters at which `text` fits on as few pages as the `smallest` letters need.
+
+    `smallest` and `largest` are font sizes in pixels. A text that needs more than `most` pages gets the smallest ones.
+    """
+    needed = count_pages(text, replace(style, font_size=smallest), most + 1, markdown)
+    if needed > most:
+        return replace(style, font_size=smallest)
+    return fit_style(text, style, needed, smallest, largest, markdown)
 
 
 def fit_style(
@@ -156,24 +186,51 @@ TEXTS, MARKDOWNS = {".txt", ".text"}, {".md", ".markdown"}
 PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
-def render_file(path: str | Path, style: PageStyle = DEFAULT_STYLE, max_pages: int = MAX_PAGES) -> Rendering:
-    """Pages of a .txt, .md, .pdf or picture file, by suffix. `style` only matters to text.
+def check_file(path: str | Path) -> str:
+    """The suffix of a file that `render_file` knows, in small letters.
 
-    A picture keeps its size; it is turned upright (EXIF), put on white where transparent, and made RGB.
+    Raises FileNotFoundError when there is no such file, and ValueError for a suffix that says nothing.
+    """
+    path = Path(path)
+    kind, known = path.suffix.lower(), TEXTS | MARKDOWNS | PICTURES | {".pdf"}
+    if kind not in known:
+        raise ValueError(
+            f"{path}: cannot tell what a {kind or 'nameless'} file is; known are {' '.join(sorted(known))}"
+        )
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return kind
+
+
+def is_text(path: str | Path) -> bool:
+    """Whether `render_file` takes the file for text, by its suffix."""
+    return Path(path).suffix.lower() in TEXTS | MARKDOWNS
+
+
+def render_file(
+    path: str | Path,
+    style: PageStyle = DEFAULT_STYLE,
+    max_pages: int = MAX_PAGES,
+    letters: tuple[int, int] | None = None,
+) -> Rendering:
+    """Pages of a .txt, .md, .pdf or picture file, by suffix. `style` and `letters` only matter to text.
+
+    `letters` are the smallest and the largest font size in pixels, instead of the style's one size: the text is then
+    set by `fit_pages`. A picture keeps its size; it is turned upright (EXIF), put on white where it is transparent, and
+    made RGB.
     Raises ValueError, naming the file, for an unknown suffix, text that is not UTF-8, or a broken or huge file.
     """
     path = Path(path)
-    kind = path.suffix.lower()
+    kind = check_file(path)
     if kind in TEXTS | MARKDOWNS:
         try:
-            text = path.read_bytes().decode("utf-8-sig")
-            return render_text(text, style, markdown=kind in MARKDOWNS, max_pages=max_pages)
+            text, markdown = path.read_bytes().decode("utf-8-sig"), kind in MARKDOWNS
+            if letters:
+                style = fit_pages(text, style, *letters, most=max_pages, markdown=markdown)
+            return render_text(text, style, markdown, max_pages)
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8 text: byte {error.start} cannot be decoded; convert it") from error
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-    if kind == ".pdf" or kind in PICTURES:
-        images = render_pdf(path, max_pages=max_pages) if kind == ".pdf" else open_picture(path, max_pages)
-        return Rendering([RenderedPage(image, "") for image in images])
-    known = " ".join(sorted(TEXTS | MARKDOWNS | PICTURES | {".pdf"}))
-    raise ValueError(f"{path}: cannot tell what a {kind or 'nameless'} file is; known are {known}")
+    images = render_pdf(path, max_pages=max_pages) if kind == ".pdf" else open_picture(path, max_pages)
+    return Rendering([RenderedPage(image, "") for image in images])

@@ -115,7 +115,7 @@ def results_table(cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> Tabl
     for cell in cells:
         shown = [written(cell, key, form) for key, form in columns.values()]
         table.add_row(*(setting(cell, name) for name in swept), *shown)
-    if cells[0]["settings"]["task"] == "summarize" and cells[0]["lead3"]:
+    if cells[0]["settings"]["task"] == "summarize" and cells[0].get("lead3"):
         baseline = [written(cells[0]["lead3"], key, form) for key, form in columns.values()]
         table.add_section()
         table.add_row("lead-3", *[""] * (len(swept) - 1), *baseline, style="dim")

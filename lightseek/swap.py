@@ -24,6 +24,9 @@ from lightseek.model.projector import Projector
 from lightseek.options import HF_DECODERS
 from lightseek.tokenizer import Tokenizer
 
+# Without the second, transformers asks on the terminal whether it may run a checkpoint's own code.
+SAFE = {"use_safetensors": True, "trust_remote_code": False}
+
 
 def swap_decoder(model: LightSeekOCR, decoder: str, seed: int = 0) -> None:
     """Put another decoder into `model`. New weights that no checkpoint gives are drawn from `seed`.
@@ -101,7 +104,7 @@ def load_weights(kind: Any, source: str, dtype: torch.dtype) -> Any:
             raise ValueError(f"{source}: there is no such folder, and a hub id looks like 'openai-community/gpt2'")
     try:
         with quiet():
-            model, report = kind.from_pretrained(source, dtype=dtype, use_safetensors=True, output_loading_info=True)
+            model, report = kind.from_pretrained(source, dtype=dtype, output_loading_info=True, **SAFE)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
         raise ValueError(f"{source}: transformers can't load this ({first_line(error)})") from error
     if report["missing_keys"] or report["mismatched_keys"]:
@@ -119,7 +122,7 @@ def load_tokenizer(source: str, config: Any) -> tuple[Tokenizer, dict[str, int]]
     from transformers import AutoTokenizer
 
     try:
-        theirs = AutoTokenizer.from_pretrained(source)
+        theirs = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         definition = theirs.backend_tokenizer.to_str()
     except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
         raise ValueError(f"{source}: no tokenizer that can be used ({first_line(error)})") from error

@@ -10,6 +10,7 @@ from lightseek.building import build_model
 from lightseek.data.buckets import estimated_lengths
 from lightseek.data.documents import Document
 from lightseek.data.examples import ExampleMaker
+from lightseek.model_card import card
 from lightseek.options import RunConfig, check
 from lightseek.results import finish, results_table
 from lightseek.tokenizer import IMAGE, Tokenizer
@@ -101,6 +102,8 @@ def test_runs_on_text_fill_the_same_table(folder, tmp_path, decoder):
     table = results_table([results, results | {"compression_ratio": 10.0}], ["decoder", "context"])
     assert [list(column.cells)[:2] for column in table.columns][1:3] == [["text"] * 2, ["", "10.0x"]]
     assert (tmp_path / "run" / "page.png").is_file()  # for people
+    text = card(results, "me/model")  # what --save-model writes after the training
+    assert "vision tokens a document" not in text and f"| rouge1 | {results['rouge1']:.1f} |" in text
 
 
 def test_a_cache_of_encoded_pages_is_of_no_use_here():

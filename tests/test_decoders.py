@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny_models import END, SMALL, TEXTS, gpt2_folder, qwen3_folder, small_model
+from tiny_models import END, SMALL, TEXTS, bart_folder, gpt2_folder, qwen3_folder, small_model
 
 from lightseek.building import build_model
 from lightseek.checkpoint import CheckpointError
@@ -32,7 +32,7 @@ from lightseek.modes import positions
 from lightseek.options import RunConfig
 from lightseek.processing import page_views, prepare
 from lightseek.recorder import STAGE
-from lightseek.swap import swap_decoder
+from lightseek.swap import load_tokenizer, swap_decoder
 from lightseek.trace import trace
 from lightseek.training import Run
 
@@ -394,7 +394,7 @@ def test_the_presets_come_from_the_hub_with_their_tokenizers(folders, tmp_path):
         shutil.copytree(folders[name], hub / place / "main")
     child = (
         "from tiny_models import small_model\n"
-        "from lightseek.swap import swap_decoder\n"
+        "from lightseek.swap import load_tokenizer, swap_decoder\n"
         "for name in ('gpt2', 'qwen3'):\n"
         "    model = small_model()\n"
         "    swap_decoder(model, name)\n"
@@ -412,3 +412,33 @@ def test_the_presets_come_from_the_hub_with_their_tokenizers(folders, tmp_path):
         f"GPT2LMHeadModel openai-community/gpt2 {sizes[0]}",
         f"Qwen3ForCausalLM Qwen/Qwen3-0.6B {sizes[1]}",
     ]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bart"])
+def test_a_checkpoint_that_brings_code_is_refused_without_a_question(tmp_path, monkeypatch, kind):
+    """transformers would ask on the terminal whether to run it, and a script that pipes `yes` would have it run."""
+    folder = {"gpt2": gpt2_folder, "bart": bart_folder}[kind](tmp_path / kind)
+    config = json.loads((folder / "config.json").read_text()) | {"model_type": "unheard_of"}
+    names = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model", "AutoModelForSeq2SeqLM": "code.Model"}
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": names}))
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    tokenizer |= {"auto_map": {"AutoTokenizer": [None, "code.Tokenizer"]}, "tokenizer_class": "Unheard"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
+    (folder / "code.py").write_text(f"open({str(tmp_path / 'it ran')!r}, 'w')\n")
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("it asked"))
+    prefix = "hf" if kind == "gpt2" else "seq2seq"
+    context = "vision" if kind == "gpt2" else "text"
+    with pytest.raises(ValueError, match="can't load this"):
+        build_model(RunConfig(decoder=f"{prefix}:{folder}", context=context), "cpu")
+    with pytest.raises(ValueError, match="no tokenizer that can be used"):
+        load_tokenizer(str(folder), None)
+    assert not (tmp_path / "it ran").exists()
+
+
+def test_pickled_weights_are_refused(tmp_path):
+    folder = gpt2_folder(tmp_path / "gpt2")
+    weights = transformers.GPT2LMHeadModel.from_pretrained(folder).state_dict()
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="can't load this"):
+        build_model(RunConfig(decoder=f"hf:{folder}"), "cpu")

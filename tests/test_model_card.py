@@ -4,13 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hub_server import serving
 from tiny_run import ROOT, flags, tiny_checkpoint, tiny_run
 
 from lightseek import LightSeekOCR
-from lightseek.model_card import create_repository, upload
+from lightseek.comparison import report, score
+from lightseek.comparison_tables import tables
+from lightseek.model_card import card, create_repository, upload
+from lightseek.plots import plot_grid, plot_scores
+from lightseek.results import results_table
 
 ID = "someone/tiny-reader"
 
@@ -79,3 +84,26 @@ def test_what_the_hub_refuses_is_one_line(monkeypatch, tmp_path):
         create_repository(ID)
     with pytest.raises(ValueError, match=r"the model is in .*: `hf upload someone/tiny-reader"):
         upload(tmp_path, ID)
+
+
+def test_every_table_and_card_does_without_any_figure(pushed, tmp_path):
+    """A run on text has no compression ratio, one on pictures no lead-3: what is missing leaves a gap, not an error."""
+    results = json.loads((pushed[0] / "results.json").read_text())
+    for missing in [{name} for name in results if name != "settings"] + [results.keys() - {"settings"}]:
+        less = {name: value for name, value in results.items() if name not in missing}
+        assert "| setting | value |" in card(less, ID)
+        table = results_table([less, results], ["tokens", "freeze"])
+        assert table.row_count >= 2 and results_table([less], ["tokens"]).row_count >= 1
+        plot_grid(tmp_path / "grid.png", [less, results], ["tokens"])
+        plot_grid(tmp_path / "alone.png", [less], ["tokens"])
+    assert (tmp_path / "alone.png").stat().st_size > 0
+
+
+def test_every_comparison_does_without_any_metric(pushed, tmp_path):
+    scored = score(pushed[0] / "predictions.jsonl")
+    for missing in scored.tallies:
+        fewer = replace(scored, tallies={name: tally for name, tally in scored.tallies.items() if name != missing})
+        for models in ([fewer], [fewer, scored], [scored, fewer]):
+            found = report(models)
+            assert len(tables(found)) >= 1 + len(found["comparisons"])
+            plot_scores(tmp_path / "scores.png", found)

@@ -41,11 +41,18 @@ def open_model(arguments: argparse.Namespace) -> "LightSeekOCR":
     return model
 
 
-def open_pages(path: Path) -> "list[RenderedPage]":
-    """Pages of a document; tells on stderr which characters the font could not draw."""
-    from lightseek.render import render_file
+def open_pages(path: Path, mode: str | None = None, letters: tuple[int, int] | None = None) -> "list[RenderedPage]":
+    """Pages of a document; tells on stderr which characters the font could not draw.
 
-    rendering = render_file(path)
+    With a `mode`, a text is drawn for it, in `letters` (smallest and largest size in pixels) that the model reads.
+    """
+    from lightseek.render import DEFAULT_STYLE, page_style, render_file
+
+    rendering = render_file(path, page_style(mode) if mode else DEFAULT_STYLE, letters=letters)
+    if mode and rendering.style:
+        style, count = rendering.style, len(rendering.pages)
+        pages = f"{count} pages" if count > 1 else "1 page"
+        say(f"{path}: drawn on {pages} of {style.width} x {style.height} pixels in letters of {style.font_size} pixels")
     if rendering.missing_glyphs:
         say(f"{path}: the font has no glyph for {' '.join(rendering.missing_glyphs)}")
     return rendering.pages

@@ -10,17 +10,27 @@ from lightseek.commands.common import add, add_input, add_model, full_prompt, op
 
 
 def read(arguments: argparse.Namespace) -> None:
-    """Text of every page, one after the other, on stdout; what each took, on stderr."""
-    from lightseek.generate import read as read_pages
+    """Text of every page, one after the other, on stdout; what each took, on stderr.
 
-    pages = [(path, *page) for path in arguments.files for page in enumerate(open_pages(path), 1)]
+    A text file is drawn for the mode and the model first, on as many pages as it needs; they make one text again.
+    """
+    from lightseek.generate import read as read_pages
+    from lightseek.render import check_file, is_text
+
+    for path in arguments.files:  # a wrong name is told before a large model is loaded
+        check_file(path)
     model, prompt = open_model(arguments), full_prompt(arguments.prompt)
+    letters = model.config.letters
+    pages = [
+        (path, *page) for path in arguments.files for page in enumerate(open_pages(path, arguments.mode, letters), 1)
+    ]
+    titles = len(pages) > 1 and not (len(arguments.files) == 1 and is_text(arguments.files[0]))
     if model.tokenizer is None:
         raise ValueError(f"{arguments.model} has no tokenizer.json, and text needs it: put the official one there")
     options = {name: getattr(arguments, name) for name in ("max_new_tokens", "temperature", "top_p", "beams", "seed")}
     results = []
     for path, number, page in pages:
-        if len(pages) > 1 and not arguments.json:
+        if titles and not arguments.json:
             print(f"--- {path}, page {number} ---", flush=True)
         decoder = model.tokenizer.stream(keep_special=True)
         if arguments.stream:

@@ -12,14 +12,13 @@ from PIL import Image
 
 from lightseek.data.documents import Document
 from lightseek.modes import Mode, find_mode
-from lightseek.render import PageStyle, count_pages, fit_style, render_text
+from lightseek.render import PageStyle, count_pages, fit_pages, page_style, render_text
 from lightseek.typeset.pictures import open_picture
 
 if TYPE_CHECKING:
     from lightseek.pages import Page
 
 SMALLEST_FONT = 8  # pixels
-TILED_PAGE = 2  # tiles per side of a page rendered for a tiled mode
 MOST_PAGES = 8  # of base, a quarter of the official decoder's positions
 
 
@@ -51,8 +50,7 @@ class PageMaker:
         if most < 1:
             raise ValueError(f"pages must be at least 1, got {most}")
         self.mode, self.most = find_mode(mode), most
-        side = self.mode.tile * TILED_PAGE if self.mode.tile else self.mode.side
-        self.style = PageStyle(width=side, height=side, margin=side // 32, font=font)
+        self.style = page_style(self.mode, font)
         self.missing_glyphs: Counter[str] = Counter()  # characters the font could not draw, over all pages so far
         self.truncated = Truncation()
         self._cut: set[str] = set()  # documents in `truncated`
@@ -118,7 +116,4 @@ class PageMaker:
 
     def fit(self, text: str) -> PageStyle:
         """The largest font at which the text fits on as few pages as the smallest font would need."""
-        needed = self.needed(text)
-        if needed > self.most:
-            return replace(self.style, font_size=SMALLEST_FONT)
-        return fit_style(text, self.style, needed, smallest=SMALLEST_FONT)
+        return fit_pages(text, self.style, SMALLEST_FONT, most=self.most)

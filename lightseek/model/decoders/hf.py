@@ -37,7 +37,9 @@ class HFDecoder(nn.Module):
         """With random weights, unless a `model` of this config is given."""
         super().__init__()
         self.config = config
-        self.model = model or AutoModelForCausalLM.from_config(AutoConfig.for_model(**config.transformers))
+        self.model = model or AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(**config.transformers), trust_remote_code=False
+        )
         self._recompute = False
 
     @property
