@@ -120,7 +120,8 @@ class Tokenizer:
 class StreamDecoder:
     """Ids in, text out, one at a time; a character comes out when its last byte came in.
 
-    What `push` and the final `flush` gave, joined, equals `decode` of all the ids.
+    What `push` and the final `flush` gave, joined, equals `decode` of all the ids. `tokenizers.decoders.DecodeStream`
+    cannot promise that: it keeps back a "�" until another character follows, and at the end drops it.
     """
 
     def __init__(self, tokenizer: Tokenizer, keep_special: bool = False) -> None:
@@ -134,6 +135,4 @@ class StreamDecoder:
 
     def flush(self) -> str:
         """At the end: "�" if a character was left unfinished. The decoder can then be used anew."""
-        text = self._utf8.decode(b"", final=True)
-        self._utf8.reset()
-        return text
+        return self._utf8.decode(b"", final=True)
