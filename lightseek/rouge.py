@@ -3,6 +3,9 @@
 Words are the package's: lower case, a-z and 0-9, Porter stems. A score is F1 over what two texts share: n-grams, or
 the words of a longest common subsequence (LCS). L takes each text as one sequence. Lsum takes each sentence of the
 reference, finds its LCS with every sentence of the prediction, and counts the words that are in any of them.
+
+rapidfuzz finds an LCS faster, but where there are several it often takes another than rouge-score, and Lsum depends on
+which; for L alone it would save 1 to 7 % of the time and no code.
 """
 
 from collections import Counter
