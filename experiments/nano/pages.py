@@ -270,12 +270,12 @@ def locate(layout: Layout, style: PageStyle, view: View) -> tuple[np.ndarray, np
     for character, glyph, pen, baseline in glyphs(layout, style):
         number = CLASSES.get(character, 1)
         if not character.isspace():
-            middle = view.patch(pen + glyph.advance / 2, baseline - 0.3 * style.font_size)
+            middle = view.patch(pen + glyph.extent.advance / 2, baseline - 0.3 * style.font_size)
             column, row = (min(max(int(v), 0), grid - 1) for v in middle)
             squares.append(row * grid + column)
             centres[squares[-1]].append(number)
         left, top = map(round, view.patch(pen, baseline - 0.75 * style.font_size))
-        right, bottom = map(round, view.patch(pen + glyph.advance, baseline + 0.2 * style.font_size))
+        right, bottom = map(round, view.patch(pen + glyph.extent.advance, baseline + 0.2 * style.font_size))
         patches[max(top, 0) : bottom, max(left, 0) : right] = number
     rows = [(row + [0] * CENTRES)[:CENTRES] for row in centres]
     return patches, np.array(rows).reshape(grid, grid, CENTRES), squares

@@ -7,7 +7,7 @@ and Pillow's FreeType alone.
 
 import math
 import unicodedata
-from functools import lru_cache
+from functools import lru_cache, reduce
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,25 +19,30 @@ class Face(NamedTuple):
     size: int
 
 
-class Glyph(NamedTuple):
-    """One rasterised character. Offsets are pixels from the pen position on the baseline to the ink."""
-
-    advance: int
-    left: int
-    top: int
-    right: int
-    bottom: int
-    ink: Image.Image | None  # greyscale; None when it draws nothing
-
-
 class Extent(NamedTuple):
-    """A word: how far the pen moves, and its ink left and right of the start, above and below the baseline."""
+    """A word or a character: how far it moves the pen, and its ink relative to the pen's start, in pixels.
+
+    The ink goes from x = `left`, which may be negative, to x = `right`, and from `above` the baseline to `below` it.
+    """
 
     advance: int
     left: int
     right: int
     above: int
     below: int
+
+    def then(self, other: "Extent") -> "Extent":
+        """The extent of both, `other` right behind this one."""
+        pen, left, right, above, below = other
+        left, right = min(self.left, self.advance + left), max(self.right, self.advance + right)
+        return Extent(self.advance + pen, left, right, max(self.above, above), max(self.below, below))
+
+
+class Glyph(NamedTuple):
+    """One rasterised character."""
+
+    extent: Extent
+    ink: Image.Image | None  # greyscale; None when it draws nothing
 
 
 @lru_cache
@@ -96,23 +101,17 @@ def rasterise(face: Face, character: str) -> Glyph:
         if category == "Zs":
             character = " "
         elif category in {"Cc", "Cf", "Cs", "Zl", "Zp"}:  # controls have no shape; a box would be noise
-            return Glyph(0, 0, 0, 0, 0, None)
+            return Glyph(Extent(0, 0, 0, 0, 0), None)
     left, top, right, bottom = font.getbbox(character, anchor="ls")
     left, top, right, bottom = math.floor(left) - 1, math.floor(top) - 1, math.ceil(right) + 1, math.ceil(bottom) + 1
     ink = Image.new("L", (right - left, bottom - top))
     ImageDraw.Draw(ink).text((-left, -top), character, font=font, fill=255, anchor="ls")
     box, advance = ink.getbbox(), math.ceil(font.getlength(character))
     if box is None:
-        return Glyph(advance, 0, 0, 0, 0, None)
-    return Glyph(advance, left + box[0], top + box[1], left + box[2], top + box[3], ink.crop(box))
+        return Glyph(Extent(advance, 0, 0, 0, 0), None)
+    return Glyph(Extent(advance, left + box[0], left + box[2], -top - box[1], top + box[3]), ink.crop(box))
 
 
 @lru_cache(maxsize=1 << 16)
 def measure(face: Face, text: str) -> Extent:
-    pen = left = right = top = bottom = 0
-    for character in text:
-        glyph = rasterise(face, character)
-        left, right = min(left, pen + glyph.left), max(right, pen + glyph.right)
-        top, bottom = min(top, glyph.top), max(bottom, glyph.bottom)
-        pen += glyph.advance
-    return Extent(pen, left, right, -top, bottom)
+    return reduce(Extent.then, (rasterise(face, character).extent for character in text), Extent(0, 0, 0, 0, 0))

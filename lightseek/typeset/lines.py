@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import reduce
+from itertools import pairwise
 from typing import NamedTuple
 
-from lightseek.typeset.fonts import Extent, Face, font_files, measure, open_font, rasterise
+from lightseek.typeset.fonts import Extent, Face, font_files, measure, open_font
 from lightseek.typeset.style import PageStyle
 from lightseek.typeset.words import Word
 
@@ -88,9 +90,11 @@ def break_lines(words: list[Word], setting: Setting, line: Line, indent: int = 0
     """
     faces, width = setting.faces, setting.width
     plainest = min((word.face for word in words), default="")  # monospaced, "m", only where everything is
-    space = rasterise(faces[plainest], " ").advance
-    for group in _unbreakable(words):
-        gap, extent = group[0].gap, _extent(group, faces)
+    space = measure(faces[plainest], " ").advance
+    starts = [i for i, word in enumerate(words) if not word.joined]
+    for start, end in pairwise([*starts, len(words)]):
+        group = words[start:end]  # no line break may part these
+        gap, extent = group[0].gap, reduce(Extent.then, (measure(faces[word.face], word.text) for word in group))
         newlines, gap = gap.count("\n"), gap[gap.rfind("\n") + 1 :]
         x = line.after(gap, space)
         if line.words and (newlines or not line.fits(x, extent, width)):
@@ -117,24 +121,3 @@ def break_lines(words: list[Word], setting: Setting, line: Line, indent: int = 0
             line.end, x = word.end, line.pen
             line.words += 1
     yield line
-
-
-def _unbreakable(words: list[Word]) -> Iterator[list[Word]]:
-    """Words that no line break may part, together."""
-    group: list[Word] = []
-    for word in words:
-        if group and not word.joined:
-            yield group
-            group = []
-        group.append(word)
-    if group:
-        yield group
-
-
-def _extent(group: list[Word], faces: dict[str, Face]) -> Extent:
-    total = measure(faces[group[0].face], group[0].text)
-    for word in group[1:]:
-        extent, pen = measure(faces[word.face], word.text), total.advance
-        left, right = min(total.left, pen + extent.left), max(total.right, pen + extent.right)
-        total = Extent(pen + extent.advance, left, right, 0, 0)
-    return total

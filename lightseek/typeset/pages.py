@@ -58,7 +58,7 @@ def glyphs(page: Layout, style: PageStyle) -> Iterator[tuple[str, Glyph, int, in
             for character in text:
                 glyph = rasterise(face, character)
                 yield character, glyph, pen, baseline
-                pen += glyph.advance
+                pen += glyph.extent.advance
 
 
 def draw(page: Layout, style: PageStyle) -> Image.Image:
@@ -69,7 +69,7 @@ def draw(page: Layout, style: PageStyle) -> Image.Image:
         top, bottom = style.margin + y, style.margin + y + line.height
         for _, glyph, pen, baseline in glyphs([(y, line)], style):
             if glyph.ink is not None:
-                image.paste(0, (pen + glyph.left, baseline + glyph.top), glyph.ink)
+                image.paste(0, (pen + glyph.extent.left, baseline - glyph.extent.above), glyph.ink)
         thick = max(1, style.font_size // 12)
         for bar in line.bars:
             joined = above is not None and bar in above.bars
