@@ -13,10 +13,12 @@ from torch import nn
 from lightseek import LightSeekOCR, OCRConfig, PageViews
 from lightseek.config import ClipConfig, SamConfig
 from lightseek.formula import fill, formula_image
-from lightseek.model import layers
-from lightseek.model.attention import Flash, Sdpa, attention_maps, set_attention
+from lightseek.model import cpu, layers
+from lightseek.model.attention import Eager, Flash, Sdpa, attention_maps, set_attention
 from lightseek.model.clip import ClipBlock
-from lightseek.model.moe import MoE, Routing, run_each, run_grouped
+from lightseek.model.grid_attention import attend_on_grid
+from lightseek.model.grouped import run_grouped
+from lightseek.model.moe import MoE, Routing, run_each
 from lightseek.model.sam import SamBlock
 
 TOLERANCE = 1e-4  # relative, float32
@@ -55,6 +57,27 @@ def test_sam_block_is_timms(window, side):
     copy_renamed(ours, theirs.eval(), {"attention": "attn", "lin1": "fc1", "lin2": "fc2"})
     x = torch.randn(2, side, side, 24)
     assert relative_error(ours(x), theirs(x)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("learns", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("core", [Sdpa, Eager])
+def test_attention_on_a_grid_is_its_formula_whichever_kernel_computes_it(core, learns):
+    """18 x 18 patches are more queries than the CPU's path takes at a time."""
+    torch.manual_seed(0)
+    side, attend, maps = 18, core(), []
+    q, k, v = (torch.randn(2, 3, side * side, 8, requires_grad=learns) for _ in range(3))
+    rows, columns = (torch.randn(2, 3, side * side, side, requires_grad=learns) for _ in range(2))
+    bias = (rows[..., :, None] + columns[..., None, :]).flatten(-2)
+    expected = (q @ k.mT / 8**0.5 + bias).softmax(-1)
+    if core is Eager:
+        attend.softmax.register_forward_hook(lambda module, inputs, output: maps.append(output))
+    out = attend_on_grid(attend, q, k, v, rows, columns)
+    assert relative_error(out, expected @ v) <= TOLERANCE
+    assert all(relative_error(seen, expected) <= TOLERANCE for seen in maps) and len(maps) == (core is Eager)
+    if learns:
+        for ours, exact in zip(*(torch.autograd.grad(y.pow(2).sum(), (q, k, v, rows, columns))
+                                 for y in (out, expected @ v)), strict=True):  # fmt: skip
+            assert relative_error(ours, exact) <= TOLERANCE
 
 
 def layer_norm(width: int, **options) -> nn.LayerNorm:
@@ -292,7 +315,7 @@ def test_training_adds_the_balance_loss(small):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("rows", [1, 100])
 def test_half_precision_products_are_float32s_rounded(monkeypatch, native, dtype, rows):
-    monkeypatch.setattr(layers, "cpu_multiplies", lambda dtype: native)
+    monkeypatch.setattr(cpu, "has_instructions", lambda dtype: native)
     torch.manual_seed(0)
     linear, conv = layers.Linear(64, 48).to(dtype), layers.Conv2d(8, 16, 3, padding=1).to(dtype)
     x, image = torch.randn(2, rows, 64).to(dtype), torch.randn(2, 8, 6, 6).to(dtype)
@@ -305,7 +328,7 @@ def test_half_precision_products_are_float32s_rounded(monkeypatch, native, dtype
 
 def test_half_precision_products_have_float32s_gradients_rounded(monkeypatch):
     """And keep no float32 copy of the weight for it: at 3.3 B parameters that would be 13 GB."""
-    monkeypatch.setattr(layers, "cpu_multiplies", lambda dtype: False)
+    monkeypatch.setattr(cpu, "has_instructions", lambda dtype: False)
     torch.manual_seed(0)
     linear = layers.Linear(64, 48).bfloat16()
     x = torch.randn(2, 100, 64).bfloat16().requires_grad_()
