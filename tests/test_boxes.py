@@ -2,6 +2,7 @@
 
 import sys
 import types
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from lightseek.model.clip import ClipBlock
 from lightseek.model.grid_attention import attend_on_grid
 from lightseek.model.grouped import run_grouped
 from lightseek.model.moe import MoE, Routing, run_each
+from lightseek.model.ocr import reset_parameters
 from lightseek.model.sam import SamBlock
 
 TOLERANCE = 1e-4  # relative, float32
@@ -211,6 +213,43 @@ def test_routing_load_counts_slots_and_leaves_padding_out():
     routing = Routing(torch.ones(1, 3, 2), experts, torch.ones(1, 3, 4))
     assert routing.load().tolist() == pytest.approx([2 / 6, 1 / 6, 2 / 6, 1 / 6])
     assert routing.load(torch.tensor([[False, True, True]])).tolist() == pytest.approx([0.25, 0, 0.5, 0.25])
+
+
+# Weights to start from
+
+
+@pytest.mark.parametrize("stem", [(), (2, 4, 4, 8)], ids=["patches", "stem"])
+def test_every_box_draws_all_of_its_own_weights(stem):
+    """Nothing of the old weights stays, and a seed gives the same ones again."""
+    model = LightSeekOCR(SMALL.with_(sam=replace(SMALL.sam, stem=stem)))
+    drawn = []
+    for old in (float("nan"), 7.0):
+        for parameter in model.parameters():
+            parameter.data.fill_(old)
+        torch.manual_seed(0)
+        reset_parameters(model)
+        drawn.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+    for name, weight in drawn[0].items():
+        assert torch.equal(weight, drawn[1][name]), name
+    weights = drawn[0]
+    assert not weights["encoder.sam.blocks.0.attention.qkv.bias"].any()
+    assert (weights["decoder.norm.weight"] == 1).all()
+    for name in ("decoder.embed.weight", "encoder.clip.embeddings.position.weight",
+                 "encoder.sam.position.weight", "decoder.layers.1.mlp.experts.gate_up"):  # fmt: skip
+        assert weights[name].std().item() == pytest.approx(0.02, rel=0.1), name
+
+
+def test_a_seed_gives_the_positions_last():
+    """They joined the model after the other weights, which must stay what a seed has always given."""
+    model = LightSeekOCR(SMALL)
+    torch.manual_seed(0)
+    reset_parameters(model)
+    positions, others = model.encoder.sam.position.weight.detach().clone(), model.decoder.embed.weight.detach().clone()
+    model.encoder.sam.position = nn.Identity()
+    torch.manual_seed(0)
+    reset_parameters(model)
+    assert torch.equal(model.decoder.embed.weight, others)
+    assert torch.equal(torch.empty_like(positions).normal_(std=0.02), positions)
 
 
 # Attention cores and the whole small model

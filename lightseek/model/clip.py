@@ -44,6 +44,9 @@ class ClipEmbeddings(nn.Module):
         self.unused_patch_embedding.requires_grad_(False)
         self.grid = config.grid
 
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.class_embedding, std=0.02)
+
     def forward(self, features: Float[Tensor, "b d r r"]) -> Float[Tensor, "b 1+r*r d"]:
         tokens = rearrange(features, "b d r1 r2 -> b (r1 r2) d")
         first = self.class_embedding.to(tokens.dtype).expand(len(tokens), 1, -1)

@@ -21,6 +21,10 @@ class Layout(nn.Module):
         self.newline = nn.Parameter(torch.zeros(width))
         self.separator = nn.Parameter(torch.zeros(width))
 
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.newline, std=0.02)
+        nn.init.normal_(self.separator, std=0.02)
+
     def forward(
         self,
         global_view: Float[Tensor, "t d"],

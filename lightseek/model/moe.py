@@ -52,6 +52,9 @@ class Router(nn.Module):
         self.chosen = chosen
         self.weight = nn.Parameter(torch.zeros(experts, width))
 
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=0.02)
+
     def forward(self, x: Float[Tensor, "b n d"]) -> "Routing":
         probabilities = F.linear(x.float(), self.weight.float()).softmax(dim=-1)
         weights, experts = probabilities.topk(self.chosen, dim=-1)
@@ -68,6 +71,10 @@ class Experts(nn.Module):
         super().__init__()
         self.gate_up = nn.Parameter(torch.empty(experts, 2 * hidden, width))
         self.down = nn.Parameter(torch.empty(experts, width, hidden))
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.gate_up, std=0.02)
+        nn.init.normal_(self.down, std=0.02)
 
     def forward(
         self, x: Float[Tensor, "n d"], weights: Float[Tensor, "n k"], chosen: Int[Tensor, "n k"]

@@ -18,12 +18,10 @@ from torch import Tensor, nn
 
 from lightseek.config import OCRConfig
 from lightseek.model.cache import Cache
-from lightseek.model.clip import ClipEmbeddings
 from lightseek.model.decoders import build_decoder
 from lightseek.model.encoder import DeepEncoder
-from lightseek.model.layers import Conv2d
 from lightseek.model.layout import Layout
-from lightseek.model.moe import Experts, Router, Routing
+from lightseek.model.moe import Routing
 from lightseek.model.projector import Projector
 from lightseek.model.sam import AbsolutePosition
 from lightseek.pages import Page
@@ -216,26 +214,17 @@ class LightSeekOCR(nn.Module):
         return stream(self, input_ids, pages, mask, **options)
 
 
-@torch.no_grad()
 def reset_parameters(root: nn.Module) -> None:
-    """Random weights to start from: normal with deviation 0.02, biases 0, norms 1; convolutions as PyTorch's."""
-    for module in root.modules():
+    """Draw new weights for `root` and for everything in it.
+
+    Each box has a `reset_parameters` of its own, as PyTorch's layers do. Linear layers and embeddings have PyTorch's,
+    which their constructors call. A language model starts instead from a normal distribution of deviation 0.02.
+    """
+    # The absolute positions come last, because a seed must give the weights that it has always given.
+    for module in sorted(root.modules(), key=lambda module: isinstance(module, AbsolutePosition)):
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
             if getattr(module, "bias", None) is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, Router):
-            nn.init.normal_(module.weight, std=0.02)
-        elif isinstance(module, Experts):
-            nn.init.normal_(module.gate_up, std=0.02)
-            nn.init.normal_(module.down, std=0.02)
-        elif isinstance(module, Conv2d):
+        elif hasattr(module, "reset_parameters"):
             module.reset_parameters()
-        elif isinstance(module, ClipEmbeddings):
-            nn.init.normal_(module.class_embedding, std=0.02)
-        elif isinstance(module, Layout):
-            nn.init.normal_(module.newline, std=0.02)
-            nn.init.normal_(module.separator, std=0.02)
-    for module in root.modules():
-        if isinstance(module, AbsolutePosition):  # last: a seed gives the weights that it always gave
-            nn.init.normal_(module.weight, std=0.02)

@@ -55,6 +55,9 @@ class AbsolutePosition(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(grid, grid, width))
 
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.weight, std=0.02)
+
     def forward(self, x: Float[Tensor, "b g g d"]) -> Float[Tensor, "b g g d"]:
         return x + resize_grid(self.weight, x.shape[1]).to(x.dtype)
 
@@ -116,6 +119,10 @@ class SamAttention(nn.Module):
         self.rel_pos_h = nn.Parameter(torch.zeros(2 * side - 1, width // heads))
         self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, width // heads))
         self.attend = Sdpa()
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.rel_pos_h)
+        nn.init.zeros_(self.rel_pos_w)
 
     def forward(self, x: Float[Tensor, "b g g d"]) -> Float[Tensor, "b g g d"]:
         side = x.shape[1]
