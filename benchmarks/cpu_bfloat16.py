@@ -1,8 +1,8 @@
-"""Half-precision products on a CPU: PyTorch's own against float32 by blocks (`lightseek/model/layers.py`).
+"""Half-precision products on a CPU: PyTorch's own against float32 by blocks (`lightseek/model/cpu.py`).
 
     python benchmarks/cpu_bfloat16.py
 
-A CPU with bfloat16 instructions wants the first column, one without the second. `MIN_ROWS` in layers.py should lie
+A CPU with bfloat16 instructions wants the first column, one without the second. `MIN_ROWS` in cpu.py should lie
 where the second overtakes the first. Single rows are decode at batch 1, 8 to 64 rows a prompt's share of one expert,
 4096 a page in SAM.
 """
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from rich.table import Table
 
-from lightseek.model.layers import MIN_ROWS, cpu_multiplies, linear_by_blocks
+from lightseek.model.cpu import MIN_ROWS, has_instructions, linear_by_blocks
 
 SHAPES = {
     "expert, gate and up": (1792, 1280),
@@ -41,7 +41,7 @@ def seconds(work: Callable[[], object], at_least: float = 0.3) -> float:
 
 @torch.inference_mode()
 def main() -> None:
-    instructions = "has" if cpu_multiplies(torch.bfloat16) else "lacks"
+    instructions = "has" if has_instructions(torch.bfloat16) else "lacks"
     table = Table(title=f"GFLOP/s in bfloat16; this CPU {instructions} the instructions; MIN_ROWS = {MIN_ROWS}")
     for column in ("product", "rows", "PyTorch's own", "float32 by blocks", "ratio"):
         table.add_column(column, justify="left" if column == "product" else "right")

@@ -20,8 +20,9 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from lightseek.memory import release_memory
-from lightseek.model.layers import gradient_by_blocks, linear_by_blocks
-from lightseek.model.moe import Experts, run_grouped
+from lightseek.model.cpu import gradient_by_blocks, linear_by_blocks
+from lightseek.model.grouped import run_grouped
+from lightseek.model.moe import Experts
 
 KINDS = ("int8", "nf4", "bnb-int8")
 ROWS = 4096  # widened at a time while quantizing

@@ -2,6 +2,7 @@
 
 import sys
 import types
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,10 +14,13 @@ from torch import nn
 from lightseek import LightSeekOCR, OCRConfig, PageViews
 from lightseek.config import ClipConfig, SamConfig
 from lightseek.formula import fill, formula_image
-from lightseek.model import layers
-from lightseek.model.attention import Flash, Sdpa, attention_maps, set_attention
+from lightseek.model import cpu, layers
+from lightseek.model.attention import Eager, Flash, Sdpa, attention_maps, set_attention
 from lightseek.model.clip import ClipBlock
-from lightseek.model.moe import MoE, Routing, run_each, run_grouped
+from lightseek.model.grid_attention import attend_on_grid
+from lightseek.model.grouped import run_grouped
+from lightseek.model.moe import MoE, Routing, run_each
+from lightseek.model.ocr import reset_parameters
 from lightseek.model.sam import SamBlock
 
 TOLERANCE = 1e-4  # relative, float32
@@ -55,6 +59,27 @@ def test_sam_block_is_timms(window, side):
     copy_renamed(ours, theirs.eval(), {"attention": "attn", "lin1": "fc1", "lin2": "fc2"})
     x = torch.randn(2, side, side, 24)
     assert relative_error(ours(x), theirs(x)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("learns", [False, True], ids=["inference", "training"])
+@pytest.mark.parametrize("core", [Sdpa, Eager])
+def test_attention_on_a_grid_is_its_formula_whichever_kernel_computes_it(core, learns):
+    """18 x 18 patches are more queries than the CPU's path takes at a time."""
+    torch.manual_seed(0)
+    side, attend, maps = 18, core(), []
+    q, k, v = (torch.randn(2, 3, side * side, 8, requires_grad=learns) for _ in range(3))
+    rows, columns = (torch.randn(2, 3, side * side, side, requires_grad=learns) for _ in range(2))
+    bias = (rows[..., :, None] + columns[..., None, :]).flatten(-2)
+    expected = (q @ k.mT / 8**0.5 + bias).softmax(-1)
+    if core is Eager:
+        attend.softmax.register_forward_hook(lambda module, inputs, output: maps.append(output))
+    out = attend_on_grid(attend, q, k, v, rows, columns)
+    assert relative_error(out, expected @ v) <= TOLERANCE
+    assert all(relative_error(seen, expected) <= TOLERANCE for seen in maps) and len(maps) == (core is Eager)
+    if learns:
+        for ours, exact in zip(*(torch.autograd.grad(y.pow(2).sum(), (q, k, v, rows, columns))
+                                 for y in (out, expected @ v)), strict=True):  # fmt: skip
+            assert relative_error(ours, exact) <= TOLERANCE
 
 
 def layer_norm(width: int, **options) -> nn.LayerNorm:
@@ -190,6 +215,43 @@ def test_routing_load_counts_slots_and_leaves_padding_out():
     assert routing.load(torch.tensor([[False, True, True]])).tolist() == pytest.approx([0.25, 0, 0.5, 0.25])
 
 
+# Weights to start from
+
+
+@pytest.mark.parametrize("stem", [(), (2, 4, 4, 8)], ids=["patches", "stem"])
+def test_every_box_draws_all_of_its_own_weights(stem):
+    """Nothing of the old weights stays, and a seed gives the same ones again."""
+    model = LightSeekOCR(SMALL.with_(sam=replace(SMALL.sam, stem=stem)))
+    drawn = []
+    for old in (float("nan"), 7.0):
+        for parameter in model.parameters():
+            parameter.data.fill_(old)
+        torch.manual_seed(0)
+        reset_parameters(model)
+        drawn.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+    for name, weight in drawn[0].items():
+        assert torch.equal(weight, drawn[1][name]), name
+    weights = drawn[0]
+    assert not weights["encoder.sam.blocks.0.attention.qkv.bias"].any()
+    assert (weights["decoder.norm.weight"] == 1).all()
+    for name in ("decoder.embed.weight", "encoder.clip.embeddings.position.weight",
+                 "encoder.sam.position.weight", "decoder.layers.1.mlp.experts.gate_up"):  # fmt: skip
+        assert weights[name].std().item() == pytest.approx(0.02, rel=0.1), name
+
+
+def test_a_seed_gives_the_positions_last():
+    """They joined the model after the other weights, which must stay what a seed has always given."""
+    model = LightSeekOCR(SMALL)
+    torch.manual_seed(0)
+    reset_parameters(model)
+    positions, others = model.encoder.sam.position.weight.detach().clone(), model.decoder.embed.weight.detach().clone()
+    model.encoder.sam.position = nn.Identity()
+    torch.manual_seed(0)
+    reset_parameters(model)
+    assert torch.equal(model.decoder.embed.weight, others)
+    assert torch.equal(torch.empty_like(positions).normal_(std=0.02), positions)
+
+
 # Attention cores and the whole small model
 
 
@@ -292,7 +354,7 @@ def test_training_adds_the_balance_loss(small):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("rows", [1, 100])
 def test_half_precision_products_are_float32s_rounded(monkeypatch, native, dtype, rows):
-    monkeypatch.setattr(layers, "cpu_multiplies", lambda dtype: native)
+    monkeypatch.setattr(cpu, "has_instructions", lambda dtype: native)
     torch.manual_seed(0)
     linear, conv = layers.Linear(64, 48).to(dtype), layers.Conv2d(8, 16, 3, padding=1).to(dtype)
     x, image = torch.randn(2, rows, 64).to(dtype), torch.randn(2, 8, 6, 6).to(dtype)
@@ -305,7 +367,7 @@ def test_half_precision_products_are_float32s_rounded(monkeypatch, native, dtype
 
 def test_half_precision_products_have_float32s_gradients_rounded(monkeypatch):
     """And keep no float32 copy of the weight for it: at 3.3 B parameters that would be 13 GB."""
-    monkeypatch.setattr(layers, "cpu_multiplies", lambda dtype: False)
+    monkeypatch.setattr(cpu, "has_instructions", lambda dtype: False)
     torch.manual_seed(0)
     linear = layers.Linear(64, 48).bfloat16()
     x = torch.randn(2, 100, 64).bfloat16().requires_grad_()

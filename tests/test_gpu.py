@@ -5,7 +5,8 @@ import torch
 from golden import Case, reduced_model, relative_error
 
 from lightseek.loading import load_model
-from lightseek.model.moe import run_each, run_grouped
+from lightseek.model.grouped import run_grouped
+from lightseek.model.moe import run_each
 from lightseek.options import RunConfig
 from lightseek.training import Run
 

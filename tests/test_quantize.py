@@ -14,7 +14,7 @@ from lightseek import LightSeekOCR, OCRConfig
 from lightseek.building import choose_what_learns
 from lightseek.lora import add_lora, merge
 from lightseek.lora_files import load_adapter, save_adapter
-from lightseek.model import layers
+from lightseek.model import cpu
 from lightseek.model.layers import Linear
 from lightseek.model.moe import Experts
 from lightseek.options import RunConfig
@@ -227,10 +227,10 @@ def test_adapters_on_experts_need_them_whole(model):
 
 
 def test_blocks_of_any_size_give_one_product(monkeypatch):
-    monkeypatch.setattr(layers, "BLOCK", 7)  # smaller than a row
+    monkeypatch.setattr(cpu, "BLOCK", 7)  # smaller than a row
     x, (integers, scale) = torch.randn(5, 12), quantize_int8(torch.randn(9, 12))
     exact = x @ dequantize(integers, scale, torch.float32).T
     torch.testing.assert_close(int8_linear(x, integers, scale), exact)
     gradient = torch.randn(2, 5, 9)
-    through = layers.gradient_by_blocks(gradient * scale, integers)
+    through = cpu.gradient_by_blocks(gradient * scale, integers)
     torch.testing.assert_close(through, gradient @ dequantize(integers, scale, torch.float32), atol=1e-5, rtol=1e-5)

@@ -1,10 +1,14 @@
-"""Scaled dot-product attention: three cores behind one signature, so a model swaps one for another.
+"""Scaled dot-product attention, softmax(q kᵀ · scale + bias) v: three cores with one signature (Vaswani et al. 2017).
 
     attend(q, k, v, bias=None, causal=False, scale=None) -> out
 
-`Sdpa` is PyTorch's fused kernel and the default. `Eager` spells the formula out and its softmax is a module, so a
-forward hook there sees the attention map (see `attention_maps`). `Flash` is the flash-attn package, where it applies.
-`scale` is 1/√d unless given.
+`Sdpa` calls PyTorch's fused kernels and is the default. `Eager` spells the formula out. Its softmax is a module, so a
+forward hook there sees the attention map (see `attention_maps`). `Flash` calls the flash-attn package. `set_attention`
+swaps the core of a whole model.
+
+In the shapes, b is the batch, h the heads, n the queries, m the keys, and k the width of a head. `bias` holds numbers
+that are added to the logits, or booleans that say which keys a query may see. `causal` hides the keys that come after
+the query. `scale` is 1/√k unless it is given.
 """
 
 import math
@@ -16,13 +20,12 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-# What is added to the logits (float), or which keys a query may see (bool).
 Bias = Float[Tensor, "#b #h #n m"] | Bool[Tensor, "#b #h #n m"] | None
 Query, Keys = Float[Tensor, "b h n k"], Float[Tensor, "b h m k"]
 
 
 class Sdpa(nn.Module):
-    """PyTorch's own kernels (flash, memory-efficient or plain, whichever fits)."""
+    """PyTorch's own kernels. It picks the flash, the memory-efficient or the plain one, whichever fits the inputs."""
 
     def forward(
         self, q: Query, k: Keys, v: Keys, bias: Bias = None, causal: bool = False, scale: float | None = None
@@ -31,11 +34,11 @@ class Sdpa(nn.Module):
 
 
 class Eager(nn.Module):
-    """softmax(q kᵀ · scale + bias) v, step by step. Softmax in float32, as the reference."""
+    """The formula step by step. The softmax runs in float32, as in the reference code."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.softmax = nn.Softmax(dim=-1)  # a module, so that a hook can take the map out: b h n m
+        self.softmax = nn.Softmax(dim=-1)  # a module, so that a hook can take out the map, b h n m
 
     def forward(
         self, q: Query, k: Keys, v: Keys, bias: Bias = None, causal: bool = False, scale: float | None = None
@@ -52,7 +55,10 @@ class Eager(nn.Module):
 
 
 class Flash(nn.Module):
-    """The flash-attn package (half precision on CUDA). It takes no bias: a call with one goes to PyTorch's kernel."""
+    """The flash-attn package: half precision on CUDA. It takes no bias, so a call with one goes to `Sdpa`.
+
+    Raises ImportError if flash-attn is not installed.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -71,10 +77,8 @@ class Flash(nn.Module):
     ) -> Query:
         if bias is not None:
             return self.fallback(q, k, v, bias, causal, scale)
-        out = self.kernel(
-            *(x.transpose(1, 2) for x in (q, k, v)), causal=causal, softmax_scale=scale
-        )  # its layout is b n h k
-        return out.transpose(1, 2)
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # its layout is b n h k
+        return self.kernel(q, k, v, causal=causal, softmax_scale=scale).transpose(1, 2)
 
 
 CORES = {"sdpa": Sdpa, "eager": Eager, "flash": Flash}
@@ -83,7 +87,8 @@ CORES = {"sdpa": Sdpa, "eager": Eager, "flash": Flash}
 def set_attention(model: nn.Module, name: str) -> None:
     """Put the core `name` (`sdpa`, `eager` or `flash`) into every attention layer of `model`.
 
-    Raises ValueError for another name, ImportError if flash-attn is not installed.
+    Raises ValueError for another name, and ImportError for `flash` if flash-attn is not installed.
+    No layer changes then.
     """
     if name not in CORES:
         raise ValueError(f"unknown attention {name!r}: choose one of {', '.join(CORES)}")
@@ -96,9 +101,10 @@ def set_attention(model: nn.Module, name: str) -> None:
 
 @contextmanager
 def attention_maps(model: nn.Module) -> Iterator[dict[str, Float[Tensor, "b h n m"]]]:
-    """Collect the attention maps of the forward passes inside the `with` block, by layer name.
+    """Collect the attention maps of the forward passes inside the `with` block, by the names of their layers.
 
-    Switches to `Eager` and back. With several passes (generation), the last one of each layer stays.
+    The model runs with `Eager` inside the block and gets its own cores back after it. If a layer runs several times, as
+    in generation, the last map stays.
 
     >>> with attention_maps(model) as maps:            # doctest: +SKIP
     ...     model(input_ids, pages=pages)

@@ -1,6 +1,7 @@
-"""The key-value cache: what generation need not compute again.
+"""The key-value cache: the keys and values of the positions that generation has already seen.
 
-One buffer per layer and side, as long as the longest text can get: a new token is a copy, not a reallocation.
+Each layer has one buffer for keys and one for values. A buffer is as long as the longest text can get, so a new token
+is copied into it and nothing is reallocated.
 """
 
 import torch
@@ -11,17 +12,17 @@ from lightseek.config import DecoderConfig
 
 
 class Cache:
-    """What a decoder keeps of the positions it has seen, whoever's decoder it is."""
+    """What any decoder keeps of the positions that it has seen: ours, or one of transformers."""
 
-    length: int  # positions
+    length: int  # the number of these positions
 
     def select(self, rows: Int[Tensor, " b2"]) -> None:
-        """Keep these rows, in this order, repeats allowed: what beam search does after each step."""
+        """Keep these rows of the batch, in this order. A row may repeat. Beam search calls this after each step."""
         raise NotImplementedError
 
 
 class KVCache(Cache):
-    """Keys and values of all layers, `b h capacity k` each, of which the first `length` positions are filled."""
+    """The keys and values of all layers, `b h capacity k` each. The first `length` positions are filled."""
 
     def __init__(
         self, config: DecoderConfig, batch: int, capacity: int, dtype: torch.dtype, device: torch.device | str
@@ -35,7 +36,10 @@ class KVCache(Cache):
     def append(
         self, layer: int, keys: Float[Tensor, "b h n k"], values: Float[Tensor, "b h n k"]
     ) -> tuple[Float[Tensor, "b h m k"], Float[Tensor, "b h m k"]]:
-        """Store a layer's new keys and values; return all of them so far. `length` moves once all layers are done."""
+        """Store the n new keys and values of a layer, and return all m = `length` + n of them.
+
+        The decoder moves `length` itself, after its last layer. Raises IndexError if the buffer is full.
+        """
         end = self.length + keys.shape[2]
         if end > self.keys[layer].shape[2]:
             raise IndexError(f"the cache holds {self.keys[layer].shape[2]} positions and {end} are needed")

@@ -1,7 +1,9 @@
 """CLIP-L: the second half of the encoder, few tokens with full attention (Radford et al. 2021; paper section 3.2.1).
 
-CLIP's own patch convolution is skipped: the compressor's output enters in its place. The convolution's weight is still
-part of the official checkpoint, so it is kept (frozen, unused) to load and save the file whole.
+The compressor's output takes the place of CLIP's own patch convolution. The official checkpoint still contains the
+weight of that convolution. We keep it, frozen and unused, so that a checkpoint is saved as whole as it was loaded.
+
+In the shapes, b is the batch, r the side of the compressor's feature map, d the width, and n = 1 + r² the tokens.
 """
 
 import torch
@@ -15,7 +17,7 @@ from lightseek.model.layers import Conv2d, Linear, resize_grid, run_block
 
 
 class Clip(nn.Module):
-    """Compressed features to contextual features, with a class token in front. There is no final norm."""
+    """Turns compressed features into contextual features, with a class token in front. There is no final norm."""
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
@@ -32,7 +34,7 @@ class Clip(nn.Module):
 
 
 class ClipEmbeddings(nn.Module):
-    """Class token, then one token per position of the grid, plus learned positions (resized to the grid)."""
+    """Puts a class token in front of the grid's tokens, and adds a learned position to each of them."""
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
@@ -42,19 +44,23 @@ class ClipEmbeddings(nn.Module):
         self.unused_patch_embedding.requires_grad_(False)
         self.grid = config.grid
 
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.class_embedding, std=0.02)
+
     def forward(self, features: Float[Tensor, "b d r r"]) -> Float[Tensor, "b 1+r*r d"]:
         tokens = rearrange(features, "b d r1 r2 -> b (r1 r2) d")
         first = self.class_embedding.to(tokens.dtype).expand(len(tokens), 1, -1)
         return torch.cat([first, tokens], dim=1) + self.positions(features.shape[-1])
 
     def positions(self, side: int) -> Float[Tensor, "t d"]:
+        """Return the class token's position and then those of a grid of this side, resized from the stored grid."""
         stored = self.position.weight
         grid = resize_grid(rearrange(stored[1:], "(r1 r2) d -> r1 r2 d", r1=self.grid), side)
         return torch.cat([stored[:1], rearrange(grid, "r1 r2 d -> (r1 r2) d")])
 
 
 class ClipBlock(nn.Module):
-    """Pre-norm transformer block."""
+    """A pre-norm transformer block."""
 
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
@@ -69,7 +75,7 @@ class ClipBlock(nn.Module):
 
 
 class ClipAttention(nn.Module):
-    """Multi-head attention over all tokens, query, key and value from one matrix."""
+    """Multi-head attention over all tokens. Queries, keys and values come from one matrix."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -84,6 +90,8 @@ class ClipAttention(nn.Module):
 
 
 class ClipMlp(nn.Module):
+    """Two linear layers with CLIP's approximation of GELU between them."""
+
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = Linear(width, hidden)
@@ -94,5 +102,5 @@ class ClipMlp(nn.Module):
 
 
 def quick_gelu(x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-    """OpenAI CLIP's approximation of GELU."""
+    """Return x · sigmoid(1.702 x), the approximation of GELU in OpenAI's CLIP."""
     return x * torch.sigmoid(1.702 * x)

@@ -1,7 +1,7 @@
-"""The 16x token compressor: between SAM's many tokens and CLIP's few (paper section 3.2.1).
+"""The compressor: it turns SAM's many tokens into a 16th of them for CLIP (paper section 3.2.1).
 
-Two 3x3 convolutions of stride 2 with nothing between them. Each halves both sides, so 4096 patches become 256 tokens.
-To ablate it, put any module of this signature at `model.encoder.compressor`.
+It has two 3x3 convolutions of stride 2 with nothing between them. Each halves both sides, so 4096 patches become 256
+tokens. To ablate it, put any module of the same signature at `model.encoder.compressor`.
 """
 
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from lightseek.model.layers import Conv2d
 
 
 class Compressor(nn.Module):
-    """Feature map `c0 g g` to `c2 g/4 g/4`."""
+    """Turns a feature map of g x g patches into one of g/4 x g/4. `channels` are c0, c1 and c2: 256, 512 and 1024."""
 
     def __init__(self, channels: tuple[int, int, int]) -> None:
         super().__init__()

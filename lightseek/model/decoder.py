@@ -1,7 +1,10 @@
-"""The decoder: a DeepSeek-V2-style mixture-of-experts language model (paper section 3.3).
+"""The decoder: a mixture-of-experts language model in the style of DeepSeek-V2 (paper section 3.3).
 
-12 layers of plain multi-head attention with rotary positions (no latent attention), each followed by one SwiGLU MLP in
-the first layer and by a mixture of experts in the others.
+It has 12 layers. Each has plain multi-head attention with rotary positions, where DeepSeek-V2 has latent attention.
+After the attention comes one SwiGLU MLP in the first layer, and a mixture of experts (`moe.py`) in the others.
+
+In the shapes, b is the batch, n the new positions, m the cached and the new ones, d the width, h the heads, k the width
+of a head, and v the vocabulary.
 """
 
 from typing import NamedTuple
@@ -19,19 +22,21 @@ from lightseek.model.moe import MoE, Routing, SwiGLU
 
 
 class DecoderOutput(NamedTuple):
+    """What a decoder gives."""
+
     hidden: Float[Tensor, "b n d"]  # after the final norm
     routing: list[Routing]  # one per mixture-of-experts layer
 
 
 class Rotation(NamedTuple):
-    """Cosine and sine of each position's rotary angles, shared by all layers and heads."""
+    """The cosine and sine of each position's rotary angles. All layers and heads share them."""
 
     cos: Float[Tensor, "b 1 n k"]
     sin: Float[Tensor, "b 1 n k"]
 
 
 class Decoder(nn.Module):
-    """Embeddings in, hidden states out. `embed` and `lm_head` are the two ends that speak in tokens."""
+    """Turns embeddings into hidden states. `embed` makes embeddings of tokens, and `logits` scores of hidden states."""
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
@@ -49,7 +54,11 @@ class Decoder(nn.Module):
         mask: Bool[Tensor, "b m"] | None = None,
         cache: KVCache | None = None,
     ) -> DecoderOutput:
-        """`mask` is false at padding, over all m keys: the cached positions and then the n new ones."""
+        """Return the hidden states of the n new positions, and where they were routed.
+
+        `mask` is false at padding. It covers all m keys: the cached positions and then the new ones. A `cache` gets the
+        new keys and values.
+        """
         past = cache.length if cache is not None else 0
         rotation = self.rotary(token_positions(x, past, mask), x.dtype)
         bias, causal = visible_keys(x, past, mask)
@@ -63,16 +72,16 @@ class Decoder(nn.Module):
         return DecoderOutput(self.norm(x), routing)
 
     def logits(self, hidden: Float[Tensor, "*n d"]) -> Float[Tensor, "*n v"]:
-        """Scores over the vocabulary, in float32."""
+        """Return the scores over the vocabulary, in float32."""
         return self.lm_head(hidden).float()
 
     def new_cache(self, batch: int, capacity: int, dtype: torch.dtype, device: torch.device | str) -> KVCache:
-        """An empty cache for `forward`, with room for `capacity` positions of `batch` rows."""
+        """Return an empty cache for `forward`, with room for `capacity` positions of `batch` rows."""
         return KVCache(self.config, batch, capacity, dtype, device)
 
 
 class DecoderLayer(nn.Module):
-    """Pre-norm: attention, then an MLP (dense) or a mixture of experts."""
+    """A pre-norm transformer block: attention, then one MLP (`dense`) or a mixture of experts."""
 
     def __init__(self, config: DecoderConfig, dense: bool) -> None:
         super().__init__()
@@ -96,14 +105,14 @@ class DecoderLayer(nn.Module):
 
 
 class DenseMLP(SwiGLU):
-    """A SwiGLU with the mixture's signature: it routes nothing."""
+    """A SwiGLU with the signature of the mixture. It routes nothing."""
 
     def forward(self, x: Float[Tensor, "b n d"]) -> tuple[Float[Tensor, "b n d"], None]:
         return super().forward(x), None
 
 
 class DecoderAttention(nn.Module):
-    """Multi-head attention with rotary positions and no biases."""
+    """Multi-head attention with rotary positions and without biases."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -134,7 +143,7 @@ class DecoderAttention(nn.Module):
 
 
 class Rotary(nn.Module):
-    """Rotary position embedding, half-rotation layout (Su et al. 2021): pairs are (i, i + k/2)."""
+    """Rotary position embedding (Su et al. 2021). Channels i and i + k/2 of a head are a pair that turns together."""
 
     def __init__(self, head_width: int, theta: float) -> None:
         super().__init__()
@@ -148,18 +157,21 @@ class Rotary(nn.Module):
 
 
 def rotate(x: Float[Tensor, "b h n k"], rotation: Rotation) -> Float[Tensor, "b h n k"]:
-    """Turn each pair (i, i + k/2) of every head by its position's angle."""
+    """Turn each pair of channels (i, i + k/2) of every head by the angle of its position."""
     first, second = x.chunk(2, dim=-1)
     return x * rotation.cos + torch.cat([-second, first], dim=-1) * rotation.sin
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) · weight (Zhang and Sennrich 2019), the mean square in float32."""
+    """x / rms(x) · weight, with the mean square in float32 (Zhang and Sennrich 2019)."""
 
     def __init__(self, width: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(width))
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.weight)
 
     def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
         wide = x.float()
@@ -168,7 +180,7 @@ class RMSNorm(nn.Module):
 
 
 def token_positions(x: Float[Tensor, "b n d"], past: int, mask: Bool[Tensor, "b m"] | None) -> Int[Tensor, "b n"]:
-    """Position of each new token, counted from the row's first real one, so left padding changes nothing."""
+    """Return the position of each new token. It counts from the row's first real token, so padding changes nothing."""
     count = x.shape[1]
     if mask is None:
         return torch.arange(past, past + count, device=x.device).expand(x.shape[0], -1)
@@ -178,7 +190,10 @@ def token_positions(x: Float[Tensor, "b n d"], past: int, mask: Bool[Tensor, "b 
 def visible_keys(
     x: Float[Tensor, "b n d"], past: int, mask: Bool[Tensor, "b m"] | None
 ) -> tuple[Bool[Tensor, "#b 1 n m"] | None, bool]:
-    """Which keys each new token may see, as (bias, causal); no bias at all where the kernels do without."""
+    """Return which keys each new token may see, as the `bias` and `causal` of an attention core.
+
+    There is no bias where `causal` is enough, because kernels without one are faster.
+    """
     count = x.shape[1]
     if mask is None and (past == 0 or count == 1):
         return None, count > 1
@@ -186,6 +201,6 @@ def visible_keys(
     queries = keys[past:, None]
     visible = (keys <= queries)[None, None]  # 1 1 n m
     if mask is not None:
-        # A padding token sees itself, or its softmax would have nothing to sum over.
+        # A padding token sees itself. Otherwise its softmax would have nothing to sum over.
         visible = visible & (mask[:, None, None, :] | (keys == queries))
     return visible, False

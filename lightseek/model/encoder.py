@@ -1,8 +1,9 @@
-"""DeepEncoder: SAM sees detail, the compressor cuts the tokens, CLIP sees the whole (paper section 3.2, figure 3).
+"""DeepEncoder: SAM sees details, the compressor cuts the tokens, CLIP sees the whole (paper section 3.2, figure 3).
 
     pixels b 3 s s -> sam b 256 g g -> compressor b 1024 r r -> clip b 1+t 1024 -> concat b t 2048
 
-with g = s / 16, r = s / 64 and t = r² vision tokens.
+Here b is the batch and s the side of the image in pixels. Along a side, SAM sees g = s / 16 patches, and CLIP sees
+r = s / 64. An image becomes t = r² vision tokens.
 """
 
 import torch
@@ -17,7 +18,7 @@ from lightseek.model.sam import Sam
 
 
 class DeepEncoder(nn.Module):
-    """One square view to its vision tokens. Every part of it can learn."""
+    """Turns square images into vision tokens. The side s must be a multiple of 64 pixels. Every part can learn."""
 
     def __init__(self, config: OCRConfig) -> None:
         super().__init__()
@@ -32,7 +33,7 @@ class DeepEncoder(nn.Module):
 
 
 class Concat(nn.Module):
-    """CLIP's view of each token (class token dropped), then the compressor's, side by side in the channels."""
+    """Joins what CLIP and what the compressor say of each token, in this order, and drops CLIP's class token."""
 
     def forward(self, local: Float[Tensor, "b d r r"], clip: Float[Tensor, "b 1+r*r d"]) -> Float[Tensor, "b r*r 2*d"]:
         return torch.cat([clip[:, 1:], rearrange(local, "b d r1 r2 -> b (r1 r2) d")], dim=-1)

@@ -1,7 +1,7 @@
-"""Layout: vision tokens become a run of text-like positions that keeps the page's rows.
+"""Layout: the vision tokens of an image become a sequence in the decoder's input, row after row of the page.
 
-After each row of tokens stands a learned `newline`; after the whole image a learned `separator`. A tiled image comes
-first as one picture stitched from its tiles, then as its global view.
+A learned vector `newline` follows each row of tokens, and a learned vector `separator` ends the image. An image in
+tiles comes first as one picture stitched from its tiles, and then as its global view.
 
     base:   16 x (16 tokens + newline) + separator                            = 273
     gundam: 30 x (20 tokens + newline) + 16 x (16 tokens + newline) + separator = 903   for 2 x 3 tiles
@@ -14,10 +14,16 @@ from torch import Tensor, nn
 
 
 class Layout(nn.Module):
+    """Lays out the vision tokens of one image. In the shapes, d is the decoder's width and p the positions it fills."""
+
     def __init__(self, width: int) -> None:
         super().__init__()
         self.newline = nn.Parameter(torch.zeros(width))
         self.separator = nn.Parameter(torch.zeros(width))
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.newline, std=0.02)
+        nn.init.normal_(self.separator, std=0.02)
 
     def forward(
         self,
@@ -25,7 +31,10 @@ class Layout(nn.Module):
         tiles: Float[Tensor, "k t2 d"] | None = None,
         grid: tuple[int, int] = (1, 1),
     ) -> Float[Tensor, "p d"]:
-        """Tokens of one image to its sequence positions. `grid` is (columns, rows) of tiles."""
+        """Return the sequence of one image: t tokens of its global view, and t2 of each of its k tiles.
+
+        `grid` is the number of columns and of rows of tiles. The tiles come row by row.
+        """
         parts = [self.rows(to_grid(global_view)), self.separator[None].to(global_view.dtype)]
         if tiles is not None:
             pictures = torch.stack([to_grid(tile) for tile in tiles])  # k r r d
@@ -34,11 +43,12 @@ class Layout(nn.Module):
         return torch.cat(parts)
 
     def rows(self, picture: Float[Tensor, "y x d"]) -> Float[Tensor, "p d"]:
+        """Return the rows of a picture one after the other, each with a newline behind it."""
         newline = self.newline.to(picture.dtype).expand(len(picture), 1, -1)
         return rearrange(torch.cat([picture, newline], dim=1), "y x d -> (y x) d")
 
 
 def to_grid(tokens: Float[Tensor, "t d"]) -> Float[Tensor, "r r d"]:
-    """The tokens of a square view, back in rows and columns."""
+    """Return the tokens of a square view in rows and columns."""
     side = round(len(tokens) ** 0.5)
     return rearrange(tokens, "(y x) d -> y x d", y=side)

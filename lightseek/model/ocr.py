@@ -1,6 +1,9 @@
-"""LightSeekOCR: the boxes joined. A page goes in as pixels and comes out as logits over text.
+"""LightSeekOCR joins the boxes. A page goes in as pixels, and logits over text come out (paper section 3.1).
 
-pages -> encoder -> projector -> layout -> in place of the image tokens -> decoder -> logits
+    pages -> encoder -> projector -> layout -> in place of the image tokens -> decoder -> logits
+
+In the shapes, b is the batch, n the new positions, m the cached and the new ones, d the decoder's width, d2 the
+encoder's, and v the vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,12 +18,10 @@ from torch import Tensor, nn
 
 from lightseek.config import OCRConfig
 from lightseek.model.cache import Cache
-from lightseek.model.clip import ClipEmbeddings
 from lightseek.model.decoders import build_decoder
 from lightseek.model.encoder import DeepEncoder
-from lightseek.model.layers import Conv2d
 from lightseek.model.layout import Layout
-from lightseek.model.moe import Experts, Router, Routing
+from lightseek.model.moe import Routing
 from lightseek.model.projector import Projector
 from lightseek.model.sam import AbsolutePosition
 from lightseek.pages import Page
@@ -29,28 +30,28 @@ if TYPE_CHECKING:
     from lightseek.generate import Generation
     from lightseek.tokenizer import Tokenizer
 
-IGNORED = -100  # a label that does not count
+IGNORED = -100  # the label of a position that the loss leaves out
 
 
 @dataclass
 class OCROutput:
-    """What a forward pass gives. `loss` is what to backpropagate: cross-entropy, plus the balance loss in training."""
+    """What a forward pass gives. Backpropagate `loss`: the cross-entropy, plus the balance loss in training."""
 
     logits: Float[Tensor, "..."]
     loss: Float[Tensor, ""] | None = None
-    cross_entropy: Float[Tensor, ""] | None = None
-    balance_loss: Float[Tensor, ""] | None = None  # weighted, summed over layers
+    cross_entropy: Float[Tensor, ""] | None = None  # the mean over the labels that count, in nats
+    balance_loss: Float[Tensor, ""] | None = None  # the sum over the layers, times alpha
     routing: list[Routing] = field(default_factory=list)  # one per mixture-of-experts layer
 
 
 class LightSeekOCR(nn.Module):
-    """DeepSeek-OCR. Build it from a config (random weights) or with `from_pretrained`."""
+    """DeepSeek-OCR. `LightSeekOCR(config)` has random weights; `from_pretrained` loads a checkpoint."""
 
     def __init__(self, config: OCRConfig) -> None:
         super().__init__()
         self.config = config
-        self.tokenizer: Tokenizer | None = None  # set by from_pretrained; only text in and out needs it
-        self.folder: Path | None = None  # the checkpoint it came from
+        self.tokenizer: Tokenizer | None = None  # from_pretrained sets it; only text in and out needs it
+        self.folder: Path | None = None  # the checkpoint that the weights came from
         self.encoder = DeepEncoder(config)
         self.projector = Projector(config.projector)
         self.layout = Layout(config.decoder.width)
@@ -66,14 +67,16 @@ class LightSeekOCR(nn.Module):
         cache: Cache | None = None,
         logits: Literal["all", "last", "labelled"] = "all",
     ) -> OCROutput:
-        """Logits for the token after each position, and the loss if there are labels.
+        """Return the logits for the token after each position, and the loss if there are labels.
 
-        `pages[row]` lists that row's images in order; they replace the positions where `input_ids` is the image token.
-        `labels` equal `input_ids` where the loss counts and -100 elsewhere; the shift by one happens here.
-        `mask` is false at padding, over the cached and the new positions. `logits` says which positions to score:
-        `"all"` (b n v), `"last"` (b 1 v, for generation) or `"labelled"` (those the loss needs, flat, to save memory).
+        `pages[row]` lists the images of a row in order. They fill the positions where `input_ids` has the image token.
+        `labels` equal `input_ids` where the loss counts and are -100 elsewhere. The shift by one happens here.
+        `mask` is false at padding. It covers the cached and the new positions.
+        `logits` says which positions are scored: `"all"` gives b n v, `"last"` gives b 1 v (for generation), and
+        `"labelled"` gives one row of v for each label that counts (to save memory).
 
-        Raises ValueError when images and image positions do not match, or labels and `logits`.
+        Raises ValueError if the images do not fill the image positions exactly, or if `logits` does not go with
+        `labels`.
         """
         if logits not in (("all", "last") if labels is None else ("all", "labelled")):
             raise ValueError(f"logits={logits!r}: choose all or last, or, with labels, all or labelled")
@@ -99,13 +102,16 @@ class LightSeekOCR(nn.Module):
     def embed(
         self, input_ids: Int[Tensor, "b n"], pages: Sequence[Sequence[Page]] | None = None
     ) -> Float[Tensor, "b n d"]:
-        """Token embeddings, with the pages' vision tokens in the image positions."""
+        """Return the token embeddings, with the pages' vision tokens in the image positions.
+
+        Raises ValueError if the images do not fill these positions exactly.
+        """
         if pages is None:
             return self.decoder.embed(input_ids)
         if len(pages) != len(input_ids):
             raise ValueError(f"pages has {len(pages)} rows and input_ids {len(input_ids)}")
         is_image = input_ids == self.config.image_token_id
-        x = self.decoder.embed(input_ids.masked_fill(is_image, 0))  # where pages go, another decoder has no embedding
+        x = self.decoder.embed(input_ids.masked_fill(is_image, 0))  # a swapped decoder has no embedding for it
         encoded = iter(self.encode_pages([page for row in pages for page in row]))
         rows = [[next(encoded) for _ in row] for row in pages]
         for index, (row, places) in enumerate(zip(rows, is_image.sum(1).tolist(), strict=True)):
@@ -119,11 +125,11 @@ class LightSeekOCR(nn.Module):
         return x.masked_scatter(is_image[..., None], torch.cat(visual).to(x.dtype)) if visual else x
 
     def encode_page(self, page: Page) -> Float[Tensor, "positions d"]:
-        """The rows that replace one image's positions: vision tokens, newlines and the separator."""
+        """Return what fills the positions of one image: vision tokens, newlines and the separator."""
         return self.encode_pages([page])[0]
 
     def encode_pages(self, pages: Sequence[Page]) -> list[Float[Tensor, "_ d"]]:
-        """Many images, of unlike sizes and modes: views of one size go through the encoder together."""
+        """Return `encode_page` of many images, whose sizes and modes may differ."""
         views = [view for page in pages for view in (page.global_view, *(() if page.tiles is None else page.tiles))]
         tokens = iter(self.encode_views(views))
         laid_out = []
@@ -136,7 +142,10 @@ class LightSeekOCR(nn.Module):
     def encode_views(
         self, views: Sequence[Float[Tensor, "3 _ _"] | Float[Tensor, "_ d2"]]
     ) -> list[Float[Tensor, "_ d"]]:
-        """Square views, as pixels or encoded, to vision tokens at the decoder's width: one batch per size."""
+        """Return the vision tokens of square views at the decoder's width.
+
+        A view comes as pixels, or as the tokens of the encoder. Views of the same size run as one batch.
+        """
         tokens: list[Tensor | None] = [None] * len(views)
         for shape in sorted({tuple(view.shape) for view in views}):
             places = [i for i, view in enumerate(views) if view.shape == shape]
@@ -148,14 +157,16 @@ class LightSeekOCR(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """The device of the weights."""
         return self.layout.newline.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
         return self.layout.newline.dtype
 
     def set_gradient_checkpointing(self, on: bool = True) -> None:
-        """Trade time for memory in training: keep each block's input only, and compute the rest again."""
+        """Trade time for memory in training: keep only the input of each block, and compute the rest again."""
         for stack in (self.encoder.sam, self.encoder.clip, self.decoder):
             stack.recompute = on
 
@@ -167,13 +178,13 @@ class LightSeekOCR(nn.Module):
         dtype: str | torch.dtype | None = None,
         **options: Any,
     ) -> "LightSeekOCR":
-        """Load an official checkpoint from a folder or the hub; see `lightseek.checkpoint.load` for the options."""
+        """Load an official checkpoint from a folder or the hub. `lightseek.checkpoint.load` lists the options."""
         from lightseek.checkpoint import load
 
         return load(cls, path_or_hub_id, device, dtype, **options)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write the official layout; see `lightseek.checkpoint.save`."""
+        """Write a checkpoint in the official layout. `lightseek.checkpoint.save` says more."""
         from lightseek.checkpoint import save
 
         save(self, folder, dtype=dtype)
@@ -185,7 +196,7 @@ class LightSeekOCR(nn.Module):
         mask: Bool[Tensor, "b n"] | Int[Tensor, "b n"] | None = None,
         **options: Any,
     ) -> "list[Generation]":
-        """Continue each prompt; see `lightseek.generate.generate` for the options (`max_new_tokens`, `beams`, ...)."""
+        """Continue each prompt. `lightseek.generate.generate` lists the options (`max_new_tokens`, `beams`, ...)."""
         from lightseek.generate import generate
 
         return generate(self, input_ids, pages, mask, **options)
@@ -197,32 +208,23 @@ class LightSeekOCR(nn.Module):
         mask: Bool[Tensor, "1 n"] | Int[Tensor, "1 n"] | None = None,
         **options: Any,
     ) -> Iterator[str]:
-        """The text after one prompt as it comes; see `lightseek.generate.stream` for the options."""
+        """Yield the text after one prompt as it comes. `lightseek.generate.stream` lists the options."""
         from lightseek.generate import stream
 
         return stream(self, input_ids, pages, mask, **options)
 
 
-@torch.no_grad()
 def reset_parameters(root: nn.Module) -> None:
-    """Random weights to start from: normal with deviation 0.02, biases 0, norms 1; convolutions as PyTorch's."""
-    for module in root.modules():
+    """Draw new weights for `root` and for everything in it.
+
+    Each box has a `reset_parameters` of its own, as PyTorch's layers do. Linear layers and embeddings have PyTorch's,
+    which their constructors call. A language model starts instead from a normal distribution of deviation 0.02.
+    """
+    # The absolute positions come last, because a seed must give the weights that it has always given.
+    for module in sorted(root.modules(), key=lambda module: isinstance(module, AbsolutePosition)):
         if isinstance(module, nn.Linear | nn.Embedding):
             nn.init.normal_(module.weight, std=0.02)
             if getattr(module, "bias", None) is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, Router):
-            nn.init.normal_(module.weight, std=0.02)
-        elif isinstance(module, Experts):
-            nn.init.normal_(module.gate_up, std=0.02)
-            nn.init.normal_(module.down, std=0.02)
-        elif isinstance(module, Conv2d):
+        elif hasattr(module, "reset_parameters"):
             module.reset_parameters()
-        elif isinstance(module, ClipEmbeddings):
-            nn.init.normal_(module.class_embedding, std=0.02)
-        elif isinstance(module, Layout):
-            nn.init.normal_(module.newline, std=0.02)
-            nn.init.normal_(module.separator, std=0.02)
-    for module in root.modules():
-        if isinstance(module, AbsolutePosition):  # last: a seed gives the weights that it always gave
-            nn.init.normal_(module.weight, std=0.02)

@@ -1,6 +1,7 @@
-"""The projector: from the encoder's channels to the decoder's width.
+"""The projector: it brings the encoder's channels to the decoder's width.
 
-`linear` is the official one. `mlp` (two layers with GELU, as in earlier DeepSeek-VL models) is the usual alternative.
+The official model has one linear layer. Two layers with a GELU between them, as in DeepSeek-VL, are the usual
+alternative.
 """
 
 from jaxtyping import Float
@@ -11,6 +12,8 @@ from lightseek.model.layers import Linear
 
 
 class Projector(nn.Module):
+    """Maps each vision token from d2 = 2048 channels to the decoder's d = 1280. `config.kind` is `linear` or `mlp`."""
+
     def __init__(self, config: ProjectorConfig) -> None:
         super().__init__()
         build = {"linear": self.linear, "mlp": self.mlp}

@@ -1,7 +1,7 @@
-"""A convolutional stem, to put in the place of SAM's one patch convolution (Xiao et al. 2021).
+"""A convolutional stem, which takes the place of SAM's one patch convolution in nano (Xiao et al. 2021).
 
-SAM cuts a page into 16 x 16 patches with a single linear map. Small models learn to read sooner when four 3x3
-convolutions of stride 2 look at strokes first (docs/nano.md). Same input, same output, so only the object is swapped.
+SAM turns each patch of 16 x 16 pixels into a vector with a single linear map. Small models learn to read sooner when
+four 3x3 convolutions of stride 2 look at strokes first (docs/nano.md). The official model has no stem.
 """
 
 from jaxtyping import Float
@@ -11,7 +11,10 @@ from lightseek.model.layers import Conv2d
 
 
 class ConvStem(nn.Sequential):
-    """Pixels to patches: four halvings, each normalised over the page, then a 1x1 convolution to SAM's width."""
+    """Turns pixels into patches: four halvings, each normalised over the page, then a 1x1 convolution to SAM's width.
+
+    `channels` are those after each halving. Input and output have the shapes of the convolution that it replaces.
+    """
 
     def __init__(self, channels: tuple[int, ...], width: int) -> None:
         before, layers = (3, *channels), []

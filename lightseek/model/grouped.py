@@ -1,0 +1,29 @@
+"""All experts of a layer in two matrix products: what a GPU runs in the place of `moe.run_each`.
+
+A loop over experts has to know how many tokens each expert got, and on a GPU the CPU waits for these numbers in every
+layer. A grouped product takes them as a tensor, so they never leave the GPU.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+grouped_mm = getattr(F, "grouped_mm", None) or torch._grouped_mm  # the second is the older name of the first
+
+
+def run_grouped(
+    slots: Float[Tensor, "s d"],
+    gate_up: Float[Tensor, "e f2 d"],
+    down: Float[Tensor, "e d f"],
+    ends: Int[Tensor, " e"],
+) -> Float[Tensor, "s d"]:
+    """Return down_e(silu(gate_e x) · up_e x) for each slot x of each expert e, as `moe.run_each` does.
+
+    The slots are sorted by expert, and `ends[e]` is where those of expert e stop.
+    """
+    ends, device = ends.int(), slots.device.type
+    if torch.is_autocast_enabled(device):  # autocast converts the inputs of a linear layer, but not of this product
+        slots, gate_up, down = (x.to(torch.get_autocast_dtype(device)) for x in (slots, gate_up, down))
+    gate, up = grouped_mm(slots, gate_up.transpose(-2, -1), offs=ends).chunk(2, dim=-1)
+    return grouped_mm(F.silu(gate) * up, down.transpose(-2, -1), offs=ends)
