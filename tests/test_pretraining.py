@@ -15,21 +15,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-NANO = Path(__file__).parents[1] / "experiments" / "nano"
-sys.path.insert(0, str(NANO))
-from aids import AIDS, WAVES, Watched, by_token, count, gaze  # noqa: E402
-from batches import Album, Batch, Batches, order  # noqa: E402
-from make_tokenizer import MARKS, random_words  # noqa: E402
-from pages import ALPHABET, CLASSES, NOWHERE, Kind, draw_page, random_code, say_again  # noqa: E402
-from pretrain import HEADS, average_with_shipped, from_nothing, from_shipped, save, train  # noqa: E402
-from recipe import Phase, Recipe  # noqa: E402
+from experiments.nano.aids import AIDS, WAVES, Watched, by_token, count, gaze
+from experiments.nano.batches import Album, Batch, Batches, order
+from experiments.nano.make_tokenizer import MARKS, random_words
+from experiments.nano.pages import ALPHABET, CLASSES, NOWHERE, Kind, draw_page, random_code, say_again
+from experiments.nano.pretrain import HEADS, average_with_shipped, from_nothing, from_shipped, save, train
+from experiments.nano.recipe import Phase, Recipe
+from lightseek import LightSeekOCR, OCRConfig
+from lightseek.data import synthetic
+from lightseek.model.attention import Eager
+from lightseek.run_state import STATE
+from lightseek.tokenizer import Tokenizer
 
-from lightseek import LightSeekOCR, OCRConfig  # noqa: E402
-from lightseek.data import synthetic  # noqa: E402
-from lightseek.model.attention import Eager  # noqa: E402
-from lightseek.run_state import STATE  # noqa: E402
-from lightseek.tokenizer import Tokenizer  # noqa: E402
-
+ROOT = Path(__file__).parents[1]
+NANO = ROOT / "experiments" / "nano"
 NAMES = {number: character for character, number in CLASSES.items()}
 
 
@@ -177,8 +176,8 @@ def test_two_processes_step_by_the_mean_of_their_gradients(tmp_path):
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps({"phases": [{"steps": 1, "lr": [1e-3, 1e-3], "kinds": [kind]}]}))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    command += [NANO / "pretrain.py", "--recipe", recipe, "--out", tmp_path / "two", "--device", "cpu"]
-    subprocess.run(command, check=True, timeout=300)
+    command += ["-m", "experiments.nano.pretrain", "--recipe", recipe, "--out", tmp_path / "two", "--device", "cpu"]
+    subprocess.run(command, check=True, timeout=300, cwd=ROOT)
 
     pretraining, _ = from_nothing(0)
     both = Recipe.load(recipe)

@@ -19,12 +19,12 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from batches import SPOTS, Batch
 from einops import rearrange
 from jaxtyping import Float, Int, Shaped
-from pages import CENTRES, CLASSES, PATCH, TOKEN
 from torch import Tensor, nn
 
+from experiments.nano.batches import SPOTS, Batch
+from experiments.nano.pages import CENTRES, CLASSES, PATCH, TOKEN
 from lightseek.model.attention import Bias, Keys, Query, Sdpa
 from lightseek.model.ocr import IGNORED, LightSeekOCR
 from lightseek.pages import EncodedPage

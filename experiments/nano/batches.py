@@ -13,10 +13,10 @@ from random import Random
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from pages import NOWHERE, PATCH, TOKEN, Kind, Page, draw_page
 from PIL import Image
 from torch import Tensor
 
+from experiments.nano.pages import NOWHERE, PATCH, TOKEN, Kind, Page, draw_page
 from lightseek.config import OCRConfig
 from lightseek.model.ocr import IGNORED
 from lightseek.pages import EncodedPage, PageViews

@@ -1,7 +1,7 @@
 """Make lightseek/nano/tokenizer.json: byte-level BPE learned on generated text alone.
 
-    python experiments/nano/make_tokenizer.py           # write it
-    python experiments/nano/make_tokenizer.py --check   # fail if the committed file is not what this writes
+    python -m experiments.nano.make_tokenizer           # write it
+    python -m experiments.nano.make_tokenizer --check   # fail if the committed file is not what this writes
 
 - Ids: 0 begin, 1 end, 2 pad, 3 <image>, 4-259 the bytes, 260-348 merges.
 - Merges stop at a character's end, so a token is a character: é, € and the other common ones of two and three bytes

@@ -12,9 +12,9 @@ from itertools import pairwise
 from random import Random
 
 import numpy as np
-from make_tokenizer import ACCENTED, FREQUENT, MARKS, likely, random_string, random_word, random_words
 from PIL import Image
 
+from experiments.nano.make_tokenizer import ACCENTED, FREQUENT, MARKS, likely, random_string, random_word, random_words
 from lightseek.data import synthetic
 from lightseek.modes import find_mode
 from lightseek.processing import square

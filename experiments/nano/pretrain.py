@@ -1,11 +1,11 @@
 """Teach `nano` to read, from nothing: one command, the same on a CPU or a GPU, resumable.
 
-    python experiments/nano/pretrain.py --out runs/nano                 # goes on where it was
-    python experiments/nano/pretrain.py --out runs/nano --minutes 9     # stop in time, with a checkpoint
-    python experiments/nano/pretrain.py --out runs/nano --save          # write the model in it, official layout
-    python experiments/nano/pretrain.py --out runs/more --from-shipped  # go on from the weights that are shipped
-    python experiments/nano/pretrain.py --out runs/more --from-shipped --save --average  # their mean with those
-    torchrun --nproc-per-node 2 experiments/nano/pretrain.py --device cpu  # a process for each core, or for each GPU
+    python -m experiments.nano.pretrain --out runs/nano                 # goes on where it was
+    python -m experiments.nano.pretrain --out runs/nano --minutes 9     # stop in time, with a checkpoint
+    python -m experiments.nano.pretrain --out runs/nano --save          # write the model in it, official layout
+    python -m experiments.nano.pretrain --out runs/more --from-shipped  # go on from the weights that are shipped
+    python -m experiments.nano.pretrain --out runs/more --from-shipped --save --average  # their mean with those
+    torchrun --nproc-per-node 2 -m experiments.nano.pretrain --device cpu  # a process for each core, or for each GPU
 
 - A curriculum of phases (`pretrain.json`), from a few letters on a small page to whole documents in every mode.
 - Pages are drawn on the fly by worker processes, never twice (`pages.py`).
@@ -18,7 +18,6 @@ import argparse
 import json
 import math
 import os
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,11 +29,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-sys.path.insert(0, str(Path(__file__).parent))
-from aids import AIDS, Pretraining
-from batches import Album, Batch, Batches
-from recipe import Recipe
-
+from experiments.nano.aids import AIDS, Pretraining
+from experiments.nano.batches import Album, Batch, Batches
+from experiments.nano.recipe import Recipe
 from lightseek.config import OCRConfig
 from lightseek.devices import find_device
 from lightseek.files import atomic_write

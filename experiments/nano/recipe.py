@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from pages import Kind
+from experiments.nano.pages import Kind
 
 
 @dataclass(frozen=True)
