@@ -1,10 +1,11 @@
 """nano's pre-training: pages that know where their characters stand, a curriculum, a run that goes on where it was."""
 
+import hashlib
 import json
 import math
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import astuple, replace
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,7 @@ from experiments.nano.batches import Album, Batch, Batches, order
 from experiments.nano.make_tokenizer import MARKS, random_words
 from experiments.nano.pages import ALPHABET, CLASSES, NOWHERE, Kind, draw_page, random_code, say_again
 from experiments.nano.pretrain import HEADS, average_with_shipped, from_nothing, from_shipped, save, train
-from experiments.nano.recipe import Phase, Recipe
+from experiments.nano.recipe import RECIPE, Phase, Recipe
 from lightseek import LightSeekOCR, OCRConfig
 from lightseek.data import synthetic
 from lightseek.model.attention import Eager
@@ -28,7 +29,6 @@ from lightseek.run_state import STATE
 from lightseek.tokenizer import Tokenizer
 
 ROOT = Path(__file__).parents[1]
-NANO = ROOT / "experiments" / "nano"
 NAMES = {number: character for character, number in CLASSES.items()}
 
 
@@ -110,7 +110,7 @@ def test_the_cell_of_a_token_holds_the_letters_drawn_there():
 
 
 def test_the_recipe_goes_from_small_pages_to_large_ones():
-    recipe = Recipe.load(NANO / "pretrain.json")
+    recipe = Recipe.load()
     sides = [{kind.side for kind in phase.kinds} for phase in recipe.phases]
     assert sides[0] == {128} and {512, 640, 1024} <= set.union(*sides)
     assert recipe.kind_at(0) in recipe.phases[0].kinds and recipe.kind_at(recipe.steps - 1) in recipe.phases[-1].kinds
@@ -118,6 +118,55 @@ def test_the_recipe_goes_from_small_pages_to_large_ones():
     assert {recipe.kind_at(recipe.steps - i) for i in range(1, 200)} == set(recipe.phases[-1].kinds)
     assert recipe.learning_rate(recipe.warmup) == pytest.approx(recipe.phases[0].lr[0])
     assert recipe.learning_rate(recipe.steps - 1) == pytest.approx(recipe.phases[-1].lr[1], rel=0.02)
+
+
+def test_the_recipe_is_the_one_that_made_the_shipped_weights():
+    """All phases, with every field of their kinds and in order, have the digest of the recipe that was run.
+
+    A new phase needs a new digest. To change an old one would make the file wrong about the shipped weights.
+    """
+
+    def numbers(kind: Kind) -> list:
+        return [float(value) if isinstance(value, int) else value for value in astuple(replace(kind, name=""))]
+
+    phases = [(p.steps, p.lr, p.again, [numbers(kind) for kind in p.kinds]) for p in Recipe.load().phases]
+    assert sum(len(phase[3]) for phase in phases) == 692
+    digest = hashlib.sha256(json.dumps(phases).encode()).hexdigest()
+    assert digest == "df6c80aa6d9deda66b2a8cff8588b2952bf14ffc41ed46f9c10093140d341579"
+
+
+def test_the_recipe_is_short_and_uses_every_kind_that_it_defines():
+    recipe, names = Recipe.load(), json.loads(RECIPE.read_text(encoding="utf-8"))["kinds"].keys()
+    assert RECIPE.stat().st_size < 20_000
+    assert {kind.name for phase in recipe.phases for kind in phase.kinds} == set(names)
+
+
+def test_a_phase_takes_what_it_does_not_name_from_the_phase_before_it(tmp_path):
+    kinds = {
+        "small": {"side": 128, "characters": [2, 4], "texts": "letters", "batch": 3},
+        "wide": {"like": "small", "side": 256, "aspects": "wide"},
+    }
+    phases = [
+        {
+            "steps": 5,
+            "lr": [1e-3, 1e-3],
+            "slips": 0.5,
+            "shapes": {"wide": [1.0, 2.0]},
+            "still": {"wide": 1, "small": 3},
+        },
+        {"steps": 2, "lr": [1e-3, 1e-4], "again": 2, "change still": {"wide": 0}, "change pages": {"small": 2}},
+    ]
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps({"kinds": kinds, "phases": phases}))
+    first, second = Recipe.load(path, scale=4).phases
+    small = Kind(128, (2, 4), "letters", batch=12, share=3, still=True, slips=0.5)
+    assert first.kinds == (small, replace(small, side=256, share=1, aspects=(1.0, 2.0))) and first.again == 0
+    assert second.kinds == (small, replace(small, share=2, still=False)) and second.again == 2
+
+    phases[1]["change still"] = {"large": 1}
+    path.write_text(json.dumps({"kinds": kinds, "phases": phases}))
+    with pytest.raises(ValueError, match="does not define large"):
+        Recipe.load(path)
 
 
 def run(folder: Path, stop: int, steps: int = 6, shipped: bool = False, **options):
@@ -174,7 +223,8 @@ def test_two_processes_step_by_the_mean_of_their_gradients(tmp_path):
     """torchrun on two pages, one for each process; and the same step by hand."""
     kind = {"side": 64, "characters": [1, 2], "texts": "letters", "batch": 1}
     recipe = tmp_path / "recipe.json"
-    recipe.write_text(json.dumps({"phases": [{"steps": 1, "lr": [1e-3, 1e-3], "kinds": [kind]}]}))
+    phase = {"steps": 1, "lr": [1e-3, 1e-3], "pages": {"letters": 1}}
+    recipe.write_text(json.dumps({"kinds": {"letters": kind}, "phases": [phase]}))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
     command += ["-m", "experiments.nano.pretrain", "--recipe", recipe, "--out", tmp_path / "two", "--device", "cpu"]
     subprocess.run(command, check=True, timeout=300, cwd=ROOT)

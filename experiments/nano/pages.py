@@ -7,7 +7,7 @@ A page depends on these alone, so workers, resumed runs and machines all see the
 
 import re
 import string
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from random import Random
 
@@ -52,6 +52,7 @@ class Kind:
     slips: float = 0.0  # share of pages where some tokens that the decoder is shown as written are wrong
     rough: float = 0.3  # share of pages with noise, blur of resizing, or a slight rotation
     aspects: tuple[float, float] = (1.0, 1.0)  # width / height, least and most; the same for the pages of a batch
+    name: str = field(default="", compare=False)  # in the recipe
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from experiments.nano.aids import AIDS, Pretraining
 from experiments.nano.batches import Album, Batch, Batches
-from experiments.nano.recipe import Recipe
+from experiments.nano.recipe import RECIPE, Recipe
 from lightseek.config import OCRConfig
 from lightseek.devices import find_device
 from lightseek.files import atomic_write
@@ -43,8 +43,7 @@ from lightseek.run_state import load_state, newest_state, save_state
 from lightseek.screen import failing
 from lightseek.tokenizer import Tokenizer
 
-HERE = Path(__file__).parent
-HEADS = HERE / "heads.safetensors"  # the reading heads of the shipped weights, and the step they stand at
+HEADS = Path(__file__).parent / "heads.safetensors"  # of the shipped weights; its metadata has their step
 
 
 @torch.no_grad()
@@ -244,7 +243,7 @@ def timed(loader, began: float, minutes: float) -> Iterator[Batch]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=Path, default=HERE / "pretrain.json")
+    parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--out", type=Path, default=Path("runs/nano"), help="folder of the checkpoint (runs/nano)")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long, with a checkpoint")
     parser.add_argument("--steps", type=int, help="stop after this step of the recipe, with a checkpoint")
