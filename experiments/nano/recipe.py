@@ -34,7 +34,7 @@ class Phase:
     steps: int
     lr: tuple[float, float]
     kinds: tuple[Kind, ...]
-    again: int = 0  # after a batch of still pages, the decoder also learns from this many earlier ones (`Album`)
+    again: int = 0  # extra steps after each batch of still pages, on earlier ones as they were encoded (`Album`)
     what: str = ""  # what is new in it, in words
 
 
