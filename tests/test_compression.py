@@ -1,7 +1,6 @@
 """experiments/compression: pages of a wanted length, the figures of each point, the table and the plots."""
 
 import json
-import sys
 from io import BytesIO
 from pathlib import Path
 
@@ -9,14 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments.compression import curve, shapes
 from lightseek.predictions import Prediction, save_predictions
 from lightseek.tokenizer import Tokenizer
 
-FOLDER = Path(__file__).parents[1] / "experiments" / "compression"
-sys.path.insert(0, str(FOLDER))
-import curve  # noqa: E402
-import shapes  # noqa: E402
-
+FOLDER = Path(curve.__file__).parent
 CONFIG = {"data": "pydoc", "font": "DejaVuSans", "pages": 20, "batch": 2, "seed": 0}
 
 

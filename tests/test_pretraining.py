@@ -1,10 +1,11 @@
-"""nano's pre-training: pages that know where their characters stand, a curriculum, a run that goes on where it was."""
+"""nano's pre-training: pages with the places of their characters, the recipe, the aids, and runs that resume."""
 
+import hashlib
 import json
 import math
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import astuple, replace
 from difflib import get_close_matches
 from itertools import pairwise
 from pathlib import Path
@@ -15,26 +16,25 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-NANO = Path(__file__).parents[1] / "experiments" / "nano"
-sys.path.insert(0, str(NANO))
-from aids import AIDS, WAVES, Watched, by_token, count, gaze  # noqa: E402
-from batches import Album, Batch, Batches, order  # noqa: E402
-from make_tokenizer import MARKS, random_words  # noqa: E402
-from pages import ALPHABET, CLASSES, NOWHERE, Kind, draw_page, random_code, say_again  # noqa: E402
-from pretrain import HEADS, average_with_shipped, from_nothing, from_shipped, save, train  # noqa: E402
-from recipe import Phase, Recipe  # noqa: E402
+from experiments.nano.aids import AIDS, WAVES, Watched, by_token, count, gaze
+from experiments.nano.batches import Album, Batch, Batches, order
+from experiments.nano.make_tokenizer import MARKS, random_words
+from experiments.nano.pages import ALPHABET, CLASSES, NOWHERE, Kind, draw_page, random_code, say_again
+from experiments.nano.pretrain import train
+from experiments.nano.recipe import RECIPE, Phase, Recipe
+from experiments.nano.weights import HEADS, average_with_shipped, from_nothing, from_shipped, save
+from lightseek import LightSeekOCR, OCRConfig
+from lightseek.data import synthetic
+from lightseek.model.attention import Eager
+from lightseek.run_state import STATE
+from lightseek.tokenizer import Tokenizer
 
-from lightseek import LightSeekOCR, OCRConfig  # noqa: E402
-from lightseek.data import synthetic  # noqa: E402
-from lightseek.model.attention import Eager  # noqa: E402
-from lightseek.run_state import STATE  # noqa: E402
-from lightseek.tokenizer import Tokenizer  # noqa: E402
-
+ROOT = Path(__file__).parents[1]
 NAMES = {number: character for character, number in CLASSES.items()}
 
 
 @pytest.mark.parametrize("texts", ["letters", "words", "digits", "strings", "code", "documents"])
-def test_a_page_is_the_same_every_time_and_tells_its_characters_in_reading_order(texts):
+def test_a_page_is_the_same_every_time_and_gives_its_characters_in_reading_order(texts):
     kind = Kind(256, (5, 40), texts, batch=1)
     first, again = draw_page(kind, 0, 7), draw_page(kind, 0, 7)
     assert np.array_equal(first.pixels, again.pixels) and first.text == again.text
@@ -50,7 +50,7 @@ def test_a_page_is_the_same_every_time_and_tells_its_characters_in_reading_order
 
 
 def test_code_is_made_of_what_documentation_writes_between_words():
-    """Brackets, quotes, underscores and prompts are rare in words, and most of what a reader of words got wrong."""
+    """Made-up code has brackets, quotes, underscores and prompts, which a model that had seen only words misread."""
     text = "".join(random_code(Random(seed), 300) for seed in range(40))
     assert set("()[]{}'\"`_=<>*@$%\\#./") <= set(text)
     assert all(mark in text for mark in (">>>", "__", "**", "``", "\n    "))
@@ -60,7 +60,7 @@ def test_code_is_made_of_what_documentation_writes_between_words():
 
 
 def test_words_come_again_where_others_follow():
-    """A reader that goes by the word it just read, and not by its place on the page, goes on at the wrong one."""
+    """So a model that goes by the word it just read, and not by its place on the page, continues at the wrong place."""
     words = ["one", "two", "three", "four", "five", "six", "seven", "eight"]
     again = [say_again(Random(seed), " ".join(words)).split() for seed in range(40)]
     followers = [{b for a, b in pairwise(text) if a == word} for text in again for word in words]
@@ -72,8 +72,8 @@ def test_words_come_again_where_others_follow():
 
 
 @pytest.mark.parametrize("side, aspect", [(512, 0.6), (512, 1.7), (1024, 0.6), (1024, 1.7)])
-def test_a_page_of_any_shape_tells_where_its_letters_are_in_the_square_that_shows_it(side, aspect):
-    """512 stretches it, as tiny does; 1024 puts it in the middle of grey, as base does."""
+def test_a_page_of_any_shape_gives_the_places_of_its_letters_in_its_square_view(side, aspect):
+    """A view of 512 pixels is stretched, as in tiny; one of 1024 is padded with grey, as in base."""
     kind = Kind(side, (60, 60), "words", batch=1, rough=0.0, aspects=(aspect, aspect))
     page, grid = draw_page(kind, 0, 3), side // 16
     assert page.pixels.shape == (side, side) and page.patches.shape == (grid, grid)
@@ -90,7 +90,7 @@ def test_a_page_of_any_shape_tells_where_its_letters_are_in_the_square_that_show
 
 
 def test_pages_of_a_batch_have_one_shape_and_batches_have_many():
-    """So that their tiles stack: 1280 x 1280 are 2 x 2 tiles, 1280 x 640 are 2 x 1."""
+    """The tiles of a batch are one tensor, and 1280 x 1280 pixels have 2 x 2 tiles where 1280 x 640 have 2 x 1."""
     kind = Kind(1280, (30, 60), "words", batch=2, mode="gundam", aspects=(0.5, 2.0))
     shapes = [draw_page(kind, 0, index).pixels.shape for index in range(12)]
     assert shapes[::2] == shapes[1::2] and len(set(shapes)) == 6 and all(max(shape) == 1280 for shape in shapes)
@@ -101,7 +101,7 @@ def test_pages_of_a_batch_have_one_shape_and_batches_have_many():
 
 
 def test_the_cell_of_a_token_holds_the_letters_drawn_there():
-    """One word on a 128-pixel page: its letters fill the upper cells from left to right, and ink stands under them."""
+    """On a page of 128 pixels with one word, its letters are on the upper patches in order, and these have ink."""
     kind = Kind(128, (4, 4), "letters", batch=1, rough=0.0)
     page = draw_page(kind, 0, 3)
     word = "".join(NAMES[number] for number in page.centres.flatten() if number)
@@ -111,7 +111,7 @@ def test_the_cell_of_a_token_holds_the_letters_drawn_there():
 
 
 def test_the_recipe_goes_from_small_pages_to_large_ones():
-    recipe = Recipe.load(NANO / "pretrain.json")
+    recipe = Recipe.load()
     sides = [{kind.side for kind in phase.kinds} for phase in recipe.phases]
     assert sides[0] == {128} and {512, 640, 1024} <= set.union(*sides)
     assert recipe.kind_at(0) in recipe.phases[0].kinds and recipe.kind_at(recipe.steps - 1) in recipe.phases[-1].kinds
@@ -121,8 +121,57 @@ def test_the_recipe_goes_from_small_pages_to_large_ones():
     assert recipe.learning_rate(recipe.steps - 1) == pytest.approx(recipe.phases[-1].lr[1], rel=0.02)
 
 
+def test_the_recipe_is_the_one_that_made_the_shipped_weights():
+    """All phases, with every field of their kinds and in order, have the digest of the recipe that was run.
+
+    A new phase needs a new digest. To change an old one would make the file wrong about the shipped weights.
+    """
+
+    def numbers(kind: Kind) -> list:
+        return [float(value) if isinstance(value, int) else value for value in astuple(replace(kind, name=""))]
+
+    phases = [(p.steps, p.lr, p.again, [numbers(kind) for kind in p.kinds]) for p in Recipe.load().phases]
+    assert sum(len(phase[3]) for phase in phases) == 692
+    digest = hashlib.sha256(json.dumps(phases).encode()).hexdigest()
+    assert digest == "df6c80aa6d9deda66b2a8cff8588b2952bf14ffc41ed46f9c10093140d341579"
+
+
+def test_the_recipe_is_short_and_uses_every_kind_that_it_defines():
+    recipe, names = Recipe.load(), json.loads(RECIPE.read_text(encoding="utf-8"))["kinds"].keys()
+    assert RECIPE.stat().st_size < 20_000
+    assert {kind.name for phase in recipe.phases for kind in phase.kinds} == set(names)
+
+
+def test_a_phase_takes_what_it_does_not_name_from_the_phase_before_it(tmp_path):
+    kinds = {
+        "small": {"side": 128, "characters": [2, 4], "texts": "letters", "batch": 3},
+        "wide": {"like": "small", "side": 256, "aspects": "wide"},
+    }
+    phases = [
+        {
+            "steps": 5,
+            "lr": [1e-3, 1e-3],
+            "slips": 0.5,
+            "shapes": {"wide": [1.0, 2.0]},
+            "still": {"wide": 1, "small": 3},
+        },
+        {"steps": 2, "lr": [1e-3, 1e-4], "again": 2, "change still": {"wide": 0}, "change pages": {"small": 2}},
+    ]
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps({"kinds": kinds, "phases": phases}))
+    first, second = Recipe.load(path, scale=4).phases
+    small = Kind(128, (2, 4), "letters", batch=12, share=3, still=True, slips=0.5)
+    assert first.kinds == (small, replace(small, side=256, share=1, aspects=(1.0, 2.0))) and first.again == 0
+    assert second.kinds == (small, replace(small, share=2, still=False)) and second.again == 2
+
+    phases[1]["change still"] = {"large": 1}
+    path.write_text(json.dumps({"kinds": kinds, "phases": phases}))
+    with pytest.raises(ValueError, match="does not define large"):
+        Recipe.load(path)
+
+
 def run(folder: Path, stop: int, steps: int = 6, shipped: bool = False, **options):
-    """`steps` steps of one small page each; returns (what learned, its step)."""
+    """Train for `steps` steps on one small page each. Returns the trained `Pretraining` and its step."""
     kind = Kind(64, (1, 2), "letters", batch=1)
     recipe = Recipe(phases=(Phase(steps, (1e-3, 1e-3), (kind,)),))
     return train(recipe, folder, math.inf, torch.device("cpu"), 0, lambda row: None, stop, shipped, **options)
@@ -130,7 +179,7 @@ def run(folder: Path, stop: int, steps: int = 6, shipped: bool = False, **option
 
 @pytest.fixture
 def one_thread():
-    """The same sums in the same order each time: with several threads PyTorch doesn't promise that."""
+    """With one thread, PyTorch adds in the same order every time. With several it does not promise to."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -138,7 +187,7 @@ def one_thread():
 
 
 def test_a_stopped_run_goes_on_where_it_was(tmp_path, one_thread):
-    """6 steps at once, and 4 then 2, end with the same weights."""
+    """6 steps in one run end with the same weights as 4 steps and then 2."""
     run(tmp_path / "parts", stop=4)
     (parts, step), (whole, _) = run(tmp_path / "parts", stop=6), run(tmp_path / "whole", stop=6)
     assert step == 6
@@ -147,7 +196,7 @@ def test_a_stopped_run_goes_on_where_it_was(tmp_path, one_thread):
 
 
 def test_products_may_be_bfloat16_while_what_learns_stays_float32(tmp_path):
-    """6 steps of 5e-6 to 3e-5 each (the warmup): no weight can be further off than both their sums."""
+    """The 6 steps have rates of 5e-6 to 3e-5 (the warmup). Two runs differ at most by twice the sum of these."""
     (half, _), (full, _) = run(tmp_path / "half", stop=6, bfloat16=True), run(tmp_path / "full", stop=6)
     ours, theirs = half.state_dict(), full.state_dict()
     assert all(weight.dtype == torch.float32 for weight in ours.values() if weight.is_floating_point())
@@ -156,7 +205,7 @@ def test_products_may_be_bfloat16_while_what_learns_stays_float32(tmp_path):
 
 
 def test_a_cpu_in_bfloat16_sees_few_shapes(tmp_path):
-    """Every new one costs it the making of kernels: rows are multiples of 64, and experts are not in bfloat16."""
+    """Every new shape needs new kernels. So lengths are multiples of 64, and the experts stay in float32."""
     kind = Kind(512, (5, 150), "words", batch=2)
     batches = Batches(Recipe((Phase(8, (1e-3, 1e-3), (kind,)),)), OCRConfig.preset("nano"), Tokenizer.nano(), 0, 8)
     lengths = {batches[i].ids.shape[1] for i in range(8)}
@@ -172,13 +221,14 @@ def test_a_cpu_in_bfloat16_sees_few_shapes(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_step_by_the_mean_of_their_gradients(tmp_path):
-    """torchrun on two pages, one for each process; and the same step by hand."""
+    """One step by torchrun with a page for each process has the gradient of the same step by hand."""
     kind = {"side": 64, "characters": [1, 2], "texts": "letters", "batch": 1}
     recipe = tmp_path / "recipe.json"
-    recipe.write_text(json.dumps({"phases": [{"steps": 1, "lr": [1e-3, 1e-3], "kinds": [kind]}]}))
+    phase = {"steps": 1, "lr": [1e-3, 1e-3], "pages": {"letters": 1}}
+    recipe.write_text(json.dumps({"kinds": {"letters": kind}, "phases": [phase]}))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    command += [NANO / "pretrain.py", "--recipe", recipe, "--out", tmp_path / "two", "--device", "cpu"]
-    subprocess.run(command, check=True, timeout=300)
+    command += ["-m", "experiments.nano.pretrain", "--recipe", recipe, "--out", tmp_path / "two", "--device", "cpu"]
+    subprocess.run(command, check=True, timeout=300, cwd=ROOT)
 
     pretraining, _ = from_nothing(0)
     both = Recipe.load(recipe)
@@ -198,7 +248,7 @@ def test_two_processes_step_by_the_mean_of_their_gradients(tmp_path):
 
 
 def test_what_is_shipped_can_be_trained_on(tmp_path):
-    """The model in the official layout and the reading heads beside it: 25 MB at most, and a run starts from them."""
+    """Saving the shipped weights gives the committed files again, at most 25 MB, and a run starts from them."""
     pretraining, step = from_shipped()
     save(pretraining, step, tmp_path)
     assert sum(file.stat().st_size for file in (tmp_path / "model").iterdir()) <= 25e6
@@ -211,7 +261,7 @@ def test_what_is_shipped_can_be_trained_on(tmp_path):
 
 
 def test_what_was_trained_can_be_averaged_with_what_is_shipped():
-    """Every weight, the reading heads' too, ends halfway: one that went up by 2 is 1 above what is shipped."""
+    """Every weight, those of the reading heads too, ends halfway: after +2 it is 1 above the shipped one."""
     shipped, _ = from_shipped()
     trained, _ = from_shipped()
     with torch.no_grad():
@@ -223,7 +273,7 @@ def test_what_was_trained_can_be_averaged_with_what_is_shipped():
 
 
 def test_the_gaze_is_told_where_each_token_of_the_text_stands():
-    """On a page of 4 x 4 vision tokens (5 positions a row, with the newline) after BOS: 1 + 5 row + column."""
+    """A page has 4 x 4 vision tokens after BOS, with a newline after each row: their position is 1 + 5 row + column."""
     kind = Kind(256, (24, 24), "letters", batch=1, largest=56, rough=0.0)
     recipe = Recipe(phases=(Phase(1, (1e-3, 1e-3), (kind,)),))
     tokenizer = Tokenizer.nano()
@@ -259,7 +309,7 @@ def test_the_gaze_loss_is_minus_the_log_of_the_attention_on_the_place():
 
 
 def test_a_watched_attention_is_the_fused_one_and_shows_the_scores_of_its_heads():
-    """2 rows of 5 positions, 3 heads of 8: the maps of heads 2 and 0, as `Eager` has them."""
+    """With 2 sequences of 5 positions and 3 heads of 8, it shows the maps of heads 2 and 0 that `Eager` computes."""
     q, k, v = torch.randn(3, 2, 3, 5, 8)
     shown = []
     out = Watched([2, 0], shown.append)(q, k, v, causal=True)
@@ -281,8 +331,8 @@ def batch_of(kind: Kind) -> Batch:
     return Batches(recipe, OCRConfig.preset("nano"), Tokenizer.nano(), 0, 1)[0]
 
 
-def test_a_page_tells_where_its_words_begin():
-    """As many places as words, each under a word's first letter."""
+def test_a_page_gives_the_places_where_its_words_begin():
+    """There are as many places as words, each on the patch of a word's first letter."""
     kind = Kind(256, (24, 24), "letters", batch=1, largest=56, rough=0.0)
     page = draw_page(kind, 0, 0)
     words = page.text.split()
@@ -292,7 +342,7 @@ def test_a_page_tells_where_its_words_begin():
 
 
 def test_a_vision_token_is_told_how_much_of_the_text_stands_before_each_of_its_rows():
-    """16 vision tokens of 4 rows of patches: the text's first letter is number 0, each row has its own first one's."""
+    """Each of the 4 rows of patches of 16 vision tokens has the index of its first letter, which starts at 0."""
     batch, page = letters_batch()
     letters = [number for number, character in enumerate(page.text) if character != " "]
     rows = [(square // 16, square % 16 // 4) for square in page.squares]  # of patches, and the token's column
@@ -302,10 +352,10 @@ def test_a_vision_token_is_told_how_much_of_the_text_stands_before_each_of_its_r
             assert batch.order[0, 1 + 5 * (row // 4) + column, row % 4] == number
     assert (batch.order >= 0).sum() == len(set(rows)) > 4 and 0 in batch.order
     kind = Kind(640, (220, 330), "documents", batch=1, summarize=1.0, rough=0.0)
-    assert (order(draw_page(kind, 0, 0)) == -1).all()  # a summary has an order of its own
+    assert (order(draw_page(kind, 0, 0)) == -1).all()  # a summary is not in the order of the page
 
 
-def test_a_number_told_as_waves_is_at_distance_0_from_itself_and_1_from_nothing():
+def test_a_number_as_waves_has_error_0_from_itself_and_1_from_zeros():
     numbers = torch.arange(0, 900, 7)
     angles = 2 * math.pi * numbers[:, None] / torch.tensor(WAVES)
     waves = torch.cat([angles.cos(), angles.sin()], dim=1)
@@ -317,7 +367,7 @@ def test_a_number_told_as_waves_is_at_distance_0_from_itself_and_1_from_nothing(
 
 
 def test_a_summary_is_told_where_its_facts_stand_on_the_page():
-    """The letters that it copies have a place; its own words have none."""
+    """The letters of the facts have a place on the page; the words between have none."""
     kind = Kind(640, (220, 330), "documents", batch=1, summarize=1.0, rough=0.0)
     for index in range(4):
         page, document = draw_page(kind, 0, index), synthetic.document("train", index, 0, 330)
@@ -329,7 +379,7 @@ def test_a_summary_is_told_where_its_facts_stand_on_the_page():
             assert square == NOWHERE or letter in {NAMES.get(number, letter) for number in letters[square]}
 
 
-def test_slips_change_what_is_shown_as_written_and_nothing_that_is_asked():
+def test_slips_change_the_input_of_the_decoder_and_none_of_its_targets():
     right, _ = letters_batch(200)
     slipped, _ = letters_batch(200, slips=1.0)
     assert right.ids.shape == slipped.ids.shape
@@ -344,7 +394,7 @@ def test_slips_change_what_is_shown_as_written_and_nothing_that_is_asked():
     "kind", [Kind(256, (16, 16), "words", batch=2), Kind(1280, (40, 40), "words", batch=2, mode="gundam")]
 )
 def test_still_pages_are_read_again_as_the_encoder_gave_them(kind):
-    """The decoder's answer to a kept page is its answer to the page; the encoder is not asked."""
+    """A page from the album gives the losses of the page itself, without a call of the encoder."""
     batch = batch_of(replace(kind, still=True))
     pretraining, _ = from_nothing(0)
     with torch.no_grad():
@@ -361,7 +411,7 @@ def test_still_pages_are_read_again_as_the_encoder_gave_them(kind):
 
 
 def test_of_a_page_in_tiles_the_decoder_is_told_where_its_letters_stand_in_the_whole():
-    """1280 pixels in gundam: 2 x 2 tiles of 640 in 420 positions, then the whole at 1024 in 273, as base shows it."""
+    """In gundam, 1280 pixels are 2 x 2 tiles of 640 in 420 positions, then the view of base: 1024 in 273 positions."""
     tiled, base = (batch_of(Kind(1280, (40, 40), "words", batch=1, mode=mode)) for mode in ("gundam", "base"))
     image_token = OCRConfig.preset("nano").image_token_id
     assert tiled.tiles.shape == (1, 4, 1, 640, 640) and tiled.pixels.shape == (1, 1, 1024, 1024)

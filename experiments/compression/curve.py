@@ -1,6 +1,6 @@
 """How much text can a vision token carry? The paper's figure 1a at nano's size, and how much of it is guessed.
 
-    python experiments/compression/curve.py --out runs/compression      # goes on where it was
+    python -m experiments.compression.curve --out runs/compression      # goes on where it was
 
 Pages of 1, 2, 4, ... text tokens per vision token, in each mode of the config, are read by the model: OCR precision and
 CER, with 95 % intervals over the pages. Then the same pages with the language taken out of their text step by step

@@ -1,20 +1,16 @@
 """Pages as people have them: pictures of any shape, in every mode, gundam's tiles too.
 
-    python experiments/compression/shapes.py --out runs/shapes      # goes on where it was
+    python -m experiments.compression.shapes --out runs/shapes      # goes on where it was
 
 The same texts as in `curve.py`, all of one length, on pictures of each size of the config, in letters as large as fit.
 Leaves results.json and results.md: the CER of each shape in each mode, with 95 % intervals over the pages.
 """
 
-import sys
 from dataclasses import replace
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-from curve import Point, open_config, options, pages_of, read
-
+from experiments.compression.curve import Point, open_config, options, pages_of, read
 from lightseek.comparison import figures, score
 from lightseek.data.documents import Document
 from lightseek.files import write_json, write_text

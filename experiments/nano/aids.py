@@ -1,45 +1,52 @@
-"""The model with its teacher's aids: what each box is told early, beside the loss of the text, and dropped afterwards.
+"""The model with its aids: auxiliary losses that train parts of it directly, during the pre-training only.
 
-letters    after SAM's neck        the character over each patch (`patches`)
-centres    after SAM's neck        the characters whose middle is on each patch, so each is there once
-contents   after the projector     the same, for the 4 x 4 patches that are one vision token
-begins     after the projector     on which of them a word begins
-corner     after the projector     how far down and across the page the vision token is, in sixteenths
-order      decoder's first layer   how many characters come before the first in each of its rows of patches (as waves)
-written    decoder's first layer   how many characters are written already (as waves)
-here       one decoder head        attend to the vision token that holds the character written last
-           after that layer        on which of its patches that is
-next       one, a layer later      attend to the one that holds the character to write now
-           after that layer        on which of its patches that is
-where      after that layer        how far down and across the page that is, in sixty-fourths
-read       three of the last layer the same as next, so that more of the vision token comes along than one head carries
+The loss of the text is computed at the far end of the model, so it teaches the earlier parts late. Each aid reads a
+tensor inside the model, through a linear head or in the scores of an attention head, and has a target of its own:
+
+aid        reads                       target
+letters    SAM's neck                  the character over each patch (`patches` in the code)
+centres    SAM's neck                  the characters whose centre is on each patch, so that each character counts once
+contents   the projector's output      the same, for the 4 x 4 patches of a vision token
+begins     the projector's output      which of these patches hold the first character of a word
+corner     the projector's output      how far down and across the page the vision token is, in sixteenths
+order      decoder layer 1, output     for a vision token, the index of the first character in each of its rows
+written    decoder layer 1, output     for a text token, how many characters are written already
+here       decoder layer 2, 1 head     attends to the vision token with the character that was written last
+           decoder layer 2, output     the patch of that character within its vision token
+next       decoder layer 3, 1 head     attends to the vision token with the character to write now
+           decoder layer 3, output     the patch of that character within its vision token
+where      decoder layer 3, output     how far down and across the page that character is, in sixty-fourths
+read       decoder layer 4, 3 heads    attend as next does, because one head can carry only a quarter of a vision token
+
+A row is one of the 4 rows of patches in a vision token. `order` and `written` are numbers, which can be large. They are
+predicted as points on circles (`count`).
 """
 
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from batches import SPOTS, Batch
 from einops import rearrange
 from jaxtyping import Float, Int, Shaped
-from pages import CENTRES, CLASSES, PATCH, TOKEN
 from torch import Tensor, nn
 
+from experiments.nano.batches import SPOTS, Batch
+from experiments.nano.pages import CENTRES, CLASSES, PATCH, TOKEN
 from lightseek.model.attention import Bias, Keys, Query, Sdpa
 from lightseek.model.ocr import IGNORED, LightSeekOCR
 from lightseek.pages import EncodedPage
 
-# Losses beside the decoder's, and what they weigh
+# The weights of the aids' losses; the loss of the text has weight 1.
 AIDS = dict.fromkeys(("patches", "centres", "contents", "begins", "corner"), 1)
 AIDS |= dict.fromkeys(("written", "here", "here_place", "next", "next_place", "where", "read"), 1)
-AIDS["order"] = 4  # the hardest: a mean over a page's places, where the others see a letter
-GAZES = {"here": (1, [0]), "next": (2, [0]), "read": (3, [1, 2, 3])}  # decoder layer, its heads
-PARTS = 16  # of a page's side
-WAVES = (64, 128, 256, 512, 1024, 2048)  # characters long: the longest tell places far apart from each other
+AIDS["order"] = 4  # the hardest to learn
+GAZES = {"here": (1, [0]), "next": (2, [0]), "read": (3, [1, 2, 3])}  # index of the decoder layer, its heads
+PARTS = 16  # of a side of the page, for `corner`
+WAVES = (64, 128, 256, 512, 1024, 2048)  # periods in characters: the long ones tell apart what is far apart
 
 
 class Pretraining(nn.Module):
-    """The model and its reading heads, so that one checkpoint holds all that learns."""
+    """The model and the heads of the aids, its "reading heads", so that one checkpoint holds everything that learns."""
 
     def __init__(self, model: LightSeekOCR) -> None:
         super().__init__()
@@ -58,7 +65,7 @@ class Pretraining(nn.Module):
         self.of_where = nn.Linear(model.config.decoder.width, 2 * (1 + SPOTS))
         self.seen: dict[str, Tensor] = {}
         model.encoder.sam.register_forward_hook(lambda module, inputs, out: self.seen.update(neck=out))
-        self.encoded: list[Tensor] = []  # of this pass: tiles, if there are any, then whole pages
+        self.encoded: list[Tensor] = []  # in this forward pass: tiles, if there are any, then whole pages
         model.encoder.register_forward_hook(lambda module, inputs, out: self.encoded.append(out.detach()))
         model.projector.register_forward_hook(lambda module, inputs, out: self.seen.update(tokens=out))
         model.decoder.layers[0].register_forward_hook(lambda module, inputs, out: self.seen.update(first=out[0]))
@@ -70,7 +77,7 @@ class Pretraining(nn.Module):
             )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses and the shares that were right."""
+        """The loss of the text, the losses of the aids, and accuracies (`..._right`, 0 to 1), by name."""
         self.encoded.clear()
         self.model.encoder.sam.requires_grad_(not batch.still)
         output = self.model(batch.ids, pages=batch.views(), labels=batch.labels, logits="labelled")
@@ -92,21 +99,21 @@ class Pretraining(nn.Module):
         written = (labelled.cumsum(1) - 1)[labelled]
         figures["written"] = count(self.of_written(self.seen["first"][:, :-1][labelled]), written)
         lettered = batch.order >= 0  # b n 4
-        # Its numbers are large: as they are, this loss's gradient would hide the others.
+        # The activations are large. Without this norm, the gradient of `order` would drown those of the other losses.
         first = F.rms_norm(self.seen["first"].float(), self.seen["first"].shape[-1:])
         order = rearrange(self.of_order(first), "b n (rows w) -> b n rows w", rows=TOKEN // PATCH)
         figures["order"] = count(order[lettered], batch.order[lettered])
         return figures
 
     def pages_as_encoded(self, batch: Batch) -> list[EncodedPage]:
-        """The last batch's, for the decoder to read again."""
+        """The encoder's output for the pages of the last forward pass, without a gradient."""
         views = [view for [view] in batch.views()]
         *tiles, whole = self.encoded
         tiles = tiles[0].split(len(views[0].tiles)) if tiles else [None] * len(whole)
         return [EncodedPage(*page, view.grid) for *page, view in zip(whole, tiles, views, strict=True)]
 
     def of_encoder(self, batch: Batch) -> dict[str, Tensor]:
-        """What the neck and the projector tell of the page."""
+        """The losses and accuracies of the aids that read the neck and the projector's output."""
         figures = {}
         neck = self.seen["neck"]
         for name, logits, classes in (
@@ -130,9 +137,10 @@ class Pretraining(nn.Module):
 
 
 class Watched(Sdpa):
-    """PyTorch's kernel, which shows no map; beside it the scores of the few heads that are told where to look.
+    """PyTorch's fused attention, which does not return scores, with the scores of some `heads` computed beside it.
 
-    They are those of causal attention without a bias, as the pre-training has it.
+    `show` gets these scores, before the softmax and with -inf above the diagonal: the pre-training's attention is
+    causal and has no bias.
     """
 
     def __init__(self, heads: list[int], show: Callable[[Float[Tensor, "b h n m"]], None]) -> None:
@@ -149,13 +157,13 @@ class Watched(Sdpa):
 
 
 def by_token(centres: Shaped[Tensor, "b g g c"]) -> Shaped[Tensor, "b t 16c"]:
-    """What is on each patch, put together for the patches of each vision token."""
+    """Values of patches, grouped by vision token: t tokens in reading order, each with its 16 patches."""
     side = TOKEN // PATCH
     return rearrange(centres, "b (h i) (w j) c -> b (h w) (i j c)", i=side, j=side)
 
 
 def corner(logits: Float[Tensor, "b h w 2 parts"]) -> Float[Tensor, ""]:
-    """Mean cross-entropy of the part of the page's height and width that each vision token is at."""
+    """Mean cross-entropy of the row and the column of each vision token, in `PARTS` of the page's height and width."""
     b, side, _, _, parts = logits.shape
     at = ((torch.arange(side, device=logits.device) + 0.5) * parts / side).long()
     down, across = at[:, None].expand(b, side, side), at.expand(b, side, side)
@@ -163,31 +171,36 @@ def corner(logits: Float[Tensor, "b h w 2 parts"]) -> Float[Tensor, ""]:
 
 
 def count(waves: Float[Tensor, "n 2w"], counts: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Mean squared distance from the points on circles that numbers are told as: 1 for one that always says 0."""
+    """Mean squared error of numbers that are predicted as points on circles.
+
+    A number has one point for each period in `WAVES`: the cosine and the sine of its angle. The error is 0 when the
+    points are right and 1 when all predictions are 0.
+    """
     angles = 2 * torch.pi * counts[:, None] / torch.tensor(WAVES, device=counts.device)
     told = torch.cat([angles.cos(), angles.sin()], dim=1)
     return 2 * F.mse_loss(waves.float(), told, reduction="sum") / max(1, told.numel())
 
 
 def written_cross_entropy(logits: Float[Tensor, "n c"], classes: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Mean cross-entropy where empty places, most of a page, weigh a tenth."""
+    """Mean cross-entropy. Empty patches, which are most of a page, have weight 0.1."""
     weight = torch.where(classes > 0, 1.0, 0.1)
     return (F.cross_entropy(logits.float(), classes, reduction="none") * weight).sum() / weight.sum()
 
 
 def gaze(scores: Float[Tensor, "b h n n"], places: Int[Tensor, "b n"]) -> Float[Tensor, ""]:
-    """-log of the share of its attention that a position gives to the place it should look at; 0 is no place."""
+    """Mean of -log of the attention that a position gives to its target. Positions with the target 0 do not count."""
     places = places[:, None].expand(scores.shape[:3])  # b h n
-    shares = scores.gather(3, places[..., None])[..., 0] - scores.logsumexp(3)  # their logs
+    shares = scores.gather(3, places[..., None])[..., 0] - scores.logsumexp(3)  # the log of the attention
     return -shares[places > 0].sum() / (places > 0).sum().clamp_min(1)
 
 
 def place(logits: Float[Tensor, "*n c"], places: Int[Tensor, "*n"]) -> Float[Tensor, ""]:
-    """Mean cross-entropy; 0 is no place, as for a summary's own words."""
+    """Mean cross-entropy over the positions that have a place. 0 means none, as for a summary's own words."""
     logits, told = logits[places > 0].float(), places[places > 0]
     return F.cross_entropy(logits, told, reduction="sum") / max(1, len(told))
 
 
 @torch.no_grad()
 def right(logits: Float[Tensor, "n c"], classes: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    """The share of the rows whose largest logit is the right class."""
     return (logits.argmax(-1) == classes).float().mean()

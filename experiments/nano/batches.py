@@ -1,9 +1,9 @@
-"""From pages to tensors: what a step of the pre-training takes, and what its aids are told.
+"""Batches of pages as tensors: the inputs of a training step, and the targets of its losses.
 
     Batches(recipe, config, tokenizer, start, stop)[i] -> Batch
 
-A batch follows from its step (and its process's number, where there are several) alone, so workers, resumed runs and
-machines all see the same ones.
+A batch depends only on the recipe, the step and the number of the process. So it is the same for every worker, after
+a resume, and on every machine.
 """
 
 from collections import deque
@@ -13,43 +13,45 @@ from random import Random
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from pages import NOWHERE, PATCH, TOKEN, Kind, Page, draw_page
 from PIL import Image
 from torch import Tensor
 
+from experiments.nano.pages import NOWHERE, PATCH, TOKEN, Kind, Page, draw_page
 from lightseek.config import OCRConfig
 from lightseek.model.ocr import IGNORED
 from lightseek.pages import EncodedPage, PageViews
 from lightseek.processing import PROMPTS, image_positions, pad_batch, page_views, prompt_ids
 from lightseek.tokenizer import Tokenizer
 
-LENGTHS = 64  # rows are a multiple of it: in bfloat16 a CPU has to make new kernels for every new shape
-SPOTS = 64  # of a page's side: small enough to tell its lines apart
-NONE = (0, 0, 0, 0)  # the place of what stands nowhere
+LENGTHS = 64  # sequences are padded to a multiple of it: in bfloat16 a CPU builds new kernels for every new shape
+SPOTS = 64  # parts of a page's side: small enough that two lines of text are in different parts
+NONE = (0, 0, 0, 0)  # the place of a character that is not on the page
 
 
 @dataclass
 class Batch:
-    """Pages of one kind. The aids' classes and places are 0 where there is nothing to tell.
+    """Pages of one kind, with targets for the text and for the aids.
 
-    Where a page comes in tiles too, they tell of the view that shows it whole.
+    Classes and places are 0 where an aid has no target. When a page is also cut into tiles, the aids' targets are for
+    the view of the whole page. Axes: b pages, n positions, g x g patches, `centres` characters of a patch.
     """
 
-    pixels: Float[Tensor, "b 1 s s"]  # grey: the three channels are the same
+    pixels: Float[Tensor, "b 1 s s"]  # the view of the whole page, one grey channel
     tiles: Float[Tensor, "b k 1 t t"] | None
     grid: tuple[int, int]  # columns and rows of tiles
-    ids: Int[Tensor, "b n"]  # padded at the end, which only the balance of the experts sees
-    labels: Int[Tensor, "b n"]
+    ids: Int[Tensor, "b n"]  # prompt and target; padded at the end, where only the experts' balance loss sees it
+    labels: Int[Tensor, "b n"]  # the target, IGNORED elsewhere
     patches: Int[Tensor, "b g g"]  # the class of the character on each patch
-    centres: Int[Tensor, "b g g centres"]  # classes of the characters whose centre is on each patch
-    begins: Bool[Tensor, "b g g"]  # whether one of them is the first of a word
-    order: Int[Tensor, "b n rows"]  # characters of the text before a vision token's first in each row of patches, or -1
-    here: Int[Tensor, "b n 4"]  # where the last letter written stands, as `places` tells it
-    next: Int[Tensor, "b n 4"]  # and where the next does
+    centres: Int[Tensor, "b g g centres"]  # the classes of the characters whose centre is on each patch
+    begins: Bool[Tensor, "b g g"]  # whether one of these characters is the first of a word
+    order: Int[Tensor, "b n rows"]  # for vision tokens, the numbers of `order`; -1 elsewhere
+    here: Int[Tensor, "b n 4"]  # the place of the character that was written last, as `Batches.places` gives it
+    next: Int[Tensor, "b n 4"]  # the place of the character to write next
     still: bool  # SAM does not learn from this batch
-    encoded: list[EncodedPage] | None = None  # pages that are read again, as the encoder gave them
+    encoded: list[EncodedPage] | None = None  # the encoder's output, for pages from the `Album`
 
     def views(self) -> list[list[PageViews | EncodedPage]]:
+        """One page for each row, as the model takes them."""
         if self.encoded is not None:
             return [[page] for page in self.encoded]
         views: list[list[PageViews | EncodedPage]] = []
@@ -70,9 +72,10 @@ class Batch:
 
 
 class Album:
-    """Still pages of late as the encoder gave them, for the decoder to read again.
+    """The last `size` batches of still pages with the encoder's output, so that the decoder can learn from them again.
 
-    Drawing and encoding them is half of a step's work. A run that goes on starts with an empty one.
+    This is cheap, because drawing and encoding pages is half of the work of a step. A resumed run starts with an empty
+    album.
     """
 
     def __init__(self, size: int = 100) -> None:
@@ -82,12 +85,12 @@ class Album:
         self.batches.append(replace(batch, pixels=batch.pixels[:, :, :0, :0], tiles=None, encoded=encoded))
 
     def draw(self, count: int, step: int) -> list[Batch]:
-        """`count` of them, one perhaps twice."""
+        """`count` random batches of the album; the same one may come twice. An empty album gives none."""
         return Random(step).choices(self.batches, k=count) if self.batches else []
 
 
 class Batches(torch.utils.data.Dataset):
-    """Batch number `step`, drawn by whichever worker gets it."""
+    """Item i is the batch of step `start + i`. With several processes, each gets other pages for the same step."""
 
     def __init__(
         self,
@@ -113,6 +116,7 @@ class Batches(torch.utils.data.Dataset):
         return self.collate(pages, kind)
 
     def collate(self, pages: list[Page], kind: Kind) -> Batch:
+        """The tensors of pages of one kind and one shape."""
         views = [self.see(page, kind) for page in pages]
         prompts = [
             prompt_ids(self.config, self.tokenizer, PROMPTS[page.task], [image_positions(view)])
@@ -128,10 +132,10 @@ class Batches(torch.utils.data.Dataset):
             start, end = len(prompt), len(prompt) + len(target)
             labels[i, start:end] = torch.tensor(target)
             ids[i, start:end] = torch.tensor(slip(target, page, kind))
-            whole = PageViews(views[i].global_view)  # follows its tiles
+            whole = PageViews(views[i].global_view)  # its vision tokens follow those of the tiles
             first = prompt.index(self.config.image_token_id) + image_positions(views[i]) - image_positions(whole)
             gazes[:, i, start - 1 : end - 1] = torch.tensor(self.places(page, target, first))
-            told = F.pad(order(page), (0, 0, 0, 1), value=-1).flatten(0, 1)  # a newline follows each row
+            told = F.pad(order(page), (0, 0, 0, 1), value=-1).flatten(0, 1)  # a newline token ends each row
             orders[i, first : first + len(told)] = told
         return Batch(
             pixels=torch.stack([view.global_view[:1] for view in views]),
@@ -150,18 +154,19 @@ class Batches(torch.utils.data.Dataset):
         )
 
     def see(self, page: Page, kind: Kind) -> PageViews:
-        """The page as it is, or as a mode of several views shows it."""
+        """The page as one view or, with a mode, as the views of that mode."""
         if kind.mode:
             return page_views(Image.fromarray(page.pixels), kind.mode)
         pixels = torch.from_numpy(page.pixels.copy())[None].float() / 127.5 - 1
         return PageViews(pixels.expand(3, -1, -1))
 
     def places(self, page: Page, target: list[int], first: int) -> list[list[tuple[int, int, int, int]]]:
-        """Where the letter before each token of a page's target stands, and where its own first one does.
+        """For each token of `target`, the places of two characters: the one before the token, and its own first one.
 
-        Each is the position of a vision token and which of its patches, 1 to 16; and how far down and across the page
-        that is, in sixty-fourths, 1 to 64. All are 0 where there is none. `first` is the position of the first vision
-        token of the whole page; a newline follows each row of them.
+        A place has four numbers: the position of a vision token, the patch in this token (1 to 16), and how far down
+        and how far across the page the patch is (1 to 64, in sixty-fourths of its side). It is `NONE` for a character
+        that is not on the page. `first` is the position of the first vision token of the whole page. Each row of
+        vision tokens ends with a newline token.
         """
         grid, side = page.patches.shape[0], TOKEN // PATCH
         where = [NONE]
@@ -172,7 +177,7 @@ class Batches(torch.utils.data.Dataset):
             y, x = divmod(square, grid)
             token, patch = first + y // side * (grid // side + 1) + x // side, 1 + y % side * side + x % side
             where.append((token, patch, 1 + y * SPOTS // grid, 1 + x * SPOTS // grid))
-        total, before = 0, []  # how many letters before each byte
+        total, before = 0, []  # `before`: for each byte of the target, how many characters (without spaces) precede it
         for character in page.target:
             before += [total] * len(character.encode())
             total += not character.isspace()
@@ -186,26 +191,27 @@ class Batches(torch.utils.data.Dataset):
 
 
 def order(page: Page) -> Int[Tensor, "h w rows"]:
-    """For each vision token, how many characters of the text come before the first in each of its 4 rows of patches.
+    """For each vision token and each of its 4 rows of patches, the index in the text of the first character there.
 
-    -1 where none stands, and all over a page that is not read but summarized. A token is higher than a line of small
-    letters, so that its first character alone may be on the end of one line or the next.
+    It is -1 for a row without a character, and everywhere on a page that is summarized and not read. One number for a
+    vision token is not enough, because it is taller than a line of small letters and can show parts of two lines.
     """
     grid, side = page.patches.shape[0], TOKEN // PATCH
     found = torch.full((grid // side, grid // side, side), -1)
     if page.target != page.text:
         return found
     letters = [number for number, character in enumerate(page.target) if not character.isspace()]
-    for square, number in reversed(list(zip(page.squares, letters, strict=False))):  # squares end where the page does
+    shown = list(zip(page.squares, letters, strict=False))  # a text may be longer than its page
+    for square, number in reversed(shown):  # the first character of a row is written last, and stays
         y, x = divmod(square, grid)
         found[y // side, x // side, y % side] = number
     return found
 
 
 def slip(target: list[int], page: Page, kind: Kind) -> list[int]:
-    """What the decoder is shown as written: on some pages a tenth of the tokens are others of the same text.
+    """The target as the decoder's input. On some pages a tenth of its tokens are wrong: others of the same text.
 
-    Reading on its own it makes mistakes too, and has to find its place again.
+    The decoder will make mistakes when it reads on its own, so it has to learn to find its place again after them.
     """
     random = Random(page.text)
     if random.random() >= kind.slips:

@@ -1,13 +1,14 @@
-"""Make lightseek/nano/tokenizer.json: byte-level BPE learned on generated text alone.
+"""Make lightseek/nano/tokenizer.json: byte-level BPE that is trained on generated text only.
 
-    python experiments/nano/make_tokenizer.py           # write it
-    python experiments/nano/make_tokenizer.py --check   # fail if the committed file is not what this writes
+    python -m experiments.nano.make_tokenizer           # write the file
+    python -m experiments.nano.make_tokenizer --check   # fail if the committed file is different
 
-- Ids: 0 begin, 1 end, 2 pad, 3 <image>, 4-259 the bytes, 260-348 merges.
-- Merges stop at a character's end, so a token is a character: é, € and the other common ones of two and three bytes
-  have a merge of their own, the rest are spelled in bytes. A small model copies letters one by one long before it can
-  say which of a thousand pieces the next few make (docs/nano.md).
-- Three sources: synthetic documents, random words from the syllables below, random strings (accents and punctuation).
+- The ids are 0 for begin, 1 for end, 2 for padding, 3 for <image>, 4 to 259 for the bytes and 260 to 348 for merges.
+- No merge joins two characters, so a token is one character. Common characters of two or three bytes, such as é and €,
+  have their own token, and rarer ones are spelled in bytes. A small model learns to copy letters one by one long before
+  it can name the right one of a thousand longer tokens (docs/nano.md).
+- The training text has three sources: synthetic documents, random words from the syllables below, and random strings
+  of accents and punctuation.
 """
 
 import argparse
@@ -26,11 +27,11 @@ DOCUMENTS, WORD_LINES, STRING_LINES = 4_000, 30_000, 400
 
 
 def parts(text: str, nothing: int = 0) -> list[str]:
-    """The words of `text`, earlier ones likelier, after `nothing` empty ones."""
+    """The words of `text`, after `nothing` empty strings. `likely` takes the first ones most often."""
     return [""] * nothing + text.split()
 
 
-# What made-up words that look English are made of.
+# The parts of made-up words that look English.
 ONSETS = parts(
     """s t c p r b d m f l h st n w g pr tr ch v cr sh br pl gr qu sp fr dr th bl cl fl k j sc str wh y sl sw""", 2
 )
@@ -52,12 +53,12 @@ MARKS = ".,;:!?'\"()[]{}<>/\\|@#$%^&*-_=+~`€£°–—…«»“”‘’"
 
 
 def likely(random: Random, options: list[str]) -> str:
-    """One of the options, the first about twice as likely as the mean, as letters and words are in language."""
+    """One of the options. Earlier ones are likelier, as common letters and words are in a language."""
     return options[int(len(options) * random.random() ** 2)]
 
 
 def random_word(random: Random) -> str:
-    """A word of one to three syllables, which is no word of any language except by chance."""
+    """A made-up word of one to three syllables."""
     syllables = [
         likely(random, ONSETS) + likely(random, NUCLEI) + likely(random, CODAS)
         for _ in range(1 + int(3 * random.random() ** 2))
@@ -66,7 +67,7 @@ def random_word(random: Random) -> str:
 
 
 def random_words(random: Random, count: int) -> str:
-    """`count` words, half of them frequent ones, some capitalised, with punctuation here and there."""
+    """`count` words with some capitals and punctuation. Half of them are frequent English words."""
     words = []
     for _ in range(count):
         word = likely(random, FREQUENT) if random.random() < 0.5 else random_word(random)
@@ -77,11 +78,12 @@ def random_words(random: Random, count: int) -> str:
 
 
 def random_string(random: Random, length: int) -> str:
-    """`length` characters without any order: accents and punctuation as often as letters."""
+    """`length` random characters. Accented letters, punctuation and plain letters are equally frequent."""
     return "".join(random.choice(random.choice((ACCENTED, MARKS, "etaoinshrdlu "))) for _ in range(length))
 
 
 def corpus() -> Iterator[str]:
+    """The texts that the tokenizer is trained on."""
     random = Random("nano tokenizer")
     for document in synthetic.documents("train", DOCUMENTS):
         yield document.text
@@ -94,7 +96,7 @@ def corpus() -> Iterator[str]:
 
 
 def make() -> str:
-    """The tokenizer.json."""
+    """The content of tokenizer.json."""
     from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
     from tokenizers import Tokenizer as Trainable
 

@@ -1,20 +1,20 @@
-"""Training pages for `nano`: text that cannot be guessed, set in many ways, and where each character stands on it.
+"""Training pages for `nano`: text that a language model cannot guess, in many layouts, and the place of each character.
 
-    draw_page(kind, seed, index) -> Page: pixels, text, and the characters under each vision token and each patch
+    draw_page(kind, seed, index) -> Page: the pixels, the text, and which characters are on each patch
 
-A page depends on these alone, so workers, resumed runs and machines all see the same pages.
+A page depends only on these three arguments. So it is the same for every worker, after a resume, and on every machine.
 """
 
 import re
 import string
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from random import Random
 
 import numpy as np
-from make_tokenizer import ACCENTED, FREQUENT, MARKS, likely, random_string, random_word, random_words
 from PIL import Image
 
+from experiments.nano.make_tokenizer import ACCENTED, FREQUENT, MARKS, likely, random_string, random_word, random_words
 from lightseek.data import synthetic
 from lightseek.modes import find_mode
 from lightseek.processing import square
@@ -28,55 +28,71 @@ FONTS = [
     *("DejaVuSerif", "DejaVuSerif-Bold", "DejaVuSerif-Italic", "STIXGeneral", "STIXGeneralBol"),
 ]
 ALPHABET = sorted(set(string.printable[:94]) | set(ACCENTED) | set(MARKS))
-CLASSES = {character: i + 2 for i, character in enumerate(ALPHABET)}  # 0: none, 1: any other character
-PATCH, TOKEN = 16, 64  # pixels a side
-NOWHERE = -1  # the place of a letter that the page doesn't show
+CLASSES = {character: i + 2 for i, character in enumerate(ALPHABET)}  # 0 is no character, 1 is any other character
+PATCH, TOKEN = 16, 64  # sides in pixels of a patch and of the area of a vision token
+NOWHERE = -1  # the square of a character that is not on the page
 OPERATORS = ["=", "==", "+", "-", "*", "->", "!=", "<", ">", "<=", ">=", "+=", "&", "|", "/", "//", "%", "**", ":="]
-AROUND = ["`{}`", "``{}``", "*{}*", "'{}'", '"{}"', "({})", "[{}]", "<{}>", "__{}__"]  # what names stand in
-CENTRES = 2  # characters whose centre is on one patch: small letters stand two by two
+AROUND = [
+    "`{}`",
+    "``{}``",
+    "*{}*",
+    "'{}'",
+    '"{}"',
+    "({})",
+    "[{}]",
+    "<{}>",
+    "__{}__",
+]  # around some words
+CENTRES = 2  # characters that can have their centre on one patch, as small letters do
 
 
 @dataclass(frozen=True)
 class Kind:
-    """What the pages of a batch have in common."""
+    """The settings that the pages of a batch share."""
 
-    side: int  # of the square that shows the page, in pixels, a multiple of 64; with a mode, the page's longer one
-    characters: tuple[int, int]  # on a page, fewest and most
-    texts: str  # letters, words, strings, digits, code, documents; several with +
-    batch: int
-    share: float = 1.0  # of a phase's batches, relative to its other kinds
-    mode: str = ""  # of several views (gundam), or the page as it is
-    largest: int = 0  # font, in pixels; 0 is a fifth of the page, at most 64
-    summarize: float = 0.0  # share of pages whose target is the summary (documents only)
-    still: bool = False  # SAM, over half of the work, does not learn from these pages: for a decoder that lags behind
-    slips: float = 0.0  # share of pages where some tokens that the decoder is shown as written are wrong
-    rough: float = 0.3  # share of pages with noise, blur of resizing, or a slight rotation
-    aspects: tuple[float, float] = (1.0, 1.0)  # width / height, least and most; the same for the pages of a batch
+    side: int  # pixels, a multiple of 64: of the square view of the page or, with a mode, of the page's longer side
+    characters: tuple[int, int]  # fewest and most on a page
+    texts: str  # sources: letters, words, strings, digits, code, documents. A page takes one of a list such as a+a+b
+    batch: int  # pages
+    share: float = 1.0  # how often a batch is of this kind, relative to the other kinds of its phase
+    mode: str = ""  # a mode with several views (gundam), or "" for one view of the whole page
+    largest: int = 0  # largest font size in pixels; 0 stands for a fifth of the side, at most 64
+    summarize: float = 0.0  # share of the documents whose target is the summary
+    still: bool = False  # SAM, more than half of the work, does not learn from these pages; the decoder catches up
+    slips: float = 0.0  # share of the pages where the decoder's input has wrong tokens (`batches.slip`)
+    rough: float = 0.3  # share of the pages with noise, blur from resizing, or a slight rotation
+    aspects: tuple[float, float] = (1.0, 1.0)  # least and greatest width / height; one value for a whole batch
+    name: str = field(default="", compare=False)  # in the recipe
 
 
 @dataclass(frozen=True)
 class Page:
-    pixels: np.ndarray  # of the square that shows it, or with a mode its own; grey, uint8
+    """A page, its text, and where its characters are. The view of the whole page has g x g patches."""
+
+    pixels: np.ndarray  # grey, uint8, height x width: the square view or, with a mode, the page before it is cut up
     text: str
-    target: str
-    task: str
-    patches: np.ndarray  # g x g, of the view that shows it whole: the class of the character over each centre, or 0
+    target: str  # what the decoder should write: the text, or a summary of it
+    task: str  # ocr or summarize
+    patches: np.ndarray  # g x g: the class of the character at the centre of each patch, or 0
     centres: np.ndarray  # g x g x CENTRES: the classes of the characters whose centre is on each patch, then 0
-    begins: np.ndarray  # g x g: whether one of those is the first of a word
-    squares: list[int]  # the patch that each character of the target is on, white space left out; NOWHERE: on none
+    begins: np.ndarray  # g x g: whether one of these characters is the first of a word
+    squares: list[int]  # the index of the patch of each character of the target, without white space, or NOWHERE
 
 
 @dataclass(frozen=True)
 class View:
-    """The square that shows a whole page: stretched, as in tiny and small, or in the middle of grey, as in base."""
+    """The square view of a whole page: stretched, as in tiny and small, or padded with grey, as in base.
+
+    All sizes are in pixels.
+    """
 
     side: int
     padded: bool
-    width: int  # of the page, in pixels as all of these
+    width: int  # of the page
     height: int
 
     def patch(self, x: float, y: float) -> tuple[float, float]:
-        """How many patches from the left and from the top a point of the page is."""
+        """A point of the page, (x, y) in its pixels, to the same point of the view, in patches."""
         sides = (self.width, self.height)
         scales = [self.side / (max(sides) if self.padded else side) for side in sides]
         return tuple(
@@ -86,12 +102,12 @@ class View:
 
 
 def choose_view(kind: Kind, seed: int, index: int) -> View:
-    """A page's shape, and how it will be shown."""
+    """The shape of page number `index` and of its view."""
     mode = find_mode(kind.mode) if kind.mode else None
     side, padded = (mode.side, mode.padded) if mode else (kind.side, kind.side >= find_mode("base").side)
     least, most = kind.aspects
     aspect = least * (most / least) ** Random(f"{seed}/{kind.side}/{index // kind.batch}").random()
-    longer = kind.side * (1 if padded else max(aspect, 1 / aspect))  # stretched pages are drawn larger, as they come
+    longer = kind.side * (1 if padded else max(aspect, 1 / aspect))  # a page that is stretched later is drawn larger
     return View(side, padded, round(longer * min(1, aspect)), round(longer * min(1, 1 / aspect)))
 
 
@@ -115,7 +131,7 @@ def draw_page(kind: Kind, seed: int, index: int) -> Page:
 
 
 def write_text(kind: Kind, random: Random, seed: int, index: int) -> tuple[str, str, str, tuple[str, ...]]:
-    """(task, text, target, the facts that a summary copies)."""
+    """Returns the task, the text, the target, and the facts of the text that a summary copies."""
     count = random.randint(*kind.characters)
     source = random.choice(kind.texts.split("+"))
     if source == "documents":
@@ -130,7 +146,7 @@ def write_text(kind: Kind, random: Random, seed: int, index: int) -> tuple[str, 
         text = random_words(random, count // 4 + 1)
         if random.random() < 0.5:  # sentences begin with a capital
             text = re.sub(r"(?<=[.!?] )[a-z]", lambda first: first[0].upper(), text)
-        if random.random() < 0.5:  # code and accents as they stand in documents
+        if random.random() < 0.5:  # code and accents, as in documents
             text = " ".join(odd_word(random) if random.random() < 0.3 else word for word in text.split())
         if random.random() < 0.3:
             text = break_somewhere(random, text)
@@ -147,7 +163,7 @@ def write_text(kind: Kind, random: Random, seed: int, index: int) -> tuple[str, 
 
 
 def random_letters(random: Random, length: int) -> str:
-    """Words of letters in any order, some capitalised, and numbers, as long as words are."""
+    """Letters in random order and numbers, in groups as long as words. Some groups are capitalised."""
     words: list[str] = []
     while sum(map(len, words)) < length:
         letters = string.digits if random.random() < 0.1 else string.ascii_lowercase
@@ -157,10 +173,10 @@ def random_letters(random: Random, length: int) -> str:
 
 
 def random_code(random: Random, length: int) -> str:
-    """Lines of made-up code and of words about it: what a reader that knows words alone trips over."""
+    """Lines of made-up code and plain words. A model that has only seen words misreads such text."""
     lines: list[str] = []
     while sum(map(len, lines)) < length:
-        if lines and random.random() < 0.15:  # the line before once more, a little changed
+        if lines and random.random() < 0.15:  # repeat the line before, with one word changed
             words = lines[-1].split()
             words[random.randrange(len(words))] = expression(random)
         else:
@@ -174,7 +190,7 @@ def random_code(random: Random, length: int) -> str:
 
 
 def expression(random: Random, depth: int = 0) -> str:
-    """A name, a number, a string, or some of them in brackets, as programs and their documentation write them."""
+    """A name, a number, a string or a bracket of these, as in programs and their documentation."""
     word, other = (likely(random, FREQUENT) if random.random() < 0.5 else random_word(random) for _ in range(2))
     inner = [expression(random, depth + 1) for _ in range(random.randint(0, 3))] if depth < 2 else [word]
     quote, number = random.choice("'\""), int(10 ** (4 * random.random()))
@@ -202,6 +218,7 @@ def expression(random: Random, depth: int = 0) -> str:
 
 
 def odd_word(random: Random) -> str:
+    """A made-up word with something that plain words lack: capitals, accents, digits, marks around it."""
     word = random_word(random)
     options = (
         lambda: word.upper(),
@@ -219,15 +236,15 @@ def odd_word(random: Random) -> str:
 
 
 def break_somewhere(random: Random, text: str) -> str:
-    """New lines, paragraphs and indents, as in docstrings and letters."""
+    """The text with some spaces replaced by new lines, empty lines and indents."""
     gaps = ("\n", "\n\n", "\n    ")
     return "".join(random.choice(gaps) if c == " " and random.random() < 0.06 else c for c in text)
 
 
 def say_again(random: Random, text: str) -> str:
-    """Runs of one to four words once more, elsewhere or a few words on, some with a letter changed.
+    """The text with some of its words repeated: one to four in a row, nearby or elsewhere, some with a letter changed.
 
-    Which of them was just read, only the page can tell.
+    After a repeated word, only the page tells which of its places was just read, and so which word follows.
     """
     words = text.split(" ")
     for _ in range(random.randint(1, 4 + len(words) // 10)):
@@ -242,14 +259,17 @@ def say_again(random: Random, text: str) -> str:
 
 
 def alike(random: Random, word: str) -> str:
-    """The word with one letter or digit more, fewer or other than it was."""
+    """The word with one character added, removed or replaced."""
     at = random.randint(0, len(word))
     letter = random.choice((*"xyz12_", random.choice(string.ascii_lowercase), ""))
     return word[:at] + letter + word[at + 1 :] or word
 
 
 def choose_style(kind: Kind, view: View, random: Random, text: str) -> PageStyle:
-    """A font that fills the page, or fills it in part; what does not fit at 8 pixels is cut by the page's end."""
+    """A random font and layout, with letters that fill the page or a part of it.
+
+    A text that does not fit at 6 pixels is cut at the end of the page.
+    """
     style = PageStyle(
         width=view.width,
         height=view.height,
@@ -262,7 +282,7 @@ def choose_style(kind: Kind, view: View, random: Random, text: str) -> PageStyle
 
 
 def locate(layout: Layout, style: PageStyle, view: View) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """A page's patches, centres and squares: which characters stand where (`Page`)."""
+    """Where the characters are: the `patches`, `centres` and `squares` of a `Page`."""
     grid = view.side // PATCH
     centres: list[list[int]] = [[] for _ in range(grid * grid)]
     patches = np.zeros((grid, grid), dtype=np.int64)
@@ -282,7 +302,7 @@ def locate(layout: Layout, style: PageStyle, view: View) -> tuple[np.ndarray, np
 
 
 def copied(text: str, summary: str, facts: tuple[str, ...], squares: list[int]) -> list[int]:
-    """The square of each letter of a summary: a fact's letters stand in the text, the words around it do not."""
+    """The square of each character of a summary. The facts are on the page; the words around them are NOWHERE."""
     places = [NOWHERE] * len("".join(summary.split()))
     for fact in facts:
         there, here = text.find(fact), summary.find(fact)
@@ -290,13 +310,13 @@ def copied(text: str, summary: str, facts: tuple[str, ...], squares: list[int]) 
             continue
         letters = len("".join(fact.split()))
         first, start = (len("".join(before.split())) for before in (text[:there], summary[:here]))
-        shown = squares[first : first + letters]  # fewer where the page ends
+        shown = squares[first : first + letters]  # fewer, if the page ends within the fact
         places[start : start + len(shown)] = shown
     return places
 
 
 def roughen(image: Image.Image, random: Random) -> Image.Image:
-    """A slight rotation, a resize there and back, noise: one of them, as scans have."""
+    """The image with one flaw of a scan: a slight rotation, the blur of a resize, or noise."""
     how = random.randrange(3)
     if how == 0:
         return image.rotate(random.uniform(-1, 1), Image.Resampling.BILINEAR, fillcolor=(255,) * 3)

@@ -1,133 +1,74 @@
-"""Teach `nano` to read, from nothing: one command, the same on a CPU or a GPU, resumable.
+"""Teach `nano` to read, from random weights, with one command. It runs on a CPU or a GPU.
 
-    python experiments/nano/pretrain.py --out runs/nano                 # goes on where it was
-    python experiments/nano/pretrain.py --out runs/nano --minutes 9     # stop in time, with a checkpoint
-    python experiments/nano/pretrain.py --out runs/nano --save          # write the model in it, official layout
-    python experiments/nano/pretrain.py --out runs/more --from-shipped  # go on from the weights that are shipped
-    python experiments/nano/pretrain.py --out runs/more --from-shipped --save --average  # their mean with those
-    torchrun --nproc-per-node 2 experiments/nano/pretrain.py --device cpu  # a process for each core, or for each GPU
+    python -m experiments.nano.pretrain --out runs/nano                 # start, or resume from the last checkpoint
+    python -m experiments.nano.pretrain --out runs/nano --minutes 9     # stop after 9 minutes, with a checkpoint
+    python -m experiments.nano.pretrain --out runs/nano --save          # write the model to runs/nano/model at the end
+    python -m experiments.nano.pretrain --out runs/more --from-shipped  # start from the shipped weights
+    python -m experiments.nano.pretrain --out runs/more --from-shipped --save --average  # save the mean of old and new
+    torchrun --nproc-per-node 2 -m experiments.nano.pretrain --device cpu  # one process for each core, or for each GPU
 
-- A curriculum of phases (`pretrain.json`), from a few letters on a small page to whole documents in every mode.
-- Pages are drawn on the fly by worker processes, never twice (`pages.py`).
-- Eleven aids, dropped afterwards, tell the boxes early what the loss of the text could only tell them late: the neck
-  names the character over each patch, the projector the characters of each vision token, and heads of the decoder are
-  shown where to look (`aids.py`). docs/nano-log.md has what was tried.
+This loop is separate from `lightseek.training`, which fine-tunes a model that can read, for these reasons:
+
+- There is no data set, so there are no epochs and no held-out documents. Worker processes draw the pages (`pages.py`),
+  and each step gets new ones.
+- The recipe (`recipe.py`) sets the size of the pages, the batch size and the learning rate of each step. Its phases go
+  from a few letters on a small page to whole documents in every mode.
+- The loss has more than one term. Eleven aids (`aids.py`) train parts of the model directly, because the loss of the
+  text alone teaches them late. They are dropped after the pre-training. docs/nano-log.md has what was tried.
+- SAM does not learn from still pages. After a batch of them come extra steps on earlier still pages, from which only
+  the projector and the decoder learn: the `Album` has kept what the encoder made of these pages.
+
+Checkpoints, devices, loading and error messages are those of `lightseek`.
 """
 
 import argparse
 import json
 import math
 import os
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-sys.path.insert(0, str(Path(__file__).parent))
-from aids import AIDS, Pretraining
-from batches import Album, Batch, Batches
-from recipe import Recipe
-
-from lightseek.config import OCRConfig
+from experiments.nano.aids import AIDS, Pretraining
+from experiments.nano.batches import Album, Batch, Batches
+from experiments.nano.recipe import RECIPE, Recipe
+from experiments.nano.weights import average_with_shipped, from_nothing, from_shipped, save
 from lightseek.devices import find_device
-from lightseek.files import atomic_write
-from lightseek.loading import load_model
 from lightseek.memory import keep_freed_memory
 from lightseek.model.moe import Experts
 from lightseek.model.ocr import LightSeekOCR
 from lightseek.run_state import load_state, newest_state, save_state
 from lightseek.screen import failing
-from lightseek.tokenizer import Tokenizer
 
-HERE = Path(__file__).parent
-HEADS = HERE / "heads.safetensors"  # the reading heads of the shipped weights, and the step they stand at
-
-
-@torch.no_grad()
-def widen(model: LightSeekOCR) -> None:
-    """Weights that keep a signal's size at these widths (deviation 1/sqrt(inputs)): 0.02 is for the big model's."""
-    for name, parameter in model.named_parameters():
-        if parameter.ndim >= 2 and ("blocks" in name or "layers" in name or "projector" in name):
-            if "rel_pos" in name or "router" in name:
-                continue
-            ends_branch = any(part in name for part in (".proj.", "lin2", "out_proj", "fc2", "o_proj", "down"))
-            parameter.normal_(std=(0.35 if ends_branch else 1.0) * parameter.shape[-1] ** -0.5)
-    model.decoder.embed.weight.normal_(std=0.5)
-
-
-@torch.no_grad()
-def mark_positions(model: LightSeekOCR, size: float = 1.5) -> None:
-    """Add waves over the page's height and width to CLIP's positions, as strong as the letters that come in with them.
-
-    Learned ones start so small that no position reached the decoder after 7000 steps (docs/nano.md).
-    """
-    position = model.encoder.clip.embeddings.position.weight  # 1 + grid * grid, width; the class token's comes first
-    grid, width = math.isqrt(len(position)), position.shape[1]
-    at = 2 * math.pi * (torch.arange(grid)[:, None] + 0.5) / grid * torch.tensor([0.5, 1, 2, 4])
-    waves = torch.cat([at.sin(), at.cos()], dim=1)
-    down, across = waves[:, None].expand(grid, grid, 8), waves.expand(grid, grid, 8)
-    basis, _ = torch.linalg.qr(torch.randn(width, 16))
-    position[1:] += size * (width / 8) ** 0.5 * torch.cat([down, across], dim=2).flatten(0, 1) @ basis.T
-
-
-def from_nothing(seed: int) -> tuple[Pretraining, int]:
-    torch.manual_seed(seed)
-    model = LightSeekOCR(OCRConfig.preset("nano"))
-    model.tokenizer = Tokenizer.nano()
-    torch.manual_seed(seed)
-    widen(model)
-    mark_positions(model)
-    return Pretraining(model), 0
-
-
-def from_shipped() -> tuple[Pretraining, int]:
-    """What `save` left, with an optimizer that has to warm up again."""
-    pretraining = Pretraining(load_model(None, device="cpu"))
-    with safe_open(HEADS, "pt") as file, torch.no_grad():
-        for name, parameter in reading_heads(pretraining):
-            parameter.copy_(file.get_tensor(name))
-        return pretraining, int(file.metadata()["step"])
-
-
-@torch.no_grad()
-def average_with_shipped(pretraining: Pretraining) -> None:
-    """Halfway between what is shipped and what was learned since, when the rate has fallen at both ends.
-
-    The heads too. At step 27564 it brought back most of what full pages had lost since 24800, and kept most of what
-    large letters had gained (docs/nano-log.md; model soups, Wortsman et al. 2022).
-    """
-    for parameter, shipped in zip(pretraining.parameters(), from_shipped()[0].parameters(), strict=True):
-        parameter.lerp_(shipped.to(parameter), 0.5)
+LOG_EVERY = 20  # steps
+SAVE_EVERY = 120  # seconds
 
 
 def make_few_kernels(model: LightSeekOCR) -> None:
-    """Keep a CPU in bfloat16 from making kernels a third of its time: oneDNN has one for every shape of a matrix.
+    """Make bfloat16 faster on a CPU, where building kernels took a third of the time.
 
-    There is room for more of them, and experts, which get another number of tokens each time, stay in float32.
+    oneDNN builds a kernel for every new shape of a matrix. So it may keep more of them, and the experts, which get
+    another number of tokens in each step, stay in float32.
     """
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4000")  # of its own it keeps 1024
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4000")  # the default is 1024
     for module in model.modules():
         if isinstance(module, Experts):
             module.forward = torch.autocast("cpu", enabled=False)(module.forward)
 
 
-def reading_heads(pretraining: Pretraining) -> list[tuple[str, nn.Parameter]]:
-    return [(name, p) for name, p in pretraining.named_parameters() if not name.startswith("model.")]
-
-
-def save(pretraining: Pretraining, step: int, out: Path) -> None:
-    """The model in the official layout, as it is shipped, and beside it what else learned; in bfloat16."""
-    pretraining.model.save_pretrained(out / "model", torch.bfloat16)
-    heads = {name: p.detach().cpu().bfloat16().contiguous() for name, p in reading_heads(pretraining)}
-    with atomic_write(out / HEADS.name) as temporary:
-        save_file(heads, temporary, {"step": str(step)})
+def make_optimizer(pretraining: Pretraining, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW, with weight decay on matrices but not on norms, biases and vectors."""
+    learns = [p for p in pretraining.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learns if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in learns if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
 
 
 def train(
@@ -136,17 +77,20 @@ def train(
     minutes: float,
     device: torch.device,
     workers: int,
-    report,
+    report: Callable[[dict], None],
     stop: int,
     shipped: bool,
     compiled: bool = False,
     bfloat16: bool = False,
 ) -> tuple[Pretraining, int]:
-    """Train to step `stop`, or for so many minutes, from the folder's last checkpoint; leave another there.
+    """Train until step `stop` or for `minutes`, and leave a checkpoint in `out`. Returns what was trained and its step.
 
-    Without a checkpoint it starts from nothing, or where the shipped weights are. Under torchrun each process draws
-    pages of its own and the gradient is their mean. `bfloat16` is for products: weights stay float32. Returns what
-    learned, and its step.
+    The run resumes from the last checkpoint in `out`. Without one it starts from random weights or, with `shipped`,
+    from the shipped weights at their step. Under torchrun each process draws its own pages, and a step takes the mean
+    of their gradients. With `bfloat16` matrix products are in bfloat16 and the weights stay in float32. `report` gets
+    every line of the log, which is `out/metrics.jsonl`.
+
+    Raises FloatingPointError when the loss is no longer finite.
     """
     rank, processes = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if processes > 1:
@@ -158,14 +102,11 @@ def train(
     if compiled:
         for block in (*model.encoder.sam.blocks, *model.encoder.clip.blocks):
             block.compile()
+    optimizer = make_optimizer(pretraining, recipe.weight_decay)
     learns = [p for p in pretraining.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in learns if p.ndim >= 2], "weight_decay": recipe.weight_decay},
-        {"params": [p for p in learns if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98), fused=True)
     out.mkdir(parents=True, exist_ok=True)
     found = newest_state(out)
+    # `fresh` is the step at which the optimizer was new, for the warmup.
     place = load_state(pretraining, optimizer, found) if found else {"step": step, "fresh": step, "seconds": 0.0}
     step, fresh, before = place["step"], place.get("fresh", 0), place["seconds"]
     data = Batches(recipe, model.config, model.tokenizer, step, stop, rank, processes)
@@ -177,16 +118,16 @@ def train(
         pin_memory=device.type == "cuda",
     )
     began = saved = time.monotonic()
-    # Pages that are read again leave the encoder's heads unused.
+    # The heads on the encoder get no gradient from pages that were encoded earlier.
     learner = DistributedDataParallel(pretraining, find_unused_parameters=True) if processes > 1 else pretraining
 
     def keep() -> None:
-        if rank:
-            return
-        place = {"step": step, "fresh": fresh, "seconds": before + time.monotonic() - began}
-        save_state(pretraining, optimizer, out, place)
+        if rank == 0:
+            place = {"step": step, "fresh": fresh, "seconds": before + time.monotonic() - began}
+            save_state(pretraining, optimizer, out, place)
 
     def learn(batch: Batch) -> dict[str, Tensor]:
+        """One step of the optimizer. Returns the losses and accuracies of the batch."""
         with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             figures = learner(batch)
         aids = sum(weight * figures.get(name, 0) for name, weight in AIDS.items())
@@ -197,12 +138,13 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         return figures
 
-    recent: dict[str, list[Tensor]] = {}  # figures of the steps since the log's last line
+    recent: dict[str, list[Tensor]] = {}  # the figures of the steps since the last line of the log
     album = Album()
     with (out / "metrics.jsonl").open("a", encoding="utf-8") as log:
         for batch in timed(loader, began, minutes):
+            rate = recipe.learning_rate(step, fresh)
             for group in optimizer.param_groups:
-                group["lr"] = recipe.learning_rate(step, fresh)
+                group["lr"] = rate
             batch = batch.to(device)
             figures = learn(batch)
             if batch.still and (again := recipe.place(step)[0].again):
@@ -213,19 +155,15 @@ def train(
             step += 1
             for name, value in figures.items():
                 recent.setdefault(name, []).append(value.detach())
-            if step % 20 == 0 and not rank:
-                row = {
-                    "step": step,
-                    "seconds": before + time.monotonic() - began,
-                    "lr": recipe.learning_rate(step - 1, fresh),
-                }
+            if step % LOG_EVERY == 0 and rank == 0:
+                row = {"step": step, "seconds": before + time.monotonic() - began, "lr": rate}
                 row |= {name: round(torch.stack(values).mean().item(), 4) for name, values in recent.items()}
                 recent.clear()
                 if not math.isfinite(row["loss"]):
                     raise FloatingPointError(f"step {step}: the loss is {row['loss']}; lower lr in the recipe")
                 print(json.dumps(row), file=log, flush=True)
                 report(row)
-            if time.monotonic() - saved > 120:
+            if time.monotonic() - saved > SAVE_EVERY:
                 keep()
                 saved = time.monotonic()
     keep()
@@ -234,8 +172,8 @@ def train(
     return pretraining.eval(), step
 
 
-def timed(loader, began: float, minutes: float) -> Iterator[Batch]:
-    """Batches for so many minutes, by the first process's clock."""
+def timed(loader: Iterable[Batch], began: float, minutes: float) -> Iterator[Batch]:
+    """Batches until `minutes` have passed. All processes stop at the same batch, by the clock of the first."""
     for batch in loader:
         yield batch
         late = torch.tensor(time.monotonic() - began > 60 * minutes)
@@ -247,33 +185,38 @@ def timed(loader, began: float, minutes: float) -> Iterator[Batch]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", type=Path, default=HERE / "pretrain.json")
+    parser.add_argument("--recipe", type=Path, default=RECIPE, help="curriculum (experiments/nano/pretrain.json)")
     parser.add_argument("--out", type=Path, default=Path("runs/nano"), help="folder of the checkpoint (runs/nano)")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long, with a checkpoint")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so many minutes, with a checkpoint")
     parser.add_argument("--steps", type=int, help="stop after this step of the recipe, with a checkpoint")
-    parser.add_argument("--workers", type=int, default=0, help="processes that draw pages (0: this one)")
-    parser.add_argument("--scale", type=int, default=1, help="times as many pages a step; 16 for a large GPU (1)")
-    parser.add_argument("--compile", action="store_true", help="compile the encoder's blocks: worth it on a GPU")
-    parser.add_argument("--device", help="cpu, cuda (a CUDA device if there is one)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw pages (0: the main process does)")
+    parser.add_argument("--scale", type=int, default=1, help="multiply the batch sizes; 16 suits a large GPU (1)")
+    parser.add_argument("--compile", action="store_true", help="compile the encoder's blocks; this pays off on a GPU")
+    parser.add_argument("--device", help="cpu or cuda (cuda if there is such a device)")
     parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16"),
-        help="of products (bfloat16 on a GPU, else float32; a CPU with AMX is 1.3 times as fast in bfloat16)",
+        help="of matrix products (bfloat16 on a GPU, else float32; bfloat16 is 1.3 times as fast on a CPU with AMX)",
     )
-    parser.add_argument("--save", action="store_true", help="write the model to OUT/model at the end, bfloat16")
-    parser.add_argument("--average", action="store_true", help="save the mean of the shipped weights and these")
+    parser.add_argument("--save", action="store_true", help="write the model to OUT/model at the end, in bfloat16")
+    parser.add_argument("--average", action="store_true", help="save the mean of the shipped weights and the new ones")
     parser.add_argument("--from-shipped", action="store_true", help="start from the weights that come with LightSeek")
     arguments = parser.parse_args()
     if arguments.average and not (arguments.save and arguments.from_shipped):
-        parser.error("--average is of what is shipped and what was trained from it: give --from-shipped --save as well")
+        parser.error("--average saves the mean of the shipped weights and the new ones: add --from-shipped --save")
     with failing():
         run(arguments)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Train with a progress bar, and save if asked to."""
+    """Train with a progress bar, and save the model if asked to."""
     recipe = Recipe.load(arguments.recipe, arguments.scale)
     stop = min(arguments.steps or recipe.steps, recipe.steps)
+    device = find_device(arguments.device)
+    if device.type == "cuda":  # under torchrun each process has a GPU of its own
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+    elif device.type == "cpu":
+        keep_freed_memory()
     from rich.progress import Progress
 
     first = os.environ.get("RANK", "0") == "0"
@@ -286,11 +229,6 @@ def run(arguments: argparse.Namespace) -> None:
             )
             progress.update(task, completed=row["step"], description=words)
 
-        device = find_device(arguments.device)
-        if device.type == "cuda":  # torchrun's processes each have their own
-            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        elif device.type == "cpu":
-            keep_freed_memory()
         pretraining, step = train(
             recipe,
             arguments.out,
@@ -300,8 +238,8 @@ def run(arguments: argparse.Namespace) -> None:
             report,
             stop,
             arguments.from_shipped,
-            arguments.compile,
-            arguments.dtype == "bfloat16" or (not arguments.dtype and device.type == "cuda"),
+            compiled=arguments.compile,
+            bfloat16=arguments.dtype == "bfloat16" or (not arguments.dtype and device.type == "cuda"),
         )
     if arguments.average:
         average_with_shipped(pretraining)

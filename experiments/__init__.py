@@ -1,0 +1,1 @@
+"""Programs that use LightSeek but are not installed with it. They run from the repository's folder, by `python -m`."""
