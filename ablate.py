@@ -10,8 +10,8 @@ Without --model it trains `nano`, the same boxes at a few million parameters, on
 import sys
 from pathlib import Path
 
-from lightseek.ablation import grid, run_cell
-from lightseek.options import RunConfig, parse_run
+from lightseek.lab.grid import grid, run_cell
+from lightseek.training.settings import RunConfig, parse_run
 
 
 def main(argv: list[str]) -> None:
@@ -19,7 +19,7 @@ def main(argv: list[str]) -> None:
         parser.add_argument("--out", type=Path, default=Path("runs/ablate"), help="folder of all cells (runs/ablate)")
 
     lists, arguments = parse_run("ablate.py", __doc__.split("\n")[0], argv, extra, grid=True)
-    from lightseek.screen import console, escape, failing, freeze_table, running, tell_missing, tell_truncated
+    from lightseek.tools.console import console, escape, failing, freeze_table, running, tell_missing, tell_truncated
 
     with failing():
         cells, swept = grid(RunConfig(), lists, arguments.out)
@@ -35,8 +35,8 @@ def main(argv: list[str]) -> None:
                 console.print(freeze_table(results[-1]["parameters"], cell.config.freeze))
                 tell_missing(results[-1]["missing_glyphs"])
                 tell_truncated(results[-1]["truncated"])
-        from lightseek.plots import plot_grid
-        from lightseek.results import results_table
+        from lightseek.lab.results import results_table
+        from lightseek.scores.plots import plot_grid
 
         plot_grid(arguments.out / "grid.png", results, swept)
         console.print(results_table(results, swept))

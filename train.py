@@ -11,7 +11,7 @@
 import sys
 from pathlib import Path
 
-from lightseek.options import RunConfig, parse_run
+from lightseek.training.settings import RunConfig, parse_run
 
 
 def main(argv: list[str]) -> int:
@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
         parser.add_argument("--push-to-hub", metavar="ID", help="upload OUT/model and its card to this hub repository")
 
     settings, arguments = parse_run("train.py", __doc__.split("\n")[0], argv, extra)
-    from lightseek.screen import failing
+    from lightseek.tools.console import failing
 
     with failing():
         config, out = RunConfig(**settings), arguments.out
@@ -37,11 +37,19 @@ def main(argv: list[str]) -> int:
 
 
 def run_training(config: RunConfig, out: Path, save_model: bool, hub_id: str | None) -> int:
-    from lightseek.lora_files import save_trained
-    from lightseek.model_card import create_repository, upload, write_card
-    from lightseek.results import finish, results_table
-    from lightseek.screen import console, encode_pages, escape, freeze_table, running, tell_missing, tell_truncated
-    from lightseek.training import Run
+    from lightseek.lab.publish import create_repository, upload, write_card
+    from lightseek.lab.results import finish, results_table
+    from lightseek.tools.console import (
+        console,
+        encode_pages,
+        escape,
+        freeze_table,
+        running,
+        tell_missing,
+        tell_truncated,
+    )
+    from lightseek.training.run import Run
+    from lightseek.weights.lora_files import save_trained
 
     run = Run(config, out)
     if not run.main:  # one of many processes: it trains, and the main one does the rest
@@ -70,10 +78,10 @@ def run_training(config: RunConfig, out: Path, save_model: bool, hub_id: str | N
 
 
 def run_overfit(config: RunConfig, out: Path, save_model: bool) -> int:
-    from lightseek.lora_files import save_trained
-    from lightseek.overfit import overfit, overfit_config, save
-    from lightseek.screen import console, escape, overfitting
-    from lightseek.training import Run
+    from lightseek.tools.console import console, escape, overfitting
+    from lightseek.training.overfit import overfit, overfit_config, save
+    from lightseek.training.run import Run
+    from lightseek.weights.lora_files import save_trained
 
     run = Run(overfit_config(config), out)
     with overfitting(config.steps) as on_step:

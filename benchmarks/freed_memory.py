@@ -42,10 +42,10 @@ def turns(options: argparse.Namespace) -> dict[str, list[dict[str, float]]]:
 
 
 def measure(way: str, freeze: str, steps: int) -> dict[str, float]:
-    from lightseek import processes
-    from lightseek.memory import PeakMemory
-    from lightseek.options import RunConfig
-    from lightseek.training import Run
+    from lightseek.tools.memory import PeakMemory
+    from lightseek.training import processes
+    from lightseek.training.run import Run
+    from lightseek.training.settings import RunConfig
 
     if way == "handed back":
         processes.keep_freed_memory = lambda: True

@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def measure(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    from lightseek.options import RunConfig
+    from lightseek.training.settings import RunConfig
 
     config = RunConfig(
         model=str(folder), task="ocr", tokens=options.tokens, batch=options.batch, train_documents=32,
@@ -61,8 +61,8 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, fl
 
 def train(config, steps: int) -> dict[str, float]:
     """Steps of the real loop; the first, which makes the optimizer's state and warms kernels up, is not timed."""
-    from lightseek.memory import PeakMemory, release_memory
-    from lightseek.training import Run
+    from lightseek.tools.memory import PeakMemory, release_memory
+    from lightseek.training.run import Run
 
     release_memory()
     with tempfile.TemporaryDirectory() as folder:
@@ -89,8 +89,8 @@ def compare(folder: Path, config, rounds: int) -> dict[str, float]:
     import torch
 
     from lightseek.data.examples import collate
-    from lightseek.memory import release_memory
-    from lightseek.training import Run
+    from lightseek.tools.memory import release_memory
+    from lightseek.training.run import Run
 
     release_memory()
     with tempfile.TemporaryDirectory() as out:

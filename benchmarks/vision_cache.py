@@ -17,8 +17,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from lightseek.options import RunConfig
-from lightseek.training import Run
+from lightseek.training.run import Run
+from lightseek.training.settings import RunConfig
 
 
 def main() -> None:

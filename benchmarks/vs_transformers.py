@@ -39,8 +39,8 @@ def write(folder: Path, preset: str) -> Path:
     import torch
 
     from lightseek import OCRConfig
-    from lightseek.formula import write_checkpoint
-    from lightseek.tokenizer import Tokenizer
+    from lightseek.text.tokenizer import Tokenizer
+    from lightseek.weights.formula import write_checkpoint
 
     config = OCRConfig.preset(preset)
     config = config.with_(sam=replace(config.sam, stem=()))  # transformers has no convolutional stem
@@ -67,8 +67,8 @@ def compare(folder: Path, options: argparse.Namespace) -> list[dict]:
     import torch
 
     from lightseek import LightSeekOCR, PageViews
-    from lightseek.formula import formula_image
     from lightseek.model.cache import KVCache
+    from lightseek.weights.formula import formula_image
 
     ours = LightSeekOCR.from_pretrained(folder)
     theirs = load_theirs(folder, ours.dtype)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from lightseek.options import Parser
+from lightseek.training.settings import Parser
 
 COMMANDS = (  # each a file in lightseek/commands
     "read",
@@ -40,13 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except (ValueError, OSError) as error:
-        from lightseek.screen import fail
+        from lightseek.tools.console import fail
 
         return fail(error)
     except RuntimeError as error:
         if "out of memory" not in str(error):
             raise
-        from lightseek.screen import fail
+        from lightseek.tools.console import fail
 
         return fail(ValueError(f"{error}; try a smaller --mode, --dtype bfloat16 or --device cpu"))
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lightseek import LightSeekOCR, OCRConfig, PageViews
-from lightseek.formula import fill, formula_image
+from lightseek.weights.formula import fill, formula_image
 
 FOLDER = Path(__file__).parent / "goldens"
 

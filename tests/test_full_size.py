@@ -14,10 +14,10 @@ from golden import Case, relative_error
 from tiny_run import losses
 
 from lightseek import LightSeekOCR, OCRConfig
-from lightseek.formula import fill
 from lightseek.model.cache import KVCache
-from lightseek.run_state import STATE, read_place
-from lightseek.tokenizer import Tokenizer
+from lightseek.text.tokenizer import Tokenizer
+from lightseek.training.state import STATE, read_place
+from lightseek.weights.formula import fill
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 1e-4  # relative, float32
@@ -117,7 +117,7 @@ def measure(*steps: str) -> list[float]:
     peaks = "print(next(int(line.split()[1]) * 1024 / 1e9 for line in open('/proc/self/status') if 'VmHWM' in line))"
     imports = """import torch
 from lightseek import LightSeekOCR, OCRConfig, PageViews
-from lightseek.formula import formula_image, write_checkpoint
+from lightseek.weights.formula import formula_image, write_checkpoint
 from lightseek.model.cache import KVCache"""
     code = "\n".join([imports, *(f"{step}\n{peaks}" for step in steps)])
     root = Path(__file__).parents[1]
@@ -178,8 +178,8 @@ def test_adapters_learn_one_sample_within_14_gb(full_checkpoint, tmp_path):
     (peak,) = measure(
         f"""
 from pathlib import Path
-from lightseek.options import RunConfig
-from lightseek.training import Run
+from lightseek.training.settings import RunConfig
+from lightseek.training.run import Run
 config = RunConfig(
     model={str(folder)!r}, tokens="small", task="ocr", characters=120, train_documents=1, eval_documents=1, batch=1,
     lora="attention", lr=2e-3, warmup=0, steps=6, samples=0, device="cpu",

@@ -4,11 +4,11 @@ import pytest
 import torch
 from golden import Case, reduced_model, relative_error
 
-from lightseek.loading import load_model
 from lightseek.model.grouped import run_grouped
 from lightseek.model.moe import run_each
-from lightseek.options import RunConfig
-from lightseek.training import Run
+from lightseek.training.run import Run
+from lightseek.training.settings import RunConfig
+from lightseek.weights.loading import load_model
 
 pytestmark = pytest.mark.gpu
 

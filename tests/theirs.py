@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lightseek import LightSeekOCR, PageViews
-from lightseek.files import write_json
+from lightseek.tools.files import write_json
 
 
 def load_theirs(model: LightSeekOCR, folder: Path, **options):

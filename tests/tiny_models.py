@@ -7,10 +7,10 @@ import torch
 import transformers
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
-from lightseek.config import ClipConfig, DecoderConfig, OCRConfig, ProjectorConfig, SamConfig
-from lightseek.data import synthetic
+from lightseek.data.sources import synthetic
+from lightseek.model.config import ClipConfig, DecoderConfig, OCRConfig, ProjectorConfig, SamConfig
 from lightseek.model.ocr import LightSeekOCR
-from lightseek.tokenizer import Tokenizer as OurTokenizer
+from lightseek.text.tokenizer import Tokenizer as OurTokenizer
 
 END = "<|endoftext|>"
 TEXTS = [f"{document.text}\n{document.summary}" for document in synthetic.documents("train", 40)]

@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from lightseek import LightSeekOCR, OCRConfig
-from lightseek.config import ClipConfig, DecoderConfig, ProjectorConfig, SamConfig
-from lightseek.options import RunConfig
-from lightseek.tokenizer import Tokenizer
+from lightseek.model.config import ClipConfig, DecoderConfig, ProjectorConfig, SamConfig
+from lightseek.text.tokenizer import Tokenizer
+from lightseek.training.settings import RunConfig
 
 ROOT = Path(__file__).parents[1]
 TINY = OCRConfig(

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightseek.comparison import figures, score
 from lightseek.data.corruption import corrupt
-from lightseek.data.documents import Document, load_documents
-from lightseek.evaluation import normalise
-from lightseek.files import fingerprint, write_json, write_text
-from lightseek.modes import find_mode, vision_tokens
-from lightseek.plots import interval_bars, new_figure, save_figure
-from lightseek.predictions import append_predictions, done_before, predict
-from lightseek.screen import bars, console, failing
-from lightseek.tokenizer import Tokenizer
+from lightseek.data.document import Document, load_documents
+from lightseek.page.modes import find_mode, vision_tokens
+from lightseek.scores.compare import figures, score
+from lightseek.scores.metrics import normalise
+from lightseek.scores.plots import interval_bars, new_figure, save_figure
+from lightseek.scores.predictions import append_predictions, done_before, predict
+from lightseek.text.tokenizer import Tokenizer
+from lightseek.tools.console import bars, console, failing
+from lightseek.tools.files import fingerprint, write_json, write_text
 
 if TYPE_CHECKING:
     from lightseek.model.ocr import LightSeekOCR
@@ -158,7 +158,7 @@ def options(about: str, config: str, out: str) -> argparse.ArgumentParser:
 
 def open_config(arguments: argparse.Namespace) -> tuple[dict[str, Any], "LightSeekOCR"]:
     """The config, with what was asked for and the weights' fingerprint, and the model."""
-    from lightseek.loading import NANO, load_model
+    from lightseek.weights.loading import NANO, load_model
 
     config = json.loads(arguments.config.read_text(encoding="utf-8"))
     config |= {"model": arguments.model or "nano", "pages": arguments.pages or config["pages"]}

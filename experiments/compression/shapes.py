@@ -11,12 +11,12 @@ from io import BytesIO
 from typing import Any
 
 from experiments.compression.curve import Point, open_config, options, pages_of, read
-from lightseek.comparison import figures, score
-from lightseek.data.documents import Document
-from lightseek.files import write_json, write_text
-from lightseek.render import PageStyle, fit_style, render_text
-from lightseek.screen import bars, console, failing
-from lightseek.tokenizer import Tokenizer
+from lightseek.data.document import Document
+from lightseek.page.render import PageStyle, fit_style, render_text
+from lightseek.scores.compare import figures, score
+from lightseek.text.tokenizer import Tokenizer
+from lightseek.tools.console import bars, console, failing
+from lightseek.tools.files import write_json, write_text
 
 LARGEST = 1 / 16  # of the page's longer side: the font, where there is room
 

@@ -34,7 +34,7 @@ from experiments.nano.batches import SPOTS, Batch
 from experiments.nano.pages import CENTRES, CLASSES, PATCH, TOKEN
 from lightseek.model.attention import Bias, Keys, Query, Sdpa
 from lightseek.model.ocr import IGNORED, LightSeekOCR
-from lightseek.pages import EncodedPage
+from lightseek.page.views import EncodedPage
 
 # The weights of the aids' losses; the loss of the text has weight 1.
 AIDS = dict.fromkeys(("patches", "centres", "contents", "begins", "corner"), 1)

@@ -17,11 +17,11 @@ from PIL import Image
 from torch import Tensor
 
 from experiments.nano.pages import NOWHERE, PATCH, TOKEN, Kind, Page, draw_page
-from lightseek.config import OCRConfig
+from lightseek.model.config import OCRConfig
 from lightseek.model.ocr import IGNORED
-from lightseek.pages import EncodedPage, PageViews
-from lightseek.processing import PROMPTS, image_positions, pad_batch, page_views, prompt_ids
-from lightseek.tokenizer import Tokenizer
+from lightseek.page.preprocessing import PROMPTS, image_positions, pad_batch, page_views, prompt_ids
+from lightseek.page.views import EncodedPage, PageViews
+from lightseek.text.tokenizer import Tokenizer
 
 LENGTHS = 64  # sequences are padded to a multiple of it: in bfloat16 a CPU builds new kernels for every new shape
 SPOTS = 64  # parts of a page's side: small enough that two lines of text are in different parts

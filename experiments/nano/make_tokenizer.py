@@ -1,4 +1,4 @@
-"""Make lightseek/nano/tokenizer.json: byte-level BPE that is trained on generated text only.
+"""Make lightseek/weights/nano/tokenizer.json: byte-level BPE that is trained on generated text only.
 
     python -m experiments.nano.make_tokenizer           # write the file
     python -m experiments.nano.make_tokenizer --check   # fail if the committed file is different
@@ -17,11 +17,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
-from lightseek.data import synthetic
-from lightseek.files import write_text
-from lightseek.tokenizer import BEGIN, END, IMAGE, PAD, Tokenizer
+from lightseek.data.sources import synthetic
+from lightseek.text.tokenizer import BEGIN, END, IMAGE, PAD, Tokenizer
+from lightseek.tools.files import write_text
 
-TARGET = Path(__file__).parents[2] / "lightseek" / "nano" / "tokenizer.json"
+TARGET = Path(__file__).parents[2] / "lightseek" / "weights" / "nano" / "tokenizer.json"
 VOCABULARY = 349
 DOCUMENTS, WORD_LINES, STRING_LINES = 4_000, 30_000, 400
 

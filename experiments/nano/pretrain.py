@@ -7,7 +7,7 @@
     python -m experiments.nano.pretrain --out runs/more --from-shipped --save --average  # save the mean of old and new
     torchrun --nproc-per-node 2 -m experiments.nano.pretrain --device cpu  # one process for each core, or for each GPU
 
-This loop is separate from `lightseek.training`, which fine-tunes a model that can read, for these reasons:
+This loop is separate from `lightseek.training.run`, which fine-tunes a model that can read, for these reasons:
 
 - There is no data set, so there are no epochs and no held-out documents. Worker processes draw the pages (`pages.py`),
   and each step gets new ones.
@@ -38,12 +38,12 @@ from experiments.nano.aids import AIDS, Pretraining
 from experiments.nano.batches import Album, Batch, Batches
 from experiments.nano.recipe import RECIPE, Recipe
 from experiments.nano.weights import average_with_shipped, from_nothing, from_shipped, save
-from lightseek.devices import find_device
-from lightseek.memory import keep_freed_memory
 from lightseek.model.moe import Experts
 from lightseek.model.ocr import LightSeekOCR
-from lightseek.run_state import load_state, newest_state, save_state
-from lightseek.screen import failing
+from lightseek.tools.console import failing
+from lightseek.tools.devices import find_device
+from lightseek.tools.memory import keep_freed_memory
+from lightseek.training.state import load_state, newest_state, save_state
 
 LOG_EVERY = 20  # steps
 SAVE_EVERY = 120  # seconds

@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from experiments.nano.aids import Pretraining
-from lightseek.config import OCRConfig
-from lightseek.files import atomic_write
-from lightseek.loading import load_model
+from lightseek.model.config import OCRConfig
 from lightseek.model.ocr import LightSeekOCR
-from lightseek.tokenizer import Tokenizer
+from lightseek.text.tokenizer import Tokenizer
+from lightseek.tools.files import atomic_write
+from lightseek.weights.loading import load_model
 
 HEADS = Path(__file__).parent / "heads.safetensors"  # of the shipped weights; its metadata has their step
 

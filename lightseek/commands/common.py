@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightseek.modes import MODES, find_mode
-from lightseek.options import Parser
+from lightseek.page.modes import MODES, find_mode
+from lightseek.training.settings import Parser
 
 if TYPE_CHECKING:
     from lightseek.model.ocr import LightSeekOCR
-    from lightseek.render import RenderedPage
+    from lightseek.page.render import RenderedPage
 
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTIZED = ("int8", "nf4", "bnb-int8")
@@ -23,7 +23,7 @@ EPILOG = "Full sizes without the weights: `formula` writes made-up ones; then `-
 
 
 def open_model(arguments: argparse.Namespace) -> "LightSeekOCR":
-    from lightseek.loading import load_model
+    from lightseek.weights.loading import load_model
 
     watched = sys.stdout.isatty()  # the bar draws on stdout, where results go
     model = load_model(
@@ -35,7 +35,7 @@ def open_model(arguments: argparse.Namespace) -> "LightSeekOCR":
         quantize=arguments.quantize or "none",
     )
     if arguments.adapter and not arguments.quantize:
-        from lightseek.lora import merge
+        from lightseek.weights.lora import merge
 
         merge(model)  # nobody switches here, and merged is faster
     return model
@@ -46,7 +46,7 @@ def open_pages(path: Path, mode: str | None = None, letters: tuple[int, int] | N
 
     With a `mode`, a text is drawn for it, in `letters` (smallest and largest size in pixels) that the model reads.
     """
-    from lightseek.render import DEFAULT_STYLE, page_style, render_file
+    from lightseek.page.render import DEFAULT_STYLE, page_style, render_file
 
     rendering = render_file(path, page_style(mode) if mode else DEFAULT_STYLE, letters=letters)
     if mode and rendering.style:
@@ -60,7 +60,7 @@ def open_pages(path: Path, mode: str | None = None, letters: tuple[int, int] | N
 
 def full_prompt(prompt: str) -> str:
     """A prompt by its name, or as it is; `<image>` goes first where it is not placed."""
-    from lightseek.processing import IMAGE_TAG, PROMPTS
+    from lightseek.page.preprocessing import IMAGE_TAG, PROMPTS
 
     prompt = PROMPTS.get(prompt, prompt)
     return prompt if IMAGE_TAG in prompt else f"{IMAGE_TAG}\n{prompt}"

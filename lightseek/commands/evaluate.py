@@ -9,9 +9,9 @@ from lightseek.commands.generate import TASKS
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
-    from lightseek.comparison import distinct_names, report, score
-    from lightseek.comparison_tables import tables
-    from lightseek.screen import bars
+    from lightseek.scores.compare import distinct_names, report, score
+    from lightseek.scores.tables import tables
+    from lightseek.tools.console import bars
 
     names = distinct_names(arguments.files)
     models = []
@@ -33,10 +33,10 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 def write(out: Path, models: list[Any], found: dict[str, Any]) -> None:
     """`evaluation.json`, and the plots."""
-    from lightseek.comparison import paired
-    from lightseek.comparison_tables import HEADLINES
-    from lightseek.files import write_json
-    from lightseek.plots import plot_differences, plot_lengths, plot_scores
+    from lightseek.scores.compare import paired
+    from lightseek.scores.plots import plot_differences, plot_lengths, plot_scores
+    from lightseek.scores.tables import HEADLINES
+    from lightseek.tools.files import write_json
 
     plot_scores(out / "scores.png", found)
     if found["models"][0]["bins"]:

@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from lightseek.commands.common import DTYPES, add, say
-from lightseek.config import PRESETS
+from lightseek.model.config import PRESETS
 
 
 def formula(arguments: argparse.Namespace) -> None:
     """A checkpoint in the official layout whose values follow from the tensors' names."""
-    from lightseek.config import OCRConfig
-    from lightseek.devices import find_dtype
-    from lightseek.formula import write_checkpoint
-    from lightseek.tokenizer import Tokenizer
+    from lightseek.model.config import OCRConfig
+    from lightseek.text.tokenizer import Tokenizer
+    from lightseek.tools.devices import find_dtype
+    from lightseek.weights.formula import write_checkpoint
 
     if arguments.out.exists() and (not arguments.out.is_dir() or any(arguments.out.iterdir())):
         raise ValueError(f"{arguments.out} is there already: give an empty or a new folder")

@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from lightseek.commands.common import add, show
-from lightseek.modes import MODES, positions, vision_tokens
+from lightseek.page.modes import MODES, positions, vision_tokens
 
 
 def modes(arguments: argparse.Namespace) -> None:

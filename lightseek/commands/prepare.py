@@ -12,11 +12,11 @@ SHOWN = 20  # bad rows
 
 def prepare(arguments: argparse.Namespace) -> None:
     """Shards, pages and a card in `--out`; then, if asked for, on the hub."""
-    from lightseek.data.card import write_card
-    from lightseek.data.prepare import prepare as write
-    from lightseek.data.registry import DATA_SETS
-    from lightseek.data.shards import Job
-    from lightseek.screen import bars
+    from lightseek.data.prepare.card import write_card
+    from lightseek.data.prepare.folder import prepare as write
+    from lightseek.data.prepare.shards import Job
+    from lightseek.data.sources.registry import DATA_SETS
+    from lightseek.tools.console import bars
 
     if arguments.pages < 1 or arguments.processes < 1 or (arguments.limit or 1) < 1:
         raise ValueError("--pages, --processes and --limit must be at least 1")
@@ -88,7 +88,7 @@ def shares(text: str) -> tuple[float, float, float]:
 
 
 def add_parser(commands: Any) -> None:
-    from lightseek.data.registry import DATA_SETS
+    from lightseek.data.sources.registry import DATA_SETS
 
     command = add(commands, prepare, "make a folder to train from, of a data set or your own documents")
     names = ", ".join(name for name in DATA_SETS if not name.startswith("document_haystack-"))

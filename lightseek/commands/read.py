@@ -14,8 +14,8 @@ def read(arguments: argparse.Namespace) -> None:
 
     A text file is drawn for the mode and the model first, on as many pages as it needs; they make one text again.
     """
-    from lightseek.generate import read as read_pages
-    from lightseek.render import check_file, is_text
+    from lightseek.page.render import check_file, is_text
+    from lightseek.text.generate import read as read_pages
 
     for path in arguments.files:  # a wrong name is told before a large model is loaded
         check_file(path)

@@ -11,7 +11,7 @@ from lightseek.commands.common import add, open_pages, say
 from lightseek.commands.generate import add_writing, open_maker, writing_options
 
 if TYPE_CHECKING:
-    from lightseek.data.documents import Document
+    from lightseek.data.document import Document
 
 TEXTS = (".txt", ".md")
 WANTED = "?"  # a document to summarize has a summary; nobody knows this one's
@@ -19,8 +19,8 @@ WANTED = "?"  # a document to summarize has a summary; nobody knows this one's
 
 def summarize(arguments: argparse.Namespace) -> None:
     """One summary a file. All pages of a file go into one prompt; what finds no place on them is told."""
-    from lightseek.predictions import predict
-    from lightseek.screen import tell_missing, tell_truncated
+    from lightseek.scores.predictions import predict
+    from lightseek.tools.console import tell_missing, tell_truncated
 
     arguments.task = "summarize"
     options = writing_options(arguments)
@@ -38,7 +38,7 @@ def summarize(arguments: argparse.Namespace) -> None:
 
 def open_document(path: Path) -> "Document":
     """A text as text, to be set at the size that fills its pages; a PDF or picture as its pages."""
-    from lightseek.data.documents import Document
+    from lightseek.data.document import Document
 
     if str(path) == "-" or path.suffix.lower() in TEXTS:
         try:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 from lightseek.commands.common import add, add_input, add_model, full_prompt, open_model, open_pages, say, show
 
 if TYPE_CHECKING:
-    from lightseek.render import RenderedPage
+    from lightseek.page.render import RenderedPage
 
 
 def trace(arguments: argparse.Namespace) -> None:
     import torch
 
-    from lightseek.processing import image_positions, page_views, prompt_ids
-    from lightseek.trace import trace as run
+    from lightseek.inspect.trace import trace as run
+    from lightseek.page.preprocessing import image_positions, page_views, prompt_ids
 
     page = pick_page(arguments.file, arguments.page)
     model = open_model(arguments)

@@ -17,7 +17,7 @@ from functools import cache
 from random import Random
 from string import ascii_lowercase, ascii_uppercase, digits
 
-from lightseek.data.synthetic_kinds import ANYWHERE, KINDS, WORDS, Draw
+from lightseek.data.sources.synthetic_kinds import ANYWHERE, KINDS, WORDS, Draw
 
 _LETTERS = re.compile(r"[^\W\d_]+")
 

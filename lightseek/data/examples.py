@@ -13,17 +13,17 @@ from jaxtyping import Bool, Int
 from PIL import Image
 from torch import Tensor
 
-from lightseek.config import OCRConfig
-from lightseek.data.cached_pages import CachedPageMaker
-from lightseek.data.context import TextMaker, most_tokens
-from lightseek.data.documents import TASKS, Document, check_task
-from lightseek.data.pages import MOST_PAGES, PageMaker, Truncation
-from lightseek.data.vision_cache import VisionCache
+from lightseek.data.context.cached import CachedPageMaker
+from lightseek.data.context.pages import MOST_PAGES, PageMaker, Truncation
+from lightseek.data.context.text import TextMaker, most_tokens
+from lightseek.data.context.vision_cache import VisionCache
+from lightseek.data.document import TASKS, Document, check_task
+from lightseek.model.config import OCRConfig
 from lightseek.model.ocr import IGNORED
-from lightseek.modes import Mode, vision_tokens
-from lightseek.pages import Page
-from lightseek.processing import IMAGE_TAG, PROMPTS, fill_prompt, image_positions, pad_batch
-from lightseek.tokenizer import Tokenizer
+from lightseek.page.modes import Mode, vision_tokens
+from lightseek.page.preprocessing import IMAGE_TAG, PROMPTS, fill_prompt, image_positions, pad_batch
+from lightseek.page.views import Page
+from lightseek.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

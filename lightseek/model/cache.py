@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from lightseek.config import DecoderConfig
+from lightseek.model.config import DecoderConfig
 
 
 class Cache:

@@ -11,8 +11,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightseek.config import ClipConfig
 from lightseek.model.attention import Sdpa
+from lightseek.model.config import ClipConfig
 from lightseek.model.layers import Conv2d, Linear, resize_grid, run_block
 
 

@@ -14,9 +14,9 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lightseek.config import DecoderConfig
 from lightseek.model.attention import Bias, Sdpa
 from lightseek.model.cache import KVCache
+from lightseek.model.config import DecoderConfig
 from lightseek.model.layers import Linear, run_block
 from lightseek.model.moe import MoE, Routing, SwiGLU
 

@@ -11,9 +11,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightseek.config import OCRConfig
 from lightseek.model.clip import Clip
 from lightseek.model.compressor import Compressor
+from lightseek.model.config import OCRConfig
 from lightseek.model.sam import Sam
 
 

@@ -17,7 +17,7 @@ from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lightseek.config import DecoderConfig
+from lightseek.model.config import DecoderConfig
 from lightseek.model.grouped import run_grouped
 from lightseek.model.layers import Linear, linear
 

@@ -16,19 +16,19 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lightseek.config import OCRConfig
 from lightseek.model.cache import Cache
+from lightseek.model.config import OCRConfig
 from lightseek.model.decoders import build_decoder
 from lightseek.model.encoder import DeepEncoder
 from lightseek.model.layout import Layout
 from lightseek.model.moe import Routing
 from lightseek.model.projector import Projector
 from lightseek.model.sam import AbsolutePosition
-from lightseek.pages import Page
+from lightseek.page.views import Page
 
 if TYPE_CHECKING:
-    from lightseek.generate import Generation
-    from lightseek.tokenizer import Tokenizer
+    from lightseek.text.generate import Generation
+    from lightseek.text.tokenizer import Tokenizer
 
 IGNORED = -100  # the label of a position that the loss leaves out
 
@@ -178,14 +178,14 @@ class LightSeekOCR(nn.Module):
         dtype: str | torch.dtype | None = None,
         **options: Any,
     ) -> "LightSeekOCR":
-        """Load an official checkpoint from a folder or the hub. `lightseek.checkpoint.load` lists the options."""
-        from lightseek.checkpoint import load
+        """Load an official checkpoint from a folder or the hub. `lightseek.weights.official.load` lists the options."""
+        from lightseek.weights.official import load
 
         return load(cls, path_or_hub_id, device, dtype, **options)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write a checkpoint in the official layout. `lightseek.checkpoint.save` says more."""
-        from lightseek.checkpoint import save
+        """Write a checkpoint in the official layout. `lightseek.weights.official.save` says more."""
+        from lightseek.weights.official import save
 
         save(self, folder, dtype=dtype)
 
@@ -196,8 +196,8 @@ class LightSeekOCR(nn.Module):
         mask: Bool[Tensor, "b n"] | Int[Tensor, "b n"] | None = None,
         **options: Any,
     ) -> "list[Generation]":
-        """Continue each prompt. `lightseek.generate.generate` lists the options (`max_new_tokens`, `beams`, ...)."""
-        from lightseek.generate import generate
+        """Continue each prompt. `text/generate.py` lists the options (`max_new_tokens`, `beams`, ...)."""
+        from lightseek.text.generate import generate
 
         return generate(self, input_ids, pages, mask, **options)
 
@@ -208,8 +208,8 @@ class LightSeekOCR(nn.Module):
         mask: Bool[Tensor, "1 n"] | Int[Tensor, "1 n"] | None = None,
         **options: Any,
     ) -> Iterator[str]:
-        """Yield the text after one prompt as it comes. `lightseek.generate.stream` lists the options."""
-        from lightseek.generate import stream
+        """Yield the text after one prompt as it comes. `lightseek.text.generate.stream` lists the options."""
+        from lightseek.text.generate import stream
 
         return stream(self, input_ids, pages, mask, **options)
 

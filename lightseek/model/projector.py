@@ -7,7 +7,7 @@ alternative.
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightseek.config import ProjectorConfig
+from lightseek.model.config import ProjectorConfig
 from lightseek.model.layers import Linear
 
 

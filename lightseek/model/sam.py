@@ -13,8 +13,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightseek.config import SamConfig
 from lightseek.model.attention import Sdpa
+from lightseek.model.config import SamConfig
 from lightseek.model.grid_attention import attend_on_grid
 from lightseek.model.layers import Conv2d, Linear, resize_grid, run_block
 from lightseek.model.stem import ConvStem

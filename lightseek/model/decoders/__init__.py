@@ -11,7 +11,7 @@ parts                       what a freeze policy can name -> what its parameters
 
 from torch import nn
 
-from lightseek.config import DecoderConfig, HFDecoderConfig
+from lightseek.model.config import DecoderConfig, HFDecoderConfig
 from lightseek.model.decoder import Decoder
 
 

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
-from lightseek.config import HFDecoderConfig
 from lightseek.model.cache import Cache
+from lightseek.model.config import HFDecoderConfig
 from lightseek.model.decoder import DecoderOutput, token_positions
 
 KERNELS = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}  # ours -> transformers'

@@ -1,0 +1,96 @@
+"""Batches of documents of like length, so that little of a right-padded batch is padding.
+
+    permutation of the epoch -> windows of `bucket` batches, each sorted by length -> batches, in random order
+
+The order follows from the seed, the step and the lengths, so a resumed run goes on with it. Sorting windows instead of
+the whole epoch leaves to chance which documents meet in a batch. Lengths are estimates: nothing is drawn for them, and
+only a small data set is tokenized.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from lightseek.data.context.pages import SMALLEST_FONT
+from lightseek.data.context.text import TextMaker
+from lightseek.data.document import Document
+from lightseek.data.examples import ExampleMaker
+from lightseek.page.modes import gundam_grid, positions
+
+TOKENIZED = 5_000_000  # characters, some seconds' work; of more text than that, characters are counted instead
+SAMPLE = 20_000  # characters that tell how many make a token: 1 of nano's, about 4 of the official tokenizer's
+LETTER = 0.55  # width of an average letter, in font sizes
+
+
+class BatchOrder:
+    """Which documents each step trains on: `order(step)`, steps from 0, epoch after epoch.
+
+    Every epoch has every document once. A batch that begins in one epoch and ends in the next is not sorted.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch: int, seed: int, bucket: int = 1) -> None:
+        """`bucket` is how many batches are sorted by length together; 1 leaves the order to chance alone."""
+        self.lengths, self.batch, self.seed, self.bucket = np.asarray(lengths), batch, seed, bucket
+        self.epoch = lru_cache(maxsize=4)(self._epoch)  # a batch may need two, or more if it is larger than an epoch
+
+    def __call__(self, step: int) -> list[int]:
+        count = len(self.lengths)
+        places = range(step * self.batch, (step + 1) * self.batch)
+        return [int(self.epoch(place // count)[place % count]) for place in places]
+
+    def _epoch(self, epoch: int) -> np.ndarray:
+        count, batch = len(self.lengths), self.batch
+        random = np.random.default_rng([self.seed, epoch])
+        order = random.permutation(count)
+        if self.bucket == 1:
+            return order
+        start = min(count, -epoch * count % batch)  # before it, the end of the batch begun in the epoch before
+        end = start + (count - start) // batch * batch
+        windows = [
+            order[first : min(first + batch * self.bucket, end)] for first in range(start, end, batch * self.bucket)
+        ]
+        batches = [by_length.reshape(-1, batch) for by_length in map(self.sort, windows)]
+        order[start:end] = random.permutation(np.concatenate(batches)).ravel() if batches else []
+        return order
+
+    def sort(self, places: np.ndarray) -> np.ndarray:
+        return places[np.argsort(self.lengths[places], kind="stable")]
+
+
+def estimated_lengths(make: ExampleMaker, documents: Sequence[Document]) -> list[int]:
+    """About how many positions each document's pages and texts fill in the decoder."""
+    texts = [(document.text if make.task == "ocr" else document.summary) + document.question for document in documents]
+    sample = "".join(document.text[:SAMPLE] for document in documents[:20])[:SAMPLE] or " "
+    per_character = len(make.tokenizer.encode(sample)) / len(sample)
+    if sum(map(len, texts)) <= TOKENIZED:
+        tokens = [len(make.tokenizer.encode(text)) for text in texts]
+    else:
+        tokens = [round(per_character * len(text)) for text in texts]
+    shown = [shown_positions(make, document, per_character) for document in documents]
+    return [written + read for written, read in zip(tokens, shown, strict=True)]
+
+
+def shown_positions(make: ExampleMaker, document: Document, per_character: float) -> int:
+    """About how many positions a document fills itself: its pictures, pages of the smallest letters, or its tokens.
+
+    `per_character` is how many tokens a character makes.
+    """
+    pages = make.pages
+    if isinstance(pages, TextMaker):
+        return min(pages.most_tokens, round(per_character * len(document.text)))
+    style, mode = pages.style, pages.mode
+    grid = gundam_grid(style.width, style.height, mode.tile) if mode.tile else (1, 1)
+    letter = LETTER * style.line_spacing * SMALLEST_FONT**2  # pixels
+    drawn = math.ceil(len(document.text) * letter / (style.columns * style.rows))
+    return min(pages.most, len(document.images) or max(1, drawn)) * positions(mode, grid)
+
+
+def padding_share(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> float:
+    """Share of all positions that are padding when each batch is padded to its longest."""
+    filled = padded = 0
+    for batch in batches:
+        filled += sum(lengths[i] for i in batch)
+        padded += max(lengths[i] for i in batch) * len(batch)
+    return 1 - filled / padded

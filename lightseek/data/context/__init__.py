@@ -1,0 +1,1 @@
+"""How a document gets in front of the decoder: as drawn pages, as encoded pages, or as its text."""

@@ -1,0 +1,84 @@
+"""A document's pages out of a vision cache: encoded already, and drawn only when the cache does not know them.
+
+On a CPU, drawing a page takes a third of the time that the nano decoder learns from it: worth leaving out as well.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from lightseek.data.context.pages import PageMaker, Pages
+from lightseek.data.context.vision_cache import VisionCache, digest
+from lightseek.data.document import Document
+from lightseek.page.modes import Mode
+from lightseek.page.views import EncodedPage, Page
+
+PROBE = "How vexingly quick daft zebras jump! 0123456789 (äöü, ß; \u201cé\u201d): fi fl ffi.\n\n" * 12
+
+
+@dataclass(frozen=True)
+class CachedPages(Pages):
+    """Pages that come encoded; they need not be drawn, so `images` may be empty."""
+
+    encoded: list[EncodedPage] = field(default_factory=list)
+
+
+class CachedPageMaker(PageMaker):
+    """Makes a document's pages as `PageMaker` does, but encoded, and draws none that the cache knows."""
+
+    def __init__(self, mode: str | int | Mode, font: str, most: int, cache: VisionCache) -> None:
+        super().__init__(mode, font, most)
+        self.cache = cache
+        # Renderers that set this text alike, pixel by pixel, count as one: a changed font file or library does not.
+        sample = [image.tobytes() for image in self.render(PROBE).images]
+        self.renderer = digest(self.mode, self.style, most, [item.name for item in fields(Pages)], *sample)
+
+    def __call__(self, document: Document) -> CachedPages:
+        pages = self.known(document) or self.encode(document)
+        self.count(document, pages)
+        return pages
+
+    def views(self, pages: CachedPages) -> list[Page]:
+        return list(pages.encoded)
+
+    def known(self, document: Document) -> CachedPages | None:
+        """The pages, if the cache has them all."""
+        record = self.cache.recall(self.key(document))
+        encoded = [self.cache.load(key) for key in record.pop("keys")] if record else [None]
+        return None if None in encoded else CachedPages([], **record, encoded=encoded)
+
+    def encode(self, document: Document) -> CachedPages:
+        """Draw the pages, and see to it that the cache has them. Raises ValueError as `PageMaker` and `page` do."""
+        drawn = self.draw(document)
+        keys, encoded = zip(*(self.cache.page(image, self.mode) for image in drawn.images), strict=True)
+        rest = {item.name: getattr(drawn, item.name) for item in fields(drawn) if item.name != "images"}
+        self.cache.note(self.key(document), {"keys": keys, **rest})
+        return CachedPages(drawn.images, **rest, encoded=list(encoded))
+
+    def key(self, document: Document) -> str:
+        """What decides a document's pages: the renderer and the text, or the pictures, files by time and size."""
+        return digest(self.renderer, document.text, *(signature(picture) for picture in document.images))
+
+    def fill(self, documents: Sequence[Document], tick: Callable[[int, int], None] | None = None) -> None:
+        """Put the pages of all these documents into the cache. `tick(done, of)` is called after each document.
+
+        Raises ValueError when they won't fit, as soon as the size of the first is known.
+        """
+        before, missing = self.cache.bytes, 0
+        for done, document in enumerate(documents, start=1):
+            if not self.known(document):
+                self.encode(document)
+                missing += 1
+                if missing == 1:
+                    self.cache.check_room((self.cache.bytes - before) * (len(documents) - done))
+            if tick:
+                tick(done, len(documents))
+
+
+def signature(picture: Path | bytes) -> bytes | tuple[str, int, int]:
+    """What tells one picture from another, without reading a file."""
+    if isinstance(picture, bytes):
+        return picture
+    path = Path(picture).resolve()
+    state = path.stat() if path.is_file() else None  # a missing one is reported by who opens it
+    return str(path), state.st_size if state else 0, state.st_mtime_ns if state else 0

@@ -1,0 +1,1 @@
+"""A data set becomes a folder to train from."""

@@ -1,0 +1,216 @@
+"""A data set -> a folder to train from: shards of rows, pages as pictures, a card that says what is in it.
+
+    documents -> split -> shards of rows (in parallel processes) -> named for good -> card and plot
+
+Each shard is written whole or not at all, its figures last. A killed run that is started again with the same settings
+redoes no shard that has its figures.
+"""
+
+import json
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict, dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from lightseek.data.document import Document, load_documents, split_key
+from lightseek.data.prepare.shards import WORK, Figures, Job, figures_file, part_file, write_shard
+from lightseek.data.sources import hub, local
+from lightseek.data.sources.registry import DATA_SETS
+from lightseek.data.sources.tables import OnBad, Wanted
+from lightseek.data.splits import SMALL, SPLITS, Shares, Split, divide, share_of
+from lightseek.tools.files import write_json
+
+
+@dataclass
+class Prepared:
+    """What a folder holds: figures of each split, and what was wrong with the rows that were left out."""
+
+    splits: dict[Split, Figures]
+    bad: list[str]
+
+    @property
+    def total(self) -> Figures:
+        total = Figures()
+        for figures in self.splits.values():
+            total.add(figures)
+        return total
+
+
+Report = Callable[[int], None]  # documents written so far
+
+
+def prepare(
+    job: Job, out: Path, processes: int = 1, report: Report | None = None, on_bad: OnBad | None = None
+) -> Prepared:
+    """Write `out` and return its figures; with everything there already, only return them.
+
+    `on_bad` gets what is wrong with each row left out. Raises ValueError for a bad row unless the job skips them, and
+    for a folder that holds anything but this same job's beginnings, or that of the same job without `skip_bad`.
+    """
+    work = claim(job, out)
+    done = work / "figures.json"
+    if not done.is_file():
+        bad: list[str] = []
+        counts = write_shards(job, out, processes, report, _taking(job, bad, on_bad))
+        figures = {split: merged(work, split, count) for split, count in counts.items()}
+        for split, count in counts.items():
+            for number in range(count):
+                final = out / f"{split}-{number:05d}-of-{count:05d}.{job.format}"
+                if not final.exists():
+                    part_file(work, split, number, job).replace(final)
+        write_json(done, {"bad": bad, "splits": {split: asdict(found) for split, found in figures.items()}})
+    found = json.loads(done.read_text(encoding="utf-8"))
+    return Prepared({split: Figures(**values) for split, values in found["splits"].items()}, found["bad"])
+
+
+def claim(job: Job, out: Path) -> Path:
+    """The folder's working folder, made if it is empty. Raises ValueError if it holds anything else."""
+    work, settings = out / WORK, json.loads(json.dumps(asdict(job) | {"state": _state(job.source)}))
+    begun = work / "job.json"
+    if out.exists() and not begun.is_file() and (not out.is_dir() or any(file.name != WORK for file in out.iterdir())):
+        raise ValueError(f"{out} is there already: give an empty or a new folder")
+    if not begun.is_file() or [*out.iterdir(), *work.iterdir()] == [work, begun]:  # nothing came of it yet
+        write_json(begun, settings)
+    before = json.loads(begun.read_text(encoding="utf-8"))
+    # Up to its first bad row, a job that stops there is one that leaves it out.
+    before["skip_bad"] = before["skip_bad"] or job.skip_bad
+    unlike = [name for name in settings if settings[name] != before.get(name)]
+    if unlike:
+        names = ", ".join("the source's files" if name == "state" else name for name in unlike)
+        raise ValueError(f"{out} was prepared with another {names}: give a new folder, or delete this one")
+    return work
+
+
+def _state(source: str) -> list[Any]:
+    """What changes when the user's own files do."""
+    if source in DATA_SETS or not Path(source).exists():
+        return []
+    return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in local.files_of(Path(source))]
+
+
+def documents(job: Job, on_bad: OnBad) -> Iterator[tuple[Split, Document]]:
+    """Every document with its split, the same every time."""
+    if job.source in DATA_SETS:
+        entry = DATA_SETS[job.source]
+        # With shares the limit is for all: no split of theirs needs more than that.
+        found = (
+            (s, d) for s in entry.splits for d in hub.documents(entry, s, job.limit, job.seed, job.task, on_bad=on_bad)
+        )
+        yield from found if job.shares is None else _shared(found, job.shares, job.limit)
+    elif Path(job.source).exists():
+        wanted = Wanted(job.text_column, job.summary_column, job.task)
+        marked = list(local.read(Path(job.source), wanted, on_bad))
+        assigned = list(zip(local.assign(marked, job.shares), (document for document, _ in marked), strict=True))
+        if job.shares is not None:
+            assigned = local.draw(assigned, job.limit, job.seed)
+        for split in SPLITS:
+            own = [(split, document) for other, document in assigned if other == split]
+            yield from own if job.shares is not None else local.draw(own, job.limit, job.seed)
+    else:
+        found = ((s, d) for s in SPLITS for d in load_documents(job.source, s, job.limit, job.seed, task=job.task))
+        yield from found if job.shares is None else _shared(found, job.shares, job.limit)
+
+
+def _shared(
+    found: Iterator[tuple[Split, Document]], shares: Shares, limit: int | None
+) -> Iterator[tuple[Split, Document]]:
+    """Documents divided anew, as they come; few ones so that no split stays empty."""
+    every = islice((document for _, document in found), limit)
+    first = list(islice(every, SMALL))
+    if len(first) < SMALL:
+        splits = divide([split_key(document) for document in first], shares)
+        yield from ((splits[split_key(document)], document) for document in first)
+        return
+    yield from ((share_of(split_key(document), shares), document) for document in chain(first, every))
+
+
+def _taking(job: Job, bad: list[str], on_bad: OnBad | None) -> OnBad:
+    """What happens to a bad row: put on the list, or the end."""
+
+    def take(error: ValueError) -> None:
+        if not job.skip_bad:
+            raise ValueError(f"{error} (--skip-bad leaves such rows out)")
+        bad.append(str(error))
+        if on_bad:
+            on_bad(error)
+
+    return take
+
+
+def write_shards(job: Job, out: Path, processes: int, report: Report | None, on_bad: OnBad) -> dict[Split, int]:
+    """Write what is missing of each split's shards; returns how many there are."""
+    counts: dict[Split, int] = {}
+    written = 0
+    pool = _pool(processes) if processes > 1 else None
+    running: set[Future[Figures]] = set()
+
+    def finished(figures: Figures) -> None:
+        nonlocal written
+        written += len(figures.text)
+        for message in figures.bad:
+            on_bad(ValueError(message))
+        if report:
+            report(written)
+
+    try:
+        for split, shard in _shards(documents(job, on_bad), job.rows):
+            number = counts.get(split, 0)
+            counts[split] = number + 1
+            done = figures_file(out / WORK, split, number)
+            if done.is_file():
+                finished(Figures(**json.loads(done.read_text(encoding="utf-8"))))
+            elif pool is None:
+                finished(write_shard(job, out, split, number, shard))
+            else:
+                running.add(pool.submit(write_shard, job, out, split, number, shard))
+                while len(running) > 2 * processes:  # documents wait on disk or on the hub, not in memory
+                    ready, running = wait(running, return_when=FIRST_COMPLETED)
+                    for future in ready:
+                        finished(future.result())
+        for future in running:
+            finished(future.result())
+    finally:
+        if pool:
+            pool.shutdown(cancel_futures=True)
+    if not counts:
+        raise ValueError(f"{job.source} has no documents")
+    return counts
+
+
+def _shards(found: Iterator[tuple[Split, Document]], rows: int) -> Iterator[tuple[Split, list[Document]]]:
+    shards: dict[Split, list[Document]] = {split: [] for split in SPLITS}
+    for split, document in found:
+        shards[split].append(document)
+        if len(shards[split]) == rows:
+            yield split, shards[split]
+            shards[split] = []
+    yield from ((split, left) for split, left in shards.items() if left)
+
+
+def _pool(processes: int) -> ProcessPoolExecutor:
+    # Not forked: `datasets` and Arrow have threads by now.
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+
+
+def _end_with_parent() -> None:
+    """A worker of a killed program must not wait for work for ever."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def merged(work: Path, split: Split, count: int) -> Figures:
+    total = Figures()
+    for number in range(count):
+        total.add(Figures(**json.loads(figures_file(work, split, number).read_text(encoding="utf-8"))))
+    return total

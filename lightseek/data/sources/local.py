@@ -1,0 +1,182 @@
+"""The user's own documents: a JSONL, JSON, CSV or parquet file, or a folder of such files or of .txt and .md files.
+
+Which split a document belongs to, in this order:
+1. its file or folder is called train, validation (valid, val, dev) or test ("test.jsonl", "train/a.txt",
+   "train-00001-of-00004.parquet"), or its row has such a value in a `split` column. A split that nothing names is
+   then taken from train, by rules 2 and 3;
+2. otherwise a hash of its text, or of its first page if it comes as pictures: 80 % train, 10 % validation, 10 % test;
+3. but with fewer than 100 different ones, where that could leave a split empty, they are put in the order of their
+   hashes, and the first tenth is test and the second validation, at least one each. Two give train and validation; one
+   gives train.
+
+A text file's summary is in `name.summary.txt` beside it (or `name.summary.md`); without one, it is the first sentence
+of the text, which is then left out of the text. A folder that holds tables is read for its tables alone, and one that
+holds pictures and .json files for those.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import TypeVar
+
+from lightseek.data.document import Document, split_first_sentence, split_key
+from lightseek.data.sources.tables import (
+    ANNOTATIONS,
+    MAX_TABLE_BYTES,
+    MAX_TEXT_BYTES,
+    TABLES,
+    WANTED,
+    Marked,
+    OnBad,
+    Wanted,
+    read_table,
+)
+from lightseek.data.splits import SPLIT_NAMES, SPLITS, Shares, Split, divide
+
+TEXTS = (".txt", ".md")
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+MAX_FILES = 100_000
+Found = TypeVar("Found")
+
+
+def documents(
+    path: Path,
+    split: Split,
+    limit: int | None = None,
+    seed: int = 0,
+    wanted: Wanted = WANTED,
+    max_characters: int | None = None,
+    on_bad: OnBad | None = None,
+) -> list[Document]:
+    """The documents of one split in file order; with a limit, that many of them, drawn by `seed`.
+
+    A smaller limit draws a part of what a larger one does. Raises ValueError naming the file, and the row where there
+    is one (counted from 1; line numbers in JSONL), for anything that can't be read as a document, unless `on_bad`
+    takes it.
+    """
+    marked = list(read(path, wanted, on_bad))
+    if not marked:
+        raise ValueError(f"{path} holds no documents")
+    whole = len(marked)
+    if max_characters is not None:  # before the split, or a small folder could lose one to its long texts
+        marked = [(document, mark) for document, mark in marked if len(document.text) <= max_characters]
+        if not marked:
+            raise ValueError(f"{path}: all {whole} documents are longer than {max_characters} characters")
+    splits = assign(marked)
+    found = [document for (document, _), own in zip(marked, splits, strict=True) if own == split]
+    if not found:
+        others = " and ".join(f"{splits.count(other)} {other}" for other in SPLITS if other in splits)
+        longer = f"; {whole - len(marked)} are longer than {max_characters} characters" if whole > len(marked) else ""
+        raise ValueError(f"{path} has no {split} documents, only {others}{longer}")
+    return draw(found, limit, seed)
+
+
+def draw(found: list[Found], limit: int | None, seed: int) -> list[Found]:
+    """At most `limit` of them in their order; a smaller limit draws a part of what a larger one does."""
+    if limit is None or limit >= len(found):
+        return found
+    order = list(range(len(found)))
+    Random(seed).shuffle(order)
+    return [found[i] for i in sorted(order[:limit])]
+
+
+def assign(marked: list[Marked], shares: Shares | None = None) -> list[Split]:
+    """The split of each document, by rules 1 to 3; with `shares`, by those alone, whatever the documents' marks."""
+    if shares is not None:
+        marked = [(document, None) for document, _ in marked]
+    named = {mark for _, mark in marked}
+    hashed = divide([split_key(document) for document, mark in marked if mark in (None, "train")], shares)
+    splits: list[Split] = []
+    for document, mark in marked:
+        own = hashed.get(split_key(document), "train")
+        taken_from_train = mark == "train" and own not in named
+        splits.append(own if mark is None or taken_from_train else mark)
+    return splits
+
+
+def read(path: Path, wanted: Wanted = WANTED, on_bad: OnBad | None = None) -> Iterator[Marked]:
+    """Every document under `path`, each with the split that its place or row names."""
+    files = files_of(path)
+    for file in files:
+        table = file.suffix.lower() in (*TABLES, ANNOTATIONS)
+        _check_size(file, MAX_TABLE_BYTES if table else MAX_TEXT_BYTES)
+        name = file.name if file == path else file.relative_to(path).as_posix()
+        place = _place(file, path)
+        if table:
+            for document, mark in read_table(file, name, wanted, on_bad):
+                yield document, mark or place
+            continue
+        try:
+            document = _read_text(file, name, wanted)
+        except ValueError as error:
+            if on_bad is None:
+                raise
+            on_bad(error)
+            continue
+        yield document, place
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files that documents are read from: tables, else annotations of pictures, else texts."""
+    if path.is_file():
+        if path.suffix.lower() not in (*TABLES, ANNOTATIONS, *TEXTS):
+            raise ValueError(
+                f"can't read {path}: documents come as {', '.join(TABLES + TEXTS)} files or a folder of them"
+            )
+        return [path]
+    files = sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path)))
+
+    def only(*suffixes: str) -> list[Path]:
+        return [file for file in files if file.suffix.lower() in suffixes]
+
+    texts = [file for file in only(*TEXTS) if not file.stem.endswith(".summary")]
+    found = only(*TABLES) or (only(ANNOTATIONS) if only(*PICTURES) else []) or texts
+    if not found:
+        raise ValueError(f"{path} holds no documents: put {', '.join(TABLES + TEXTS)} files there")
+    if len(found) > MAX_FILES:
+        raise ValueError(f"{path} holds {len(found):,} files, more than {MAX_FILES:,}: put them into one .jsonl file")
+    return found
+
+
+def _hidden(file: Path) -> bool:
+    return any(part.startswith(".") for part in file.parts)
+
+
+def _check_size(file: Path, most: int) -> None:
+    size = file.stat().st_size
+    if size > most:
+        raise ValueError(
+            f"{file} has {size / 2**20:,.0f} MiB, more than the {most >> 20:,} MiB read at once: split it up"
+        )
+
+
+def _place(file: Path, root: Path) -> Split | None:
+    """The split that the file's name, or a folder's on the way to it from `root`, stands for."""
+    names = [*file.relative_to(root).parent.parts, file.stem] if file != root else [file.stem]
+    for name in reversed(names):
+        start = name.lower().replace("_", "-").split("-")[0].split(".")[0]
+        # "test-plan.txt" is a document called so; "test-00000-of-00001.jsonl" is a shard.
+        shard = file.suffix.lower() == ".parquet" or re.search(r"-\d+-of-\d+$", name)
+        if start in SPLIT_NAMES and (name.lower() == start or shard):
+            return SPLIT_NAMES[start]
+    return None
+
+
+def _read_text(file: Path, name: str, wanted: Wanted) -> Document:
+    beside = [file.with_name(f"{file.stem}.summary{suffix}") for suffix in TEXTS]
+    beside = [summary for summary in beside if summary.is_file()][:1]
+    try:
+        text = file.read_text(encoding="utf-8-sig").strip()
+        summary = beside[0].read_text(encoding="utf-8-sig").strip() if beside else ""
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file} or its summary is not UTF-8 text: {error}") from None
+    if not text:
+        raise ValueError(f"{file} is empty")
+    if beside and not summary:
+        raise ValueError(f"{beside[0]} is empty")
+    if not beside and wanted.task != "ocr":
+        summary, text = split_first_sentence(text)
+    if not text:
+        raise ValueError(f"{file} is one sentence only: put its summary into {file.stem}.summary.txt beside it")
+    return Document(text, summary, name)

@@ -1,0 +1,104 @@
+"""Real English that every Python carries: docstrings of the standard library, then of installed packages.
+
+The first sentence is the summary of the rest. Files are parsed, never imported or run. The standard library comes
+first so that every machine has some; a seed shuffles the files within each group. A docstring's split depends on its
+text alone, and a text that occurs twice counts once.
+"""
+
+import ast
+import inspect
+import os
+import sysconfig
+import warnings
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from random import Random
+
+from lightseek.data.document import Document, split_first_sentence
+from lightseek.data.splits import Split, check_split, text_split
+
+MIN_TEXT, MIN_SUMMARY, MAX_SUMMARY = 100, 20, 250  # characters
+MAX_FILE_BYTES = 1_000_000
+MAX_FILES = 4_000
+_SKIP_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "__phello__"}
+
+
+def documents(
+    split: Split, limit: int | None = None, seed: int = 0, max_characters: int | None = None
+) -> list[Document]:
+    """At most `limit` docstrings of a split; stops reading files when it has them.
+
+    Without a limit it reads up to `MAX_FILES` files, which takes some 15 seconds; the other splits are then quick.
+    """
+    check_split(split)
+    found: list[Document] = []
+    seen: set[str] = set()
+    for name, path in _files(seed):
+        for where, docstring in _docstrings(path):
+            summary, text = split_first_sentence(docstring)
+            fits = MIN_TEXT <= len(text) <= (max_characters or len(text))
+            if not fits or text in seen or text_split(text) != split or not _is_prose(summary, text):
+                continue
+            seen.add(text)
+            found.append(Document(text, summary, f"{name}:{where}"))
+            if len(found) == limit:
+                return found
+    return found
+
+
+def _files(seed: int) -> Iterator[tuple[str, Path]]:
+    """(name, path) of at most `MAX_FILES` Python files, each folder's in an order that only `seed` decides."""
+    folders = dict.fromkeys(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib"))
+    left = MAX_FILES
+    for folder in folders:
+        names = sorted(_python_files(Path(folder)))
+        Random(f"{seed}").shuffle(names)
+        for name in names[:left]:
+            yield name, Path(folder, name)
+        left -= min(left, len(names))
+
+
+def _python_files(folder: Path) -> Iterator[str]:
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if name not in _SKIP_FOLDERS and not name.startswith(".")]
+        for file in files:
+            if file.endswith(".py"):
+                yield Path(parent, file).relative_to(folder).as_posix()
+
+
+@cache  # train, validation and test ask for the same files
+def _docstrings(path: Path) -> tuple[tuple[str, str], ...]:
+    """(qualified name, cleaned docstring) of everything in a file; nothing for a file that is no sound Python."""
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            return ()
+        source = path.read_bytes()
+        with warnings.catch_warnings(action="ignore"):  # about escapes in other people's strings
+            tree = ast.parse(source)
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()
+    found: list[tuple[str, str]] = []
+
+    def collect(node: ast.AST, name: str) -> None:
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            docstring = ast.get_docstring(node, clean=False)
+            if docstring:
+                found.append((name or "module", inspect.cleandoc(docstring)))
+            for child in node.body:
+                collect(child, f"{name}.{child.name}".lstrip(".") if hasattr(child, "name") else name)
+
+    collect(tree, "")
+    return tuple(found)
+
+
+def _is_prose(summary: str, text: str) -> bool:
+    """Whether it can be printed, and the summary reads as a sentence rather than as a signature or a heading."""
+    return (
+        MIN_SUMMARY <= len(summary) <= MAX_SUMMARY
+        and summary[0].isalpha()
+        and summary[-1] in ".!?"
+        and summary.count(" ") >= 3
+        and text.replace("\n", "").isprintable()
+        and not text.startswith(">>>")  # examples only
+    )

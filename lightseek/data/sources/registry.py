@@ -1,0 +1,226 @@
+"""Named data sets of the hub, as data: where each one is, what its columns are called, and how it is split.
+
+`python train.py --data cnn_dailymail`, or `python -m lightseek prepare mlsum-fr --out news/`; `hub.py` reads
+them. Most come as parquet from the branch that the hub itself converts data sets to, so that no data set's own
+code ever runs. `note` says what could be checked: the hub was not at hand when this was written.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from lightseek.data.splits import Split
+
+CONVERTED = "refs/convert/parquet"  # the hub's own branch: {configuration}/{split}/0000.parquet and on
+OWN_SPLITS: Mapping[Split, str] = {"train": "train", "validation": "validation", "test": "test"}
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """One data set. Columns are theirs; "" is one they don't have.
+
+    `splits` gives the name of theirs that each of ours is read from; one that is missing can't be had. Where two of
+    ours come from the same one of theirs, a hash of the document decides: 8 parts train, 1 validation, 1 test.
+    """
+
+    name: str
+    hub_id: str
+    kind: Literal["text", "vision"]
+    about: str
+    licence: str
+    text: str = ""
+    summary: str = ""
+    image: str = ""  # a picture, or a list of them
+    question: str = ""
+    answers: str = ""  # a list of equally good ones: the first counts
+    configuration: str = "default"
+    revision: str = CONVERTED
+    files: str = "{configuration}/{split}/*.parquet"
+    splits: Mapping[Split, str] = field(default_factory=lambda: OWN_SPLITS)
+    reader: Literal["table", "conversations", "omnidocbench", "haystack"] = "table"
+    tasks: tuple[str, ...] = ("summarize", "ocr")  # the first is what it is made for
+    note: str = ""
+
+    @property
+    def derived(self) -> str:
+        """Which of our splits are not theirs, in words; "" when all are."""
+        parts = []
+        for theirs in dict.fromkeys(self.splits.values()):
+            ours = [split for split, name in self.splits.items() if name == theirs]
+            if len(ours) > 1:
+                parts.append(f"{' and '.join(ours)} are parts of its {theirs} split, told apart by a hash")
+        return "; ".join(parts)
+
+
+def _mlsum(language: str, name: str) -> DataSet:
+    return DataSet(
+        name=f"mlsum-{language}",
+        hub_id="reciTAL/mlsum",
+        configuration=language,
+        kind="text",
+        about=f"{name} newspaper articles and their abstracts",
+        licence="other: research use",
+        text="text",
+        summary="summary",
+        note="Branch and columns seen in others' code that reads French and Russian from it.",
+    )
+
+
+def _haystack(pages: int) -> DataSet:
+    return DataSet(
+        name=f"document_haystack-{pages}",
+        hub_id="AmazonScience/document-haystack",
+        configuration=str(pages),
+        kind="vision",
+        about=f"reports of {pages} pages with sentences hidden in them, and a question about each",
+        licence="CC-BY-NC-4.0",
+        reader="haystack",
+        revision="main",
+        files="*/*_{configuration}Pages/Images_TextNeedles/*.jpg",
+        splits={"test": "all"},
+        tasks=("answer",),
+        note="Layout as in the authors' evaluation scripts. For evaluation only; raise pages to see whole reports.",
+    )
+
+
+_ALL = (
+    DataSet(
+        name="cnn_dailymail",
+        hub_id="ccdv/cnn_dailymail",
+        configuration="3.0.0",
+        kind="text",
+        about="English news and their highlights",
+        licence="Apache-2.0",
+        text="article",
+        summary="highlights",
+        note="Columns seen in others' code; of the converted branch, only that of the same data under another id was.",
+    ),
+    DataSet(
+        name="xsum",
+        hub_id="EdinburghNLP/xsum",
+        kind="text",
+        about="BBC articles and their one-sentence summaries",
+        licence="unknown",
+        text="document",
+        summary="summary",
+        note="Branch and columns seen in others' code. A few articles are empty: use skip_bad.",
+    ),
+    DataSet(
+        name="arxiv",
+        hub_id="ccdv/arxiv-summarization",
+        configuration="document",
+        revision="main",
+        files="{configuration}/{split}-*.parquet",
+        kind="text",
+        about="papers and their abstracts",
+        licence="unknown",
+        text="article",
+        summary="abstract",
+        note="Files and columns seen in others' code.",
+    ),
+    DataSet(
+        name="pubmed",
+        hub_id="ccdv/pubmed-summarization",
+        configuration="document",
+        revision="main",
+        files="{configuration}/{split}-*.parquet",
+        kind="text",
+        about="medical papers and their abstracts",
+        licence="unknown",
+        text="article",
+        summary="abstract",
+        note="Columns seen in others' code; files taken to be laid out as arxiv's, by the same author.",
+    ),
+    DataSet(
+        name="gigaword",
+        hub_id="Harvard/gigaword",
+        kind="text",
+        about="first sentences of news and their headlines",
+        licence="MIT",
+        text="document",
+        summary="summary",
+        note="Columns from its documentation; the converted branch was not checked, and others report it missing.",
+    ),
+    DataSet(
+        name="findsum",
+        hub_id="trigaten/findsum",
+        kind="text",
+        about="annual reports of companies and their summaries",
+        licence="ODC-BY-1.0",
+        text="document",
+        summary="summary",
+        note="Not checked at all; the columns are those of the authors' own CSV files.",
+    ),
+    _mlsum("fr", "French"),
+    _mlsum("es", "Spanish"),
+    _mlsum("de", "German"),
+    DataSet(
+        name="billsum",
+        hub_id="FiscalNote/billsum",
+        kind="text",
+        about="bills of the US Congress and their summaries",
+        licence="CC0-1.0",
+        text="text",
+        summary="summary",
+        splits={"train": "train", "validation": "train", "test": "test"},
+        note="Columns and splits seen in others' code; the Californian test split is not used.",
+    ),
+    DataSet(
+        name="samsum",
+        hub_id="knkarthick/samsum",
+        kind="text",
+        about="chats and their summaries",
+        licence="CC-BY-NC-ND-4.0",
+        text="dialogue",
+        summary="summary",
+        note="A copy: the original, Samsung/samsum, has left the hub. Columns seen in others' code.",
+    ),
+    DataSet(
+        name="docmatix",
+        hub_id="HuggingFaceM4/Docmatix",
+        configuration="images",
+        revision="main",
+        files="data/{split}-*.parquet",
+        kind="vision",
+        about="pages of PDFs with generated questions and answers",
+        licence="MIT",
+        image="images",
+        question="user",
+        answers="assistant",
+        splits={"train": "train", "validation": "train", "test": "train"},
+        reader="conversations",
+        tasks=("answer",),
+        note="Columns seen in its authors' code; the files' names were not checked.",
+    ),
+    DataSet(
+        name="docvqa",
+        hub_id="HuggingFaceM4/DocumentVQA",
+        kind="vision",
+        about="scanned pages, questions about them and answers",
+        licence="unknown",
+        image="image",
+        question="question",
+        answers="answers",
+        revision="main",
+        files="data/{split}-*.parquet",
+        splits={"train": "train", "validation": "validation", "test": "validation"},
+        tasks=("answer",),
+        note="Columns seen in others' code; the answers of its own test split are kept back by its authors.",
+    ),
+    *(_haystack(pages) for pages in (5, 10, 25, 50, 75, 100, 150, 200)),
+    DataSet(
+        name="omnidocbench",
+        hub_id="opendatalab/OmniDocBench",
+        kind="vision",
+        about="pages of many kinds with their text in reading order",
+        licence="research use",
+        revision="main",
+        files="OmniDocBench.json",
+        reader="omnidocbench",
+        splits={"test": "all"},
+        tasks=("ocr",),
+        note="Layout seen in others' code. For evaluation only; tables are HTML and formulas LaTeX.",
+    ),
+)
+
+DATA_SETS: dict[str, DataSet] = {entry.name: entry for entry in _ALL}

@@ -1,0 +1,192 @@
+"""Rows of JSONL, JSON, CSV and parquet files -> documents.
+
+A row is a text and its summary, or pictures (`image`, `images` or the hub's `file_name`: paths beside the file, or
+bytes in a parquet file) with what is known about them: a text, a summary, or a `question` and its `answer`.
+"""
+
+import csv
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightseek.data.document import Document, check_task, split_first_sentence
+from lightseek.data.splits import SPLIT_NAMES, Split
+
+TABLES = (".jsonl", ".csv", ".parquet")
+ANNOTATIONS = ".json"  # a list of objects, or one object: picture -> text
+MAX_TABLE_BYTES = 2 << 30  # read whole into memory
+MAX_TEXT_BYTES = 10 << 20
+PICTURES = ("images", "image", "file_name")
+OnBad = Callable[[ValueError], None]
+Row = dict[str, Any]
+Marked = tuple[Document, Split | None]  # the split that its place or row names
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is read from a row, and what it must have.
+
+    `summary=None` takes the first sentence of the text, unless the task needs no summary.
+    """
+
+    text: str = "text"
+    summary: str | None = "summary"
+    task: str = "summarize"
+
+    @property
+    def sentence(self) -> bool:
+        return self.summary is None and self.task != "ocr"
+
+
+WANTED = Wanted()
+
+
+def read_table(file: Path, name: str, wanted: Wanted, on_bad: OnBad | None = None) -> Iterator[Marked]:
+    """Documents of a table. A bad row raises ValueError with the file and its number, or goes to `on_bad`."""
+    for number, row in _rows(file):
+        try:
+            if isinstance(row, ValueError):
+                raise row
+            document = _document(row, file.parent, f"{name}:{number}", wanted)
+            mark = _mark(row)
+        except ValueError as error:
+            bad = ValueError(f"{file}, row {number}: {error}")
+            if on_bad is None:
+                raise bad from None
+            on_bad(bad)
+            continue
+        yield document, mark
+
+
+def _document(row: Row, folder: Path, name: str, wanted: Wanted) -> Document:
+    column = next((column for column in PICTURES if row.get(column)), None)
+    images = pictures(row[column], folder) if column else ()
+    question = _text(row, "question") if row.get("question") else ""
+    answer = "answer" if question and not row.get(wanted.summary or "") else wanted.summary
+    if images:
+        text = _text(row, wanted.text) if row.get(wanted.text) else ""
+        summary = _text(row, answer) if answer and row.get(answer) else ""
+    else:
+        text = _text(row, wanted.text)
+        summary = ""
+        if wanted.sentence:
+            summary, text = split_first_sentence(text)
+            if not text:
+                raise ValueError(f"{wanted.text!r} is one sentence only, and there is no summary column")
+        elif answer and (wanted.task != "ocr" or row.get(answer)):
+            summary = _text(row, answer)
+    facts = row.get("facts")
+    facts = tuple(fact for fact in facts if isinstance(fact, str)) if isinstance(facts, list) else ()
+    document = Document(text, summary, name, facts, images, question)
+    check_task(document, wanted.task)
+    return document
+
+
+def _text(row: Row, column: str) -> str:
+    if column not in row:
+        raise ValueError(f"there is no column {column!r}; its columns are {', '.join(map(repr, row))}")
+    value = row[column]
+    if not isinstance(value, str) or not value.strip():
+        found = "nothing" if value is None or value == "" else repr(value)[:40]
+        raise ValueError(f"{column!r} must be a text, not {found}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # JSON can spell what UTF-8 can't
+        raise ValueError(f"{column!r} holds half a character (a lone surrogate)") from None
+    return value.strip()
+
+
+def pictures(value: Any, folder: Path) -> tuple[Path | bytes, ...]:
+    """Files and bytes of one picture or of a list: a path below `folder`, or the hub's `{"bytes", "path"}`."""
+    found: list[Path | bytes] = []
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, dict) and isinstance(item.get("bytes"), bytes):
+            found.append(item["bytes"])
+            continue
+        path = item.get("path") if isinstance(item, dict) else item
+        if not isinstance(path, str):
+            raise ValueError(f"a picture is a path, not {path!r:.40}")
+        if not (folder / path).is_file():
+            raise ValueError(f"there is no picture {path} in {folder}")
+        found.append(folder / path)
+    return tuple(found)
+
+
+def _mark(row: Row) -> Split | None:
+    if not row.get("split"):
+        return None
+    mark = SPLIT_NAMES.get(str(row["split"]).lower())
+    if mark is None:
+        raise ValueError(f"unknown split {row['split']!r}: choose one of {', '.join(SPLIT_NAMES)}")
+    return mark
+
+
+def _rows(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
+    """(number, row or what is wrong with it). Raises ValueError where what follows can't be read either."""
+    read = {".jsonl": _json_lines, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
+    return read[file.suffix.lower()](file)
+
+
+def _json_lines(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
+    """Line by line, so that a bad one is named and those before it don't decide what type a column has."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig"))
+            except (ValueError, RecursionError) as error:  # also what UTF-8 and JSON errors are
+                yield number, ValueError(f"not JSON: {error}")
+                continue
+            yield number, row if isinstance(row, dict) else ValueError(f"must be a JSON object, not {line[:40]!r}")
+
+
+def _json_rows(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
+    try:
+        rows = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not JSON: {error}") from None
+    if isinstance(rows, dict):
+        rows = [
+            {"image": image, **(about if isinstance(about, dict) else {"text": about})} for image, about in rows.items()
+        ]
+    if not isinstance(rows, list):
+        raise ValueError(f"{file} must hold a list of objects, or one object of pictures and their texts")
+    for number, row in enumerate(rows, start=1):
+        yield number, row if isinstance(row, dict) else ValueError(f"must be a JSON object, not {row!r:.40}")
+
+
+def _csv_rows(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
+    """Every value stays the text it is: "007" is no number and "NA" not nothing."""
+    limit = csv.field_size_limit(MAX_TEXT_BYTES)  # the default is shorter than some articles
+    try:
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            for number, row in enumerate(csv.DictReader(lines, strict=True), start=1):
+                yield number, ValueError("more values than the header has columns") if None in row else row
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"can't read {file}: {error}") from None
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _parquet_rows(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
+    import datasets
+
+    silent = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        with tempfile.TemporaryDirectory() as cache:  # not the user's: a changed file must be read again
+            table = datasets.Dataset.from_parquet(str(file), cache_dir=cache, keep_in_memory=True)
+    except Exception as error:  # whatever Arrow raises, `datasets` wraps in its own
+        raise ValueError(f"can't read {file}: {error.__cause__ or error}") from error
+    finally:
+        if not silent:
+            datasets.enable_progress_bars()
+    number = 0
+    for batch in table.with_format("arrow").iter(batch_size=100):  # as Arrow, pictures stay bytes
+        for row in batch.to_pylist():
+            number += 1
+            yield number, row

@@ -1,0 +1,1 @@
+"""Look inside: what runs when a model runs."""

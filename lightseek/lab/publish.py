@@ -1,0 +1,120 @@
+"""A trained model's page on the hub, written from the run's own numbers, and the upload."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+from lightseek import __version__
+from lightseek.tools.files import write_text
+
+SCORES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "cer", "wer", "ocr_precision", "facts", "repetition")
+LOSSES = {"train_loss": "training, the last tenth", "eval_loss": "validation"}
+DEFAULT_MODEL = "nano, the small preset"
+HOW_TO_READ = """```python
+from PIL import Image
+from lightseek import LightSeekOCR
+from lightseek.generate import read
+
+model = LightSeekOCR.from_pretrained("{name}")
+print(read(model, [Image.open("page.png")], mode="{mode}")[0].text)
+```"""
+
+
+def write_card(folder: Path, results: dict[str, Any], hub_id: str | None = None) -> None:
+    """Write `folder/README.md` from what `lightseek.lab.results.finish` returned."""
+    write_text(folder / "README.md", card(results, hub_id or f"path/to/{folder.name}"))
+
+
+def card(results: dict[str, Any], name: str) -> str:
+    """The card as Markdown. `name` is what a reader loads the model by. A figure that was not measured is left out."""
+    settings = results["settings"]
+    base, task = settings["model"], settings["task"]
+    header = ["library_name: lightseek", "pipeline_tag: image-text-to-text", "tags: [ocr, lightseek]"]
+    if base and not Path(base).exists():  # a hub id
+        header.append(f"base_model: {base}")
+    lead3 = results.get("lead3", {}) if task == "summarize" else {}
+    scores = [
+        [score, f"{results[score]:.1f}", *([f"{lead3[score]:.1f}"] if score in lead3 else [""] if lead3 else [])]
+        for score in SCORES
+        if score in results
+    ]
+    losses = [[title, f"{results[key]:.3f}"] for key, title in LOSSES.items() if key in results]
+    boxes = [[b["box"], f"{b['trainable']:,}", f"{b['frozen']:,}"] for b in results.get("parameters", [])]
+    vision = f" at {results['vision_tokens']:.0f} vision tokens a document" if results.get("vision_tokens") else ""
+    ratio = f" {results['compression_ratio']:.1f} text tokens a vision token." if "compression_ratio" in results else ""
+    steps = f" of {results['steps_taken']}" if "steps_taken" in results else ""
+    parts = [
+        f"# {base or DEFAULT_MODEL}: {task}{vision}",
+        f"Trained by LightSeek {__version__} from {f'`{base}`' if base else DEFAULT_MODEL}.",
+        *([HOW_TO_READ.format(name=name, mode=settings["tokens"])] if results.get("vision_tokens") else []),
+        "## What it scores",
+        f"On {settings['eval_documents']} test documents of `{settings['data']}`, in percent; greedy, at most "
+        f"{settings['max_new_tokens']} tokens.{ratio}",
+        *([table(["metric", "model", *(["lead-3"] if lead3 else [])], scores)] if scores else []),
+        *([table(["loss", "cross-entropy a token"], losses)] if losses else []),
+        *([f"The weights are those after step {results['chosen_step']}{steps}."] if "chosen_step" in results else []),
+        f"## What learned (`freeze={settings['freeze']}`)",
+        *([table(["box", "trainable", "frozen"], boxes)] if boxes else []),
+        "## What it took",
+        costs(results),
+        "## Settings",
+        table(["setting", "value"], [[key, f"`{value}`"] for key, value in settings.items()]),
+    ]
+    return "\n".join(["---", *header, "---", ""]) + "\n" + "\n\n".join(part for part in parts if part) + "\n"
+
+
+def costs(results: dict[str, Any]) -> str:
+    """One sentence with the time, the tokens and the memory that are known."""
+    seconds, tokens, found = results.get("train_seconds"), results.get("train_tokens"), []
+    if seconds is not None:
+        found.append(f"{seconds:.0f} seconds of training")
+    if "processes" in results:
+        found.append(f"{results['processes']} process(es)")
+    if "device" in results:
+        found.append(f"on {results['device']}")
+    if tokens is not None:
+        found.append(f"{tokens:,} target tokens" + (f", {tokens / max(seconds, 1e-9):.0f} a second" if seconds else ""))
+    if "peak_bytes" in results:
+        found.append(f"{results['peak_bytes'] / 1e9:.2f} GB of memory at the peak of one process")
+    return f"{'; '.join(found)}." if found else ""
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def device_name(kind: str) -> str:
+    """The device by the name people know it by."""
+    if kind == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    return f"{kind} ({platform.machine()})"
+
+
+def create_repository(hub_id: str) -> None:
+    """Make the hub repository if there is none. Raises ValueError for whatever the hub has against it."""
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi().create_repo(hub_id, exist_ok=True)
+    except Exception as error:  # the hub's client raises its own, requests' and the system's errors
+        raise ValueError(
+            f"--push-to-hub {hub_id}: {one_line(error)}; log in with `hf auth login`, with a token that may write"
+        ) from None
+
+
+def upload(folder: Path, hub_id: str) -> str:
+    """Upload a folder's files in one commit. Returns its address. Raises ValueError, naming the folder that stays."""
+    from huggingface_hub import HfApi
+
+    try:
+        return str(HfApi().upload_folder(repo_id=hub_id, folder_path=folder, commit_message="Upload from LightSeek"))
+    except Exception as error:
+        raise ValueError(
+            f"--push-to-hub {hub_id}: {one_line(error)}; the model is in {folder}: `hf upload {hub_id} {folder}`"
+        ) from None
+
+
+def one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

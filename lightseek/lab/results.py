@@ -1,0 +1,136 @@
+"""What a run found: test documents read, scored, and written where a person will look.
+
+In the run's folder: `results.json` (every figure), `predictions.jsonl` (every output), `samples.md` (outputs beside
+references), `page.png` (the first test page as the model saw it), `curve.png` (losses), next to `config.json` and
+`metrics.jsonl`.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from lightseek.data.document import Document
+from lightseek.scores.metrics import evaluate, lead
+from lightseek.scores.plots import plot_losses
+from lightseek.scores.predictions import Prediction, predict, save_predictions
+from lightseek.tools.files import atomic_write, write_json, write_text
+from lightseek.training.run import Run
+
+RESULTS = "results.json"
+PREDICTIONS = "predictions.jsonl"  # what `python -m lightseek evaluate` compares
+SAMPLES = 8
+# Column of the table -> key of results.json, and how to write it.
+COLUMNS: dict[str, tuple[str, str]] = {
+    "ratio": ("compression_ratio", "{:.1f}x"),  # text tokens per vision token
+    "train-\nable": ("trainable_parameters", "{:.2f}M"),
+    "train\nloss": ("train_loss", "{:.2f}"),
+    "eval\nloss": ("eval_loss", "{:.2f}"),
+    "CER\n%": ("cer", "{:.1f}"),
+    "ROUGE\n1": ("rouge1", "{:.1f}"),
+    "ROUGE\n2": ("rouge2", "{:.1f}"),
+    "ROUGE\nL": ("rougeL", "{:.1f}"),
+    "facts\n%": ("facts", "{:.1f}"),
+    "sec": ("seconds", "{:.0f}"),
+    "peak\nMB": ("peak_bytes", "{:.0f}"),
+}
+UNITS = {"trainable_parameters": 1e6, "peak_bytes": 2**20}  # what a figure is divided by to be shown
+
+
+def read_test(run: Run, tick: Callable[[int, int], None] | None = None) -> list[Prediction]:
+    """Greedy outputs for the test documents, in order. `tick(done, of)` is called after each."""
+    found = []
+    config = run.config
+    for prediction in predict(run.model, run.make, run.test, batch=config.batch, max_new_tokens=config.max_new_tokens):
+        found.append(prediction)
+        if tick:
+            tick(len(found), len(run.test))
+    return found
+
+
+def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] | None = None) -> dict[str, Any]:
+    """Evaluate a trained run and write everything about it. `results.json` comes last: with it, the run is done."""
+    began = time.monotonic()
+    readings = read_test(run, tick)
+    documents, references = run.test, [reading.reference for reading in readings]
+    task = run.config.task
+    scores = evaluate([reading.prediction for reading in readings], references, documents, task)
+    vision, text = (sum(getattr(reading, name) for reading in readings) for name in ("vision_tokens", "text_tokens"))
+    leads = [lead(document.text) for document in documents]  # nothing, of documents that come as pictures alone
+    took = time.monotonic() - began
+    results = {
+        **trained,
+        **scores,
+        **({"compression_ratio": text / vision} if vision and text else {}),
+        "vision_tokens": vision / len(readings),  # a document; none if it comes as text
+        "trainable_parameters": sum(count.trainable for count in run.counts),
+        "frozen_parameters": sum(count.frozen for count in run.counts),
+        "parameters": [asdict(count) for count in run.counts],
+        "eval_seconds": took,
+        "seconds": trained["train_seconds"] + took,
+        "lead3": evaluate(leads, references, documents, task) if all(leads) else {},
+        "missing_glyphs": dict(run.make.missing_glyphs),
+        "truncated": asdict(run.make.truncated),
+        "settings": asdict(run.config),
+    }
+    save_predictions(run.folder / PREDICTIONS, asdict(run.config), readings)
+    write_samples(run.folder / "samples.md", run, readings)
+    write_page(run.folder / "page.png", run, documents[0])
+    plot_losses(run.folder / "curve.png", run.rows)
+    write_json(run.folder / RESULTS, results)
+    return results
+
+
+def write_page(path: Path, run: Run, document: Document) -> None:
+    """The first page of a document, as the model saw it."""
+    with atomic_write(path) as temporary:
+        run.make.images(document)[0].save(temporary, format="PNG")
+
+
+def write_samples(path: Path, run: Run, readings: Sequence[Prediction]) -> None:
+    """Documents, references and outputs, one below the other, for a person to read."""
+    parts = [f"# Test documents, {run.config.task} at {run.make.mode.name} ({run.make.mode.tokens} tokens a view)"]
+    for document, reading in list(zip(run.test, readings, strict=True))[:SAMPLES]:
+        parts.append(f"## {document.name}\n\n**document**\n\n{quote(document.text)}")
+        parts.append(f"**reference**\n\n{quote(reading.reference)}")
+        parts.append(f"**output**\n\n{quote(reading.prediction)}")
+    write_text(path, "\n\n".join(parts) + "\n")
+
+
+def quote(text: str) -> str:
+    return "\n".join(f"> {line}" for line in (text or "(nothing)").splitlines())
+
+
+def results_table(cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> Table:
+    """One row per cell, one column per swept setting and figure; a lead-3 row to compare summaries with."""
+    table = Table(title="test documents", title_justify="left", box=None, pad_edge=False, collapse_padding=True)
+    for name in swept:
+        table.add_column(name.replace("_", "\n"), style="bold", vertical="bottom", overflow="fold")
+    columns = {title: spec for title, spec in COLUMNS.items() if any(spec[0] in cell for cell in cells)}
+    for title in columns:
+        table.add_column(title, justify="right", vertical="bottom", no_wrap=True)
+    for cell in cells:
+        shown = [written(cell, key, form) for key, form in columns.values()]
+        table.add_row(*(setting(cell, name) for name in swept), *shown)
+    if cells[0]["settings"]["task"] == "summarize" and cells[0].get("lead3"):
+        baseline = [written(cells[0]["lead3"], key, form) for key, form in columns.values()]
+        table.add_section()
+        table.add_row("lead-3", *[""] * (len(swept) - 1), *baseline, style="dim")
+    return table
+
+
+def setting(cell: dict[str, Any], name: str) -> str:
+    """A cell's setting as the table shows it: tokens of pages that there are none of stay out."""
+    value = cell["settings"][name]
+    if name == "tokens" and not cell.get("vision_tokens", 1):
+        return "text"
+    return "none" if value is None else str(value)  # as it is asked for
+
+
+def written(figures: dict[str, Any], key: str, form: str) -> str:
+    if key not in figures:
+        return ""
+    return form.format(figures[key] / UNITS.get(key, 1))

@@ -1,0 +1,172 @@
+"""A text-to-text model of transformers in the place of ours: the baseline that reads the article itself.
+
+`--decoder seq2seq:facebook/bart-base --context text`. It takes what a language model takes, a prompt that holds the
+document and a target, and deals them out: the prompt to its encoder, the target to its decoder. So the one training
+loop, the decoding and the evaluation are the same, and so are the columns of the table.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from transformers import AutoModelForSeq2SeqLM, DynamicCache, EncoderDecoderCache, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput
+
+from lightseek.model.cache import Cache
+from lightseek.model.config import HFDecoderConfig, OCRConfig
+from lightseek.model.decoder import DecoderOutput
+from lightseek.model.decoders.hf import HFDecoder, agree, describe
+from lightseek.model.ocr import IGNORED, LightSeekOCR, OCROutput
+from lightseek.page.preprocessing import pad_batch
+from lightseek.page.views import Page
+from lightseek.text.tokenizer import Tokenizer
+from lightseek.weights.swap import load_tokenizer, load_weights, quiet, with_decoder
+
+
+class Seq2SeqCache(Cache):
+    """The encoded prompt, and transformers' cache of what was written so far."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        config = model.config.get_text_config(decoder=True)
+        self.layers = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
+        self.source: Float[Tensor, "b n d"] | None = None
+        self.mask: Bool[Tensor, "b n"] | None = None
+        self.length = 0
+
+    def select(self, rows: Int[Tensor, " b2"]) -> None:
+        self.layers.batch_select_indices(rows)
+        self.source, self.mask = self.source[rows], self.mask[rows]
+
+
+class Seq2SeqDecoder(HFDecoder):
+    """A decoder for generation: the first call takes the prompt, each later one the tokens written since."""
+
+    def __init__(self, config: HFDecoderConfig, model: PreTrainedModel) -> None:
+        super().__init__(config, model)
+        start = model.config.decoder_start_token_id
+        if start is None:
+            raise ValueError(f"{config.name}: its config has no decoder_start_token_id, with which every text begins")
+        self.start = start
+
+    def forward(
+        self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b m"] | None = None, cache: Seq2SeqCache | None = None
+    ) -> DecoderOutput:
+        """`hidden` are the scores already: what models do between the two differs too much."""
+        cache = cache or Seq2SeqCache(self.model)
+        cache.length += x.shape[1]
+        if cache.source is None:
+            cache.mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
+            # Positions count from the left whatever is masked, so the padding goes to the right.
+            order = cache.mask.long().argsort(dim=1, descending=True, stable=True)
+            cache.mask = cache.mask.gather(1, order)
+            x = x.gather(1, order[..., None].expand_as(x))
+            found = self.model.get_encoder()(inputs_embeds=x, attention_mask=cache.mask.long())
+            cache.source = found.last_hidden_state
+            x = self.embed(torch.full((len(x), 1), self.start, device=x.device))
+        found = self.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=cache.source),
+            attention_mask=cache.mask.long(),
+            decoder_inputs_embeds=x,
+            past_key_values=cache.layers,
+            use_cache=True,
+        )
+        return DecoderOutput(found.logits, [])
+
+    def logits(self, hidden: Float[Tensor, "*n v"]) -> Float[Tensor, "*n v"]:
+        return hidden.float()
+
+    def new_cache(self, batch: int, capacity: int, dtype: torch.dtype, device: torch.device | str) -> Seq2SeqCache:
+        return Seq2SeqCache(self.model)
+
+
+class Seq2Seq(LightSeekOCR):
+    """The signature of `LightSeekOCR`, without eyes."""
+
+    def __init__(self, config: OCRConfig, model: PreTrainedModel, tokenizer: Tokenizer) -> None:
+        nn.Module.__init__(self)
+        self.config, self.tokenizer, self.folder = config, tokenizer, None
+        self.encoder, self.projector, self.layout = nn.Identity(), nn.Identity(), nn.Identity()
+        self.decoder = Seq2SeqDecoder(config.decoder, model)
+
+    @classmethod
+    def from_transformers(cls, source: str, device: str | torch.device, dtype: torch.dtype | None = None) -> "Seq2Seq":
+        """Load a folder or hub id, in eval mode. Raises ValueError for what can't be had or used."""
+        model = load_weights(AutoModelForSeq2SeqLM, source, dtype or torch.float32)
+        tokenizer, tokens = load_tokenizer(source, model.config)
+        config = describe(model, source)
+        tokens["image_token_id"] = max(config.vocabulary, tokenizer.vocab_size)  # in no prompt
+        found = cls(with_decoder(OCRConfig(), config, tokens), model, tokenizer).eval()
+        found.check_decoder()
+        return found.to(device)
+
+    @torch.no_grad()
+    def check_decoder(self) -> None:
+        """ValueError if decoding step by step is not what the model computes by itself."""
+        decoder, ids = self.decoder, torch.arange(2, device=self.device)[None]
+        start = torch.full((1, 1), decoder.start, device=self.device)
+        agree(decoder.config, decoder(decoder.embed(ids)).hidden, decoder.model(ids, decoder_input_ids=start).logits)
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "b n"],
+        pages: Sequence[Sequence[Page]] | None = None,
+        labels: Int[Tensor, "b n"] | None = None,
+        mask: Bool[Tensor, "b n"] | Int[Tensor, "b n"] | None = None,
+        cache: Cache | None = None,
+        logits: Literal["all", "labelled"] = "all",
+    ) -> OCROutput:
+        """The loss of the labelled tokens given the others: a row's prompt is what has no label and is not padding.
+
+        Logits are those of the labelled tokens only: padded on the right (b m v), or `"labelled"`, flat.
+        Raises ValueError for pages, and without labels: then there is no telling where the prompt ends.
+        """
+        self.embed(input_ids[:, :0], pages)
+        if labels is None:
+            raise ValueError("a sequence-to-sequence model needs labels to tell the prompt from the text after it")
+        real = torch.ones_like(labels, dtype=torch.bool) if mask is None else mask.bool()
+        written = labels != IGNORED
+        pad = self.config.pad_token_id
+        prompts, prompt_mask = (part.to(self.device) for part in chosen(input_ids, real & ~written, pad))
+        targets, counted = (part.to(self.device) for part in chosen(labels, written, pad))
+        shifted = torch.cat([torch.full_like(targets[:, :1], self.decoder.start), targets[:, :-1]], dim=1)
+        scores = self.decoder.model(
+            input_ids=prompts, attention_mask=prompt_mask.long(), decoder_input_ids=shifted, use_cache=False
+        ).logits.float()
+        cross_entropy = F.cross_entropy(scores[counted], targets[counted])
+        return OCROutput(scores[counted] if logits == "labelled" else scores, cross_entropy, cross_entropy)
+
+    def embed(
+        self, input_ids: Int[Tensor, "b n"], pages: Sequence[Sequence[Page]] | None = None
+    ) -> Float[Tensor, "b n d"]:
+        if pages is not None and any(pages):
+            raise ValueError(f"{self.config.decoder.name} reads text, not pages: use context=text")
+        return self.decoder.embed(input_ids)
+
+    @property
+    def device(self) -> torch.device:
+        return self.decoder.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.decoder.model.dtype
+
+    def set_gradient_checkpointing(self, on: bool = True) -> None:
+        self.decoder.recompute = on
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write transformers' own layout, and the tokenizer: `seq2seq:FOLDER` loads it again."""
+        weights = {name: tensor.to(dtype or self.dtype) for name, tensor in self.decoder.model.state_dict().items()}
+        with quiet():
+            self.decoder.model.save_pretrained(folder, state_dict=weights)
+        self.tokenizer.save(Path(folder) / "tokenizer.json")
+
+
+def chosen(
+    ids: Int[Tensor, "b n"], keep: Bool[Tensor, "b n"], pad: int
+) -> tuple[Int[Tensor, "b m"], Bool[Tensor, "b m"]]:
+    """The ids to keep of each row, moved to its beginning, and the mask that is false at padding."""
+    return pad_batch([row[kept].tolist() for row, kept in zip(ids, keep, strict=True)], pad, side="right")

@@ -1,0 +1,1 @@
+"""A document becomes pages, and a page becomes the square views that the encoder sees."""

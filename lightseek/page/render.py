@@ -1,0 +1,236 @@
+"""Documents to page images: plain text, Markdown, PDF, pictures.
+
+Text is set by the steps of `lightseek.page.typeset`: parse, break into lines, paginate, draw. It runs left to right in
+source order, one glyph a character: Arabic, Hebrew and Indic scripts are drawn unshaped.
+"""
+
+import errno
+import math
+import os
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+
+from PIL import Image
+
+from lightseek.page.modes import Mode, find_mode
+from lightseek.page.typeset.blocks import block_lines
+from lightseek.page.typeset.fonts import font_files, lacks
+from lightseek.page.typeset.markdown import parse_markdown
+from lightseek.page.typeset.pages import Layout, draw, paginate
+from lightseek.page.typeset.pdf import render_pdf
+from lightseek.page.typeset.pictures import open_picture
+from lightseek.page.typeset.style import MAX_PAGES, MAX_PIXELS, PageStyle
+from lightseek.page.typeset.words import Block, parse_text
+
+__all__ = [
+    "DEFAULT_STYLE",
+    "MAX_PAGES",
+    "MAX_PIXELS",
+    "PageStyle",
+    "RenderedPage",
+    "Rendering",
+    "count_pages",
+    "fit_pages",
+    "fit_style",
+    "page_style",
+    "render_file",
+    "render_pdf",
+    "render_text",
+]
+
+DEFAULT_STYLE = PageStyle()
+TILED_PAGE = 2  # tiles per side of a page that is drawn for a tiled mode
+
+
+@dataclass(frozen=True)
+class RenderedPage:
+    """An RGB image, and the source text that stands on it (Markdown as Markdown); "" for PDF pages and pictures."""
+
+    image: Image.Image
+    text: str
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """All pages of a document, and how often each character without a glyph was met (drawn as a box or nothing)."""
+
+    pages: list[RenderedPage]
+    missing_glyphs: dict[str, int] = field(default_factory=dict)
+    dropped: int = 0  # characters of the text that no page shows: only `cut` drops any
+    style: PageStyle | None = None  # how the text was set; None for PDF pages and pictures
+
+
+def render_text(
+    text: str, style: PageStyle = DEFAULT_STYLE, markdown: bool = False, max_pages: int = MAX_PAGES, cut: bool = False
+) -> Rendering:
+    """Set `text` on as many pages as it needs; an empty text makes one blank page.
+
+    Plain text keeps its line breaks, indentation and runs of spaces; blank lines separate paragraphs; long lines
+    wrap at white space, and a word wider than the page breaks anywhere. Markdown is CommonMark with tables; the
+    addresses of links and images are spelled out, HTML is shown as it is written, a fence's language is not.
+    The pages' texts together are the source, less the white space at their ends (`\\r\\n` and `\\r` become `\\n`).
+    A table row taller than a page is the exception to "stands on it": its text goes with its last line.
+
+    Raises ValueError when a glyph or a line is too big for the page, or when there are more than `max_pages`, unless
+    `cut` says to draw only those; `dropped` then counts what is left out.
+    """
+    source, blocks = _parse(text, markdown)
+    layout = _layout(blocks, style, max_pages + 1) or [[]]
+    too_many = len(layout) > max_pages
+    if too_many and not cut:
+        raise ValueError(f"the text needs more than {max_pages} pages: raise max_pages, or use a smaller font")
+    pages, start = [], 0
+    for page in layout[:max_pages]:
+        end = len(source) if page is layout[-1] else max([start, *(line.end for _, line in page)])
+        pages.append(RenderedPage(draw(page, style), source[start:end].strip()))
+        start = end
+    return Rendering(pages, _missing(blocks, style.font), dropped=len(source[start:].strip()), style=style)
+
+
+def page_style(mode: str | int | Mode, font: str = "DejaVuSans") -> PageStyle:
+    """The page that a text is drawn on for `mode`: square, as many pixels as the encoder sees of it.
+
+    For a tiled mode the page is as large as 2 x 2 tiles. Raises ValueError for an unknown mode.
+    """
+    mode = find_mode(mode)
+    side = mode.tile * TILED_PAGE if mode.tile else mode.side
+    return PageStyle(width=side, height=side, margin=side // 32, font=font)
+
+
+def count_pages(text: str, style: PageStyle = DEFAULT_STYLE, most: int = MAX_PAGES, markdown: bool = False) -> int:
+    """Pages that `text` needs in this style; counting stops at `most`."""
+    _, blocks = _parse(text, markdown)
+    return max(1, len(_layout(blocks, style, most)))
+
+
+def fit_pages(
+    text: str, style: PageStyle, smallest: int, largest: int = 96, most: int = MAX_PAGES, markdown: bool = False
+) -> PageStyle:
+    """`style` with the largest letters at which `text` fits on as few pages as the `smallest` letters need.
+
+    `smallest` and `largest` are font sizes in pixels. A text that needs more than `most` pages gets the smallest ones.
+    """
+    needed = count_pages(text, replace(style, font_size=smallest), most + 1, markdown)
+    if needed > most:
+        return replace(style, font_size=smallest)
+    return fit_style(text, style, needed, smallest, largest, markdown)
+
+
+def fit_style(
+    text: str,
+    style: PageStyle = DEFAULT_STYLE,
+    pages: int = 1,
+    smallest: int = 8,
+    largest: int = 96,
+    markdown: bool = False,
+) -> PageStyle:
+    """`style` with the largest font size, `smallest` to `largest`, at which the text fits on `pages` pages.
+
+    "Largest" is a binary search's: the next size up does not fit. Now and then a still larger one would by luck of the
+    line breaks. Raises ValueError when the text does not fit even at `smallest`; `render_text` then makes more pages.
+    """
+    if pages < 1 or not 1 <= smallest <= largest:
+        raise ValueError(f"need pages >= 1 and 1 <= smallest <= largest, got {pages}, {smallest}, {largest}")
+    _, blocks = _parse(text, markdown)
+
+    def fits(size: int) -> bool:
+        return len(_layout(blocks, replace(style, font_size=size), pages + 1)) <= pages
+
+    if not fits(smallest):
+        raise ValueError(
+            f"the text ({len(text)} characters) does not fit on {pages} page(s) of {style.width} x {style.height}"
+            f" at {smallest} pixels: allow more pages or a smaller font"
+        )
+    # What a page of average letters would take: most searches end within a few sizes of it.
+    guess = round(math.sqrt(pages * style.columns * style.rows / (0.55 * style.line_spacing * len(text) + 1)))
+    low, high, step = smallest, largest + 1, 2  # low fits, high does not
+    probe = min(max(guess, low + 1), largest)
+    while high - low > 1:
+        try:
+            fit = fits(probe)
+        except ValueError:  # one glyph too wide, or one line too high, at this size
+            fit = False
+        low, high = (probe, high) if fit else (low, probe)
+        probe = low + step if fit else high - step  # gallop away from the guess...
+        step *= 2
+        if not low < probe < high:
+            probe = (low + high) // 2  # ...then halve
+    return replace(style, font_size=low)
+
+
+def _parse(text: str, markdown: bool) -> tuple[str, list[Block]]:
+    source = text.replace("\r\n", "\n").replace("\r", "\n")
+    return source, parse_markdown(source) if markdown else parse_text(source)
+
+
+def _layout(blocks: list[Block], style: PageStyle, most: int) -> list[Layout]:
+    """The first pages, `most` at most."""
+    return list(islice(paginate(block_lines(blocks, style), style.rows), most))
+
+
+def _missing(blocks: list[Block], font: str) -> dict[str, int]:
+    texts: dict[str, list[str]] = {}
+    for block in blocks:
+        for word in block.all_words():
+            texts.setdefault(word.face, []).append(word.text)
+    counts: Counter[str] = Counter()
+    for face, words in texts.items():
+        text = "".join(words)
+        counts.update({c: text.count(c) for c in sorted(lacks(font_files(font)[face], text))})
+    return dict(counts)
+
+
+TEXTS, MARKDOWNS = {".txt", ".text"}, {".md", ".markdown"}
+PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
+
+
+def check_file(path: str | Path) -> str:
+    """The suffix of a file that `render_file` knows, in small letters.
+
+    Raises FileNotFoundError when there is no such file, and ValueError for a suffix that says nothing.
+    """
+    path = Path(path)
+    kind, known = path.suffix.lower(), TEXTS | MARKDOWNS | PICTURES | {".pdf"}
+    if kind not in known:
+        raise ValueError(
+            f"{path}: cannot tell what a {kind or 'nameless'} file is; known are {' '.join(sorted(known))}"
+        )
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return kind
+
+
+def is_text(path: str | Path) -> bool:
+    """Whether `render_file` takes the file for text, by its suffix."""
+    return Path(path).suffix.lower() in TEXTS | MARKDOWNS
+
+
+def render_file(
+    path: str | Path,
+    style: PageStyle = DEFAULT_STYLE,
+    max_pages: int = MAX_PAGES,
+    letters: tuple[int, int] | None = None,
+) -> Rendering:
+    """Pages of a .txt, .md, .pdf or picture file, by suffix. `style` and `letters` only matter to text.
+
+    `letters` are the smallest and the largest font size in pixels, instead of the style's one size: the text is then
+    set by `fit_pages`. A picture keeps its size; it is turned upright (EXIF), put on white where it is transparent, and
+    made RGB.
+    Raises ValueError, naming the file, for an unknown suffix, text that is not UTF-8, or a broken or huge file.
+    """
+    path = Path(path)
+    kind = check_file(path)
+    if kind in TEXTS | MARKDOWNS:
+        try:
+            text, markdown = path.read_bytes().decode("utf-8-sig"), kind in MARKDOWNS
+            if letters:
+                style = fit_pages(text, style, *letters, most=max_pages, markdown=markdown)
+            return render_text(text, style, markdown, max_pages)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path} is not UTF-8 text: byte {error.start} cannot be decoded; convert it") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    images = render_pdf(path, max_pages=max_pages) if kind == ".pdf" else open_picture(path, max_pages)
+    return Rendering([RenderedPage(image, "") for image in images])

@@ -1,0 +1,145 @@
+"""Plots, as PNG files: a run's losses, a grid's scores, and models compared."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightseek.scores.tables import HEADLINES, LABELS
+from lightseek.tools.files import atomic_write
+
+SCORES = {
+    "ocr": ("ocr_precision", "cer", "wer"),
+    "summarize": ("rouge1", "rouge2", "rougeL", "rougeLsum", "facts"),
+    "answer": ("rouge1", "cer", "wer"),
+}
+
+
+def plot_losses(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Training loss per step, smoothed over a 20th of the run behind it, and validation loss."""
+    figure, axes = new_figure()
+    steps, losses = [row["step"] for row in rows], [row["train_loss"] for row in rows]
+    window = max(1, len(rows) // 20)
+    smooth = [
+        sum(losses[max(0, i - window) : i + 1]) / len(losses[max(0, i - window) : i + 1]) for i in range(len(rows))
+    ]
+    axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8)
+    axes.plot(steps, smooth, color="tab:blue", label="train")
+    held = [(row["step"], row["eval_loss"]) for row in rows if "eval_loss" in row]
+    if held:
+        axes.plot(*zip(*held, strict=True), "o-", color="tab:orange", label="validation")
+    axes.set(xlabel="step", ylabel="cross-entropy per token", ylim=(0, None))
+    axes.legend(frameon=False)
+    save_figure(figure, path)
+
+
+def plot_grid(path: Path, cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> None:
+    """The score of each cell that has one: CER for reading, ROUGE-1 for summaries."""
+    reading = cells[0]["settings"]["task"] == "ocr"
+    key, label = ("cer", "CER % (lower is better)") if reading else ("rouge1", "ROUGE-1 (higher is better)")
+    figure, axes = new_figure()
+    cells = [cell for cell in cells if key in cell]
+    names = [", ".join(f"{name} {cell['settings'][name]}" for name in swept) for cell in cells]
+    bars = axes.barh(names, [cell[key] for cell in cells], height=0.6, color="tab:blue")
+    axes.bar_label(bars, fmt="%.1f", padding=3)
+    highest = max((cell[key] for cell in cells), default=1.0)
+    baseline = next((cell["lead3"][key] for cell in cells if key in cell.get("lead3", {})), None)
+    if not reading and baseline is not None:
+        axes.axvline(baseline, color="tab:orange", linestyle="--", label="lead-3: the first three sentences")
+        axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
+        highest = max(highest, baseline)
+    axes.invert_yaxis()
+    axes.set(xlabel=label, xlim=(0, 1.15 * max(1, highest)))
+    save_figure(figure, path)
+
+
+def plot_scores(path: Path, report: dict[str, Any]) -> None:
+    """What the task is judged by, a dot for each model with its 95 % interval."""
+    figure, axes = new_figure()
+    rows = [(model["name"], model["scores"]) for model in report["models"]]
+    rows += [("lead-3", report["lead3"])] if report["lead3"] else []
+    metrics = [name for name in SCORES[report["task"]] if any(name in scores for _, scores in rows)]
+    for place, (name, scores) in enumerate(rows):
+        offset = 0.5 * ((place + 0.5) / len(rows) - 0.5)  # models one below the other
+        drawn = [(y + offset, scores[metric]) for y, metric in enumerate(metrics) if metric in scores]
+        axes.errorbar(
+            [score["value"] for _, score in drawn],
+            [y for y, _ in drawn],
+            xerr=interval_bars([score for _, score in drawn]),
+            fmt="o",
+            capsize=3,
+            color="grey" if name == "lead-3" else f"C{place}",
+            label=shortened(name),
+        )
+    lower = {metric: "\n(lower is better)" for metric in ("cer", "wer")}
+    axes.set_yticks(range(len(metrics)), [LABELS[metric] + lower.get(metric, "") for metric in metrics])
+    axes.invert_yaxis()
+    axes.set(xlabel="score, with 95 % interval", xlim=(0, None))
+    axes.grid(axis="x", alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=3)
+    save_figure(figure, path)
+
+
+def plot_lengths(path: Path, report: dict[str, Any]) -> None:
+    """The first of what the task is judged by, against the text tokens on the page."""
+    figure, axes = new_figure()
+    metric = HEADLINES[report["task"]][0]
+    bins = report["models"][0]["bins"]
+    for place, model in enumerate(report["models"]):
+        scores = [found["scores"][metric] for found in model["bins"]]
+        shift = [x + 0.08 * (place - (len(report["models"]) - 1) / 2) for x in range(len(bins))]
+        axes.errorbar(
+            shift,
+            [score["value"] for score in scores],
+            yerr=interval_bars(scores),
+            fmt="o-",
+            capsize=3,
+            label=shortened(model["name"]),
+        )
+    ratios = [f"\n{found['compression_ratio']:.1f}x" if found["compression_ratio"] else "" for found in bins]
+    axes.set_xticks(range(len(bins)), [f"{row['bin']}{ratio}" for row, ratio in zip(bins, ratios, strict=True)])
+    below = " and, below, compression" if any(ratios) else ""
+    if below and len(report["models"]) > 1:
+        below += f" ({shortened(report['models'][0]['name'])})"
+    axes.set(xlabel=f"text tokens on the page(s){below}", ylabel=LABELS[metric], ylim=(0, None))
+    axes.grid(axis="y", alpha=0.3)
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=3)
+    save_figure(figure, path)
+
+
+def plot_differences(path: Path, pages: Sequence[float], comparison: dict[str, Any], metric: str) -> None:
+    """How the difference between two models is spread over the pages."""
+    figure, axes = new_figure()
+    found = comparison["scores"][metric]
+    axes.hist(pages, bins=41, color="C0", alpha=0.6)
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.axvspan(found["low"], found["high"], color="C1", alpha=0.3, label="95 % interval of the mean")
+    axes.axvline(found["difference"], color="C1", label=f"mean {found['difference']:+.1f}, p = {found['p']:.2g}")
+    of, against = shortened(comparison["of"]), shortened(comparison["against"])
+    axes.set(xlabel=f"{LABELS[metric]} of a document: {of} minus {against}", ylabel="documents")
+    axes.legend(frameon=False)
+    save_figure(figure, path)
+
+
+def shortened(name: str, most: int = 32) -> str:
+    """The end of a long name, which is where names of one grid differ least from what the eye looks for."""
+    return name if len(name) <= most else f"…{name[-most + 1 :]}"
+
+
+def interval_bars(scores: Sequence[dict[str, float]]) -> list[list[float]]:
+    """How far below and above the value the interval reaches; rounding must not make it negative."""
+    below = [max(0.0, score["value"] - score["low"]) for score in scores]
+    return [below, [max(0.0, score["high"] - score["value"]) for score in scores]]
+
+
+def new_figure() -> tuple[Any, Any]:
+    from matplotlib.figure import Figure  # not pyplot: no window system, no global state
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)

@@ -1,0 +1,190 @@
+"""What a model wrote about each document of a data set, in a file that a killed program goes on with.
+
+`predictions.jsonl`: the settings in the first line, then one `Prediction` a line, in the documents' order. Scores come
+later (`lightseek.scores.compare`), as often as you like, without the model.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightseek.data.document import Document
+from lightseek.tools.files import write_text
+
+if TYPE_CHECKING:
+    from lightseek.data.examples import ExampleMaker
+    from lightseek.model.ocr import LightSeekOCR
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One document's text from the model, and what it cost."""
+
+    id: str
+    reference: str  # what it should have been
+    prediction: str
+    text_tokens: int = 0  # of what stands on the pages; 0 where that is not known
+    vision_tokens: int = 0
+    seconds: float = 0.0  # from pages to text: its share of its batch
+    peak_bytes: int = 0  # most memory held while its batch was generated
+    finish_reason: str = ""  # eos, or length: cut off
+    source: str = ""  # what was to be summarized; empty where the reference is the source
+    facts: tuple[str, ...] = ()
+
+    @property
+    def document(self) -> Document:
+        """As far as scoring needs it."""
+        return Document(self.source, self.reference, self.id, self.facts)
+
+
+def predict(
+    model: "LightSeekOCR",
+    make: "ExampleMaker",
+    documents: Sequence[Document],
+    *,
+    batch: int = 8,
+    beams: int = 1,
+    length_penalty: float = 1.0,
+    max_new_tokens: int = 256,
+) -> Iterator[Prediction]:
+    """One prediction for each document, in order, with the official guard against repetition.
+
+    Texts end at `max_new_tokens`, or where the decoder has no positions left. A document's text does not depend on the
+    batch it is in. Raises ValueError, naming the document, for one that the model has no room for.
+    """
+    from lightseek.page.preprocessing import pad_batch
+    from lightseek.text.generate import NgramGuard, generate
+    from lightseek.tools.memory import PeakMemory
+
+    for start in range(0, len(documents), batch):
+        examples = [make(document) for document in documents[start : start + batch]]
+        input_ids, mask = pad_batch([example.prompt for example in examples], model.config.pad_token_id, side="left")
+        room = model.config.decoder.max_positions - input_ids.shape[1]
+        began = time.perf_counter()
+        with PeakMemory(model.device) as memory:
+            found = generate(
+                model,
+                input_ids.to(model.device),
+                pages=[example.pages for example in examples],
+                mask=mask.to(model.device),
+                max_new_tokens=min(max_new_tokens, room),
+                beams=beams,
+                length_penalty=length_penalty,
+                no_repeat_ngram=NgramGuard.OFFICIAL,
+            )
+        seconds = (time.perf_counter() - began) / len(examples)
+        for example, generation in zip(examples, found, strict=True):
+            document = example.document
+            yield Prediction(
+                id=document.name,
+                reference=make.target(document),
+                prediction=generation.text or "",
+                text_tokens=example.text_tokens,
+                vision_tokens=example.vision_tokens,
+                seconds=seconds,
+                peak_bytes=memory.peak,
+                finish_reason=generation.finish_reason,
+                source="" if make.task == "ocr" else document.text,
+                facts=document.facts,
+            )
+
+
+def save_predictions(path: Path, settings: dict[str, Any], found: Sequence[Prediction]) -> None:
+    """Write a whole file at once, atomically."""
+    write_text(path, "".join([_line({"settings": settings, "pages": len(found)}), *(_line(asdict(p)) for p in found)]))
+
+
+def append_predictions(
+    path: Path, settings: dict[str, Any], pages: int, found: Iterable[Prediction]
+) -> Iterator[Prediction]:
+    """Write each prediction before the next is made, after those that the file holds, and give it on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = not path.exists()
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        if fresh:
+            file.write(_line({"settings": settings, "pages": pages}))
+        for prediction in found:
+            file.write(_line(asdict(prediction)))
+            file.flush()
+            yield prediction
+
+
+def done_before(path: Path, settings: dict[str, Any], documents: Sequence[Document]) -> int:
+    """How many of the documents the file holds already; half a line at its end, left by a kill, is cut off.
+
+    Raises ValueError when the file was made with other settings or from other documents.
+    """
+    if not path.exists():
+        return 0
+    with path.open("rb+") as file:
+        read = file.read()
+        whole = read.rfind(b"\n") + 1
+        if whole < len(read):
+            file.truncate(whole)
+    if not whole:
+        path.unlink()
+        return 0
+    head, found = read_predictions(path)
+    before, now = head.get("settings", {}), json.loads(json.dumps(settings))
+    if other := [name for name in {**before, **now} if before.get(name) != now.get(name)]:
+        changes = ", ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in other[:3])
+        raise ValueError(f"{path} was made with other settings ({changes}): choose another --out, or delete it")
+    for number, prediction in enumerate(found):
+        if number >= len(documents) or prediction.id != documents[number].name:
+            raise ValueError(f"{path} holds {prediction.id}, which is not the data's document {number + 1}: delete it")
+    return len(found)
+
+
+def read_predictions(path: Path) -> tuple[dict[str, Any], list[Prediction]]:
+    """({"settings": ..., "pages": ...}, predictions); the first is empty for a file that another program wrote.
+
+    Such a file needs `id`, `reference` and `prediction` in each line. Half a last line is left out.
+    Raises ValueError naming the line for anything else, and FileNotFoundError.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file of predictions; `generate` writes one")
+    head: dict[str, Any] = {}
+    found: list[Prediction] = []
+    with path.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            if not line.endswith(b"\n") and not _is_json(line):
+                break
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                if not isinstance(row, dict):
+                    raise ValueError("it is no JSON object")
+                if number == 1 and "settings" in row:
+                    head = row
+                else:
+                    found.append(_prediction(row))
+            except (ValueError, RecursionError) as error:
+                raise ValueError(f"{path}, line {number} is not a prediction: {error}") from None
+    return head, found
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _prediction(row: dict[str, Any]) -> Prediction:
+    for name in ("id", "reference", "prediction"):
+        if not isinstance(row.get(name), str):
+            raise ValueError(f"{name!r} must be a text, not {row.get(name)!r:.40}")
+    known = {field.name: row[field.name] for field in fields(Prediction) if row.get(field.name) is not None}
+    for name, kind in {"text_tokens": int, "vision_tokens": int, "seconds": float, "peak_bytes": int}.items():
+        if not isinstance(known.get(name, 0), int | float):
+            raise ValueError(f"{name!r} must be a number, not {row[name]!r:.40}")
+        known[name] = kind(known.get(name, 0))
+    return Prediction(**known | {"facts": tuple(map(str, known.get("facts", ())))})
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        return json.loads(line) is not None
+    except ValueError:
+        return False

@@ -1,0 +1,122 @@
+"""Beam search: keep the `beams` likeliest beginnings of each text instead of one.
+
+A finished text scores log P(text) / length ** penalty, its stop token counted in both, as in Hugging Face's `generate`.
+Penalty 0 compares plain probabilities, which favours short texts; 1 the mean per token; above 1 favours long texts.
+
+Each step extends all of a row's beams by all tokens and takes the best 2 · beams candidates (with several stop tokens
+more, so that enough go on). A candidate that stops is finished if it is among the best `beams`; the others fill the
+beams anew. A row is done when it has `beams` finished texts and its best beam, scored as if it stopped here, beats none
+of them (Hugging Face's default, `early_stopping=False`: exact for penalties up to 0, a rule of thumb above).
+"""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+from lightseek.text.decoding import Continuation
+from lightseek.text.ngrams import NgramGuard, Seen
+from lightseek.text.sampling import Row, forbid
+
+
+@dataclass
+class Beam:
+    """One beginning. `logprob` is minus infinity where a row has fewer beginnings than beams."""
+
+    tokens: list[int]
+    logprob: float
+    seen: Seen | None  # what the guard against repetition knows
+
+    def extended(self, token: int, logprob: float) -> "Beam":
+        seen = self.seen.fork() if self.seen else None
+        if seen:
+            seen.push(token)
+        return Beam([*self.tokens, token], logprob, seen)
+
+
+@dataclass
+class Search:
+    """One row's search: always `count` beams, and at most as many finished texts."""
+
+    count: int
+    penalty: float
+    beams: list[Beam]
+    finished: list[tuple[float, Row]] = field(default_factory=list)  # (score, text), best first
+
+    def finish(self, text: Row, length: int) -> None:
+        self.finished.append((text.logprob / length**self.penalty, text))
+        self.finished.sort(key=lambda scored: -scored[0])
+        del self.finished[self.count :]
+
+    def extend(self, candidates: list[tuple[float, int, int]], stop: frozenset[int]) -> list[int]:
+        """Take the best of (logprob, beam, token), which come best first; gives the beam each new beam continues."""
+        going, parents = [], []
+        for rank, (logprob, parent, token) in enumerate(candidates):
+            beam = self.beams[parent]
+            if logprob == -math.inf or len(going) == self.count:
+                break
+            if token not in stop:
+                going.append(beam.extended(token, logprob))
+                parents.append(parent)
+            elif rank < self.count:
+                self.finish(Row(beam.tokens, logprob, "eos"), len(beam.tokens) + 1)
+        for _ in range(self.count - len(going)):  # filling up, for tensors of one size
+            going.append(Beam([0], -math.inf, None))
+            parents.append(0)
+        self.beams = going
+        return parents
+
+    @property
+    def done(self) -> bool:
+        best = max(beam.logprob for beam in self.beams) / len(self.beams[0].tokens) ** self.penalty
+        return best == -math.inf or (len(self.finished) == self.count and self.finished[-1][0] >= best)
+
+
+def beam_search(
+    state: Continuation,
+    beams: int,
+    length_penalty: float,
+    guard: NgramGuard | None,
+    max_new_tokens: int,
+    stop: frozenset[int],
+) -> list[Row]:
+    """The best text found for each prompt."""
+    device = state.logits.device
+    unused = [Beam([], -math.inf, None)] * (beams - 1)  # there is only one empty beginning
+    firsts = [Beam([], 0.0, guard.start(prompt) if guard else None) for prompt in state.prompts]
+    live = searches = [Search(beams, length_penalty, [first, *unused]) for first in firsts]
+    state.select(torch.arange(len(live), device=device).repeat_interleave(beams))
+    for step in range(max_new_tokens):
+        parents = []  # the state's row that each beam of the next step continues
+        going = []
+        for place, (search, best) in enumerate(zip(live, candidates(state, live, stop), strict=True)):
+            chosen = search.extend(best, stop)
+            state.timings.tokens += step > 0
+            if not search.done:
+                going.append(search)
+                parents += [place * beams + parent for parent in chosen]
+        live = going
+        if not live or step == max_new_tokens - 1:
+            break
+        if parents != list(range(len(state.logits))):
+            state.select(torch.tensor(parents, device=device))
+        state.step(torch.tensor([beam.tokens[-1] for search in live for beam in search.beams], device=device))
+    for search in live:  # cut off by the limit
+        for beam in search.beams:
+            if beam.logprob > -math.inf:
+                search.finish(Row(beam.tokens, beam.logprob), len(beam.tokens))
+    return [search.finished[0][1] if search.finished else Row([]) for search in searches]
+
+
+def candidates(state: Continuation, live: list[Search], stop: frozenset[int]) -> list[list[tuple[float, int, int]]]:
+    """The best extensions of each row, best first, as (logprob, beam, token): enough that `beams` of them go on."""
+    beams = [beam for search in live for beam in search.beams]
+    logprobs = forbid(state.logits.log_softmax(dim=-1), [beam.seen.banned() if beam.seen else [] for beam in beams])
+    logprobs = logprobs + torch.tensor([beam.logprob for beam in beams], device=logprobs.device)[:, None]
+    vocabulary = logprobs.shape[-1]
+    per_row = logprobs.view(len(live), -1)
+    best, index = per_row.topk(min((1 + len(stop)) * live[0].count, per_row.shape[-1]), dim=-1)
+    return [
+        [(logprob, place // vocabulary, place % vocabulary) for logprob, place in zip(*row, strict=True)]
+        for row in zip(best.tolist(), index.tolist(), strict=True)
+    ]

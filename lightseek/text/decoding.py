@@ -1,0 +1,110 @@
+"""A batch of prompts being continued: the cache, the padding and the clock, which all ways of decoding share.
+
+prompts, pages -> encoder -> decoder over all positions (prefill) -> logits of the next token
+next tokens    -> decoder over one position (a step)              -> logits of the token after
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from lightseek.model.ocr import LightSeekOCR
+from lightseek.page.views import Page
+
+
+@dataclass
+class Timings:
+    """Where a batch's time went, in seconds. All rows of a batch share one."""
+
+    encode: float = 0.0  # pages to vision tokens, and the embedding of the text
+    prefill: float = 0.0  # the prompts through the decoder, up to the first token's logits
+    decode: float = 0.0  # the rest, one step a token
+    steps: int = 0  # decoder passes after the prefill
+    tokens: int = 0  # what they gave, over all rows: the first token of each is the prefill's
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of the decode phase, all rows together."""
+        return self.tokens / self.decode if self.decode else 0.0
+
+
+class Continuation:
+    """`logits` (b v) always score the token to come. Rows can be dropped, reordered and repeated on the way.
+
+    Raises ValueError when the prompts cannot be continued: empty, not padded on the left, or too long.
+    """
+
+    logits: Float[Tensor, "b v"]
+
+    def __init__(
+        self,
+        model: LightSeekOCR,
+        input_ids: Int[Tensor, "b n"],
+        pages: Sequence[Sequence[Page]] | None,
+        mask: Bool[Tensor, "b n"] | Int[Tensor, "b n"] | None,
+        max_new_tokens: int,
+    ) -> None:
+        known = torch.ones_like(input_ids, dtype=torch.bool, device="cpu") if mask is None else mask.bool().cpu()
+        check(input_ids, known, max_new_tokens, model.config.decoder.max_positions)
+        rows, length = input_ids.shape
+        self.decoder = model.decoder
+        self.prompts = [ids[real].tolist() for ids, real in zip(input_ids.cpu(), known, strict=True)]
+        self.mask = None
+        if not known.all():  # without padding the kernels do without a mask
+            room = torch.ones(rows, max_new_tokens, dtype=torch.bool)
+            self.mask = torch.cat([known, room], dim=1).to(model.device)
+        self.timings = Timings()
+        with stopwatch(self.timings, "encode", model.device):
+            x = model.embed(input_ids.to(model.device), pages)
+        with stopwatch(self.timings, "prefill", model.device):
+            self.cache = self.decoder.new_cache(rows, length + max_new_tokens, x.dtype, x.device)
+            self._forward(x)
+
+    def step(self, tokens: Int[Tensor, " b"]) -> None:
+        """Append one token to each row."""
+        self._forward(self.decoder.embed(tokens[:, None]))
+        self.timings.steps += 1
+
+    def select(self, rows: Int[Tensor, " b2"]) -> None:
+        """Keep these rows, in this order, repeats allowed."""
+        self.cache.select(rows)
+        self.logits = self.logits[rows]
+        self.mask = None if self.mask is None else self.mask[rows]
+
+    def _forward(self, x: Float[Tensor, "b n d"]) -> None:
+        visible = None if self.mask is None else self.mask[:, : self.cache.length + x.shape[1]]
+        hidden, _ = self.decoder(x, visible, self.cache)
+        self.logits = self.decoder.logits(hidden[:, -1:])[:, 0]
+
+
+def check(ids: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"], max_new_tokens: int, max_positions: int) -> None:
+    rows, length = ids.shape
+    if rows == 0 or length == 0:
+        raise ValueError(f"there is nothing to continue: input_ids is {rows} x {length}")
+    if not mask[:, -1].all() or (mask[:, :-1] & ~mask[:, 1:]).any():
+        raise ValueError(
+            "generation needs prompts that all end together: pad on the left (lightseek.page.preprocessing.pad_batch) "
+            "and give the mask, false at padding"
+        )
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens is {max_new_tokens}: ask for at least one")
+    if length + max_new_tokens > max_positions:
+        raise ValueError(
+            f"a prompt of {length} positions and {max_new_tokens} new tokens exceed the decoder's {max_positions} "
+            f"positions: ask for at most {max(0, max_positions - length)} new tokens, or use a mode with fewer tokens"
+        )
+
+
+@contextmanager
+def stopwatch(timings: Timings, phase: str, device: torch.device) -> Iterator[None]:
+    """Add the seconds of the `with` block to `timings.phase`, waiting for an accelerator to finish."""
+    began = time.perf_counter()
+    yield
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
+    setattr(timings, phase, getattr(timings, phase) + time.perf_counter() - began)

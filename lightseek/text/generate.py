@@ -1,0 +1,200 @@
+"""Text out of pages: `read` from pictures, `generate` and `stream` from tensors.
+
+    from lightseek.text.generate import read
+    print(read(model, [PIL.Image.open("page.png")], mode="base")[0].text)
+
+Nothing is printed and nothing of the model changes: it is put into evaluation mode and back. Greedy decoding, sampling
+and beam search are in `sampling.py` and `beam.py`, the guard against repetition in `ngrams.py`.
+"""
+
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Bool, Int
+from PIL import Image
+from torch import Tensor
+
+from lightseek.model.ocr import LightSeekOCR
+from lightseek.page.modes import Mode
+from lightseek.page.preprocessing import PROMPTS, prepare
+from lightseek.page.views import Page
+from lightseek.text.beam import beam_search
+from lightseek.text.decoding import Continuation, Timings
+from lightseek.text.ngrams import NgramGuard
+from lightseek.text.sampling import Row, Sampler, sample
+from lightseek.text.tokenizer import Tokenizer
+
+__all__ = ["PROMPTS", "Generation", "NgramGuard", "Timings", "generate", "read", "stream"]
+
+
+@dataclass
+class Generation:
+    """What was written after one prompt."""
+
+    tokens: list[int]  # without the stop token
+    text: str | None  # None if the model has no tokenizer; special tokens such as <|ref|> or <td> are part of it
+    finish_reason: Literal["eos", "length"]  # it stopped by itself, or was cut off at max_new_tokens
+    logprob: float  # log P(tokens, stop token) as the model has it, before temperature and guard
+    timings: Timings = field(repr=False)  # of the whole batch
+
+
+def generate(
+    model: LightSeekOCR,
+    input_ids: Int[Tensor, "b n"],
+    pages: Sequence[Sequence[Page]] | None = None,
+    mask: Bool[Tensor, "b n"] | Int[Tensor, "b n"] | None = None,
+    *,
+    max_new_tokens: int = 1024,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int | None = None,
+    beams: int = 1,
+    length_penalty: float = 1.0,
+    no_repeat_ngram: NgramGuard | int | None = None,
+    seed: int | None = None,
+    stop: Collection[int] | None = None,
+    on_token: Callable[[int, int], None] | None = None,
+) -> list[Generation]:
+    """Continue each prompt until a stop token (EOS unless `stop` names others) or for `max_new_tokens`.
+
+    Prompts of unlike lengths are padded on the left and `mask` is false at the padding (`lightseek.processing.prepare`
+    makes all three); each row's text is the one it would get alone. Temperature 0 is greedy; above 0 row r draws with
+    seed `seed + r`. More than one beam searches (`beam.py`) and draws nothing. `no_repeat_ngram` is a guard or
+    its n. `on_token(row, token)` is called for each token as it comes, which a search can't.
+
+    Raises ValueError for settings that make no sense together, or prompts too long for the decoder.
+    """
+    sampler, guard = Sampler(temperature, top_p, top_k), as_guard(no_repeat_ngram)
+    if beams < 1 or (beams > 1 and (temperature > 0 or on_token)):
+        raise ValueError(f"beams is {beams}: give 1 to sample or to see tokens as they come, more to search")
+    stops = as_stops(model, stop)
+    with evaluating(model), torch.inference_mode():
+        state = Continuation(model, input_ids, pages, mask, max_new_tokens)
+        began = time.perf_counter()
+        if beams > 1:
+            rows = beam_search(state, beams, length_penalty, guard, max_new_tokens, stops)
+        else:
+            rows = [Row([]) for _ in state.prompts]
+            for row, token in sample(state, sampler, guard, max_new_tokens, stops, seed, rows):
+                if on_token:
+                    on_token(row, token)
+        state.timings.decode = time.perf_counter() - began
+    return [
+        Generation(row.tokens, as_text(model.tokenizer, row.tokens), row.finish_reason, row.logprob, state.timings)
+        for row in rows
+    ]
+
+
+def stream(
+    model: LightSeekOCR,
+    input_ids: Int[Tensor, "1 n"],
+    pages: Sequence[Sequence[Page]] | None = None,
+    mask: Bool[Tensor, "1 n"] | Int[Tensor, "1 n"] | None = None,
+    *,
+    max_new_tokens: int = 1024,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int | None = None,
+    no_repeat_ngram: NgramGuard | int | None = None,
+    seed: int | None = None,
+    stop: Collection[int] | None = None,
+) -> Iterator[str]:
+    """The text after one prompt, piece by piece, never half a character: joined, what `generate` gives as text.
+
+    The model is in evaluation mode until the iterator ends, is closed, or is let go.
+    Raises ValueError as `generate` does, and for more than one prompt or no tokenizer, all before the first piece.
+    """
+    if len(input_ids) != 1:
+        raise ValueError(f"stream takes one prompt, not {len(input_ids)}: generate(..., on_token=...) takes a batch")
+    decoder = the_tokenizer(model).stream(keep_special=True)
+    sampler, guard, stops = Sampler(temperature, top_p, top_k), as_guard(no_repeat_ngram), as_stops(model, stop)
+
+    def tokens() -> Iterator[tuple[int, int]]:
+        state = Continuation(model, input_ids, pages, mask, max_new_tokens)
+        yield from sample(state, sampler, guard, max_new_tokens, stops, seed, [Row([])])
+
+    def pieces() -> Iterator[str]:
+        coming = tokens()
+        with evaluating(model):
+            while True:
+                with torch.inference_mode():  # off between the pieces, while the caller's code runs
+                    _, token = next(coming, (0, None))
+                if piece := decoder.flush() if token is None else decoder.push(token):
+                    yield piece
+                if token is None:
+                    return
+
+    return pieces()
+
+
+Picture = Image.Image | Page
+
+
+def read(
+    model: LightSeekOCR,
+    images: Picture | Sequence[Picture | Sequence[Picture]],
+    prompt: str | Sequence[str] = PROMPTS["ocr"],
+    mode: str | int | Mode | Sequence[str | int | Mode] = "base",
+    batch_size: int = 4,
+    **options: Any,
+) -> list[Generation]:
+    """Read pictures: one Generation for each item of `images`, in order.
+
+    An item is a page, or a list of pages for a prompt with as many `<image>`. Prompt and mode are one for all or one
+    for each. `options` are `generate`'s; the official guard against repetition is on unless `no_repeat_ngram` says
+    otherwise.
+
+    Raises ValueError as `generate` and `prepare` do, and for a model without a tokenizer.
+    """
+    tokenizer = the_tokenizer(model)
+    items = [images] if isinstance(images, Picture) else list(images)
+    rows = [[item] if isinstance(item, Picture) else list(item) for item in items]
+    prompts = [prompt] * len(rows) if isinstance(prompt, str) else list(prompt)
+    modes = [mode] * len(rows) if isinstance(mode, str | int | Mode) else list(mode)
+    if not len(rows) == len(prompts) == len(modes):
+        raise ValueError(f"{len(rows)} pictures, {len(prompts)} prompts and {len(modes)} modes do not go together")
+    options = {"no_repeat_ngram": NgramGuard.OFFICIAL} | options
+    seed, found = options.pop("seed", None), []
+    for start in range(0, len(rows), batch_size):
+        part = slice(start, start + batch_size)
+        inputs = prepare(model.config, tokenizer, prompts[part], rows[part], modes[part])
+        seeds = None if seed is None else seed + start  # a picture's text must not depend on the batch size
+        found += generate(model, inputs.input_ids, inputs.pages, inputs.mask, seed=seeds, **options)
+    return found
+
+
+@contextmanager
+def evaluating(model: LightSeekOCR) -> Iterator[None]:
+    """Evaluation mode, and back to each module's own afterwards: a frozen box may be out of training already."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def as_guard(guard: NgramGuard | int | None) -> NgramGuard | None:
+    return NgramGuard(guard) if isinstance(guard, int) and guard else guard or None
+
+
+def as_stops(model: LightSeekOCR, stop: Collection[int] | None) -> frozenset[int]:
+    return frozenset([model.config.eos_token_id] if stop is None else stop)
+
+
+def as_text(tokenizer: Tokenizer | None, tokens: list[int]) -> str | None:
+    return tokenizer.decode(tokens, keep_special=True) if tokenizer else None
+
+
+def the_tokenizer(model: LightSeekOCR) -> Tokenizer:
+    if model.tokenizer is None:
+        raise ValueError(
+            "this model has no tokenizer, so it knows tokens but no text: load it with from_pretrained, "
+            "or set model.tokenizer (Tokenizer.nano() for the nano preset)"
+        )
+    return model.tokenizer

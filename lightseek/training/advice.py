@@ -1,0 +1,76 @@
+"""Out of memory, or of disk: one message that says which setting to lower, and where the run can go on."""
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lightseek.training.settings import RunConfig
+
+SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate")  # CUDA, CPU, MPS
+
+
+class OutOfMemory(MemoryError):
+    """The memory a run needed was not there; the message says what to do."""
+
+
+class DiskFull(OSError):
+    """The disk a run writes to is full; the message says what to do."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SIGNS)
+
+
+@contextmanager
+def explaining(config: RunConfig, folder: Path, saved_step) -> Iterator[None]:
+    """Turn both into an error with advice. `saved_step()` is the step of the last checkpoint, or 0."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise disk_full(error, folder, saved_step()) from error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemory(f"out of memory ({_first_line(error)}): {lower(config)}; {goes_on(saved_step())}") from error
+
+
+def lower(config: RunConfig) -> str:
+    """Which settings to change, those that cost nothing but time first."""
+    ways = []
+    if config.accumulate < config.batch:
+        ways.append(f"accumulate={min(config.batch, 2 * config.accumulate)} (now {config.accumulate})")
+    if not config.gradient_checkpointing:
+        ways.append("gradient_checkpointing=true")
+    free = " or ".join(ways)
+    others = ["a smaller batch"] if config.batch > 1 else []
+    others += ["fewer tokens a page", "freezing more (freeze=all-but-decoder-last-1)"]
+    others = f"{', '.join(others[:-1])} or {others[-1]}"
+    if not free:
+        return f"use {others}"
+    return f"set {free}, with the same results; if that is not enough, use {others} in a new --out"
+
+
+def disk_full(error: OSError, folder: Path, step: int) -> DiskFull:
+    free = shutil.disk_usage(folder).free if folder.is_dir() else 0
+    explained = DiskFull(
+        f"the disk of {folder} is full ({free / 1e9:.1f} GB free; a checkpoint is written beside the two before it): "
+        f"free some space, or let less learn (freeze), which makes checkpoints smaller; {goes_on(step)}"
+    )
+    explained.errno = error.errno
+    return explained
+
+
+def goes_on(step: int) -> str:
+    if not step:
+        return "there is no checkpoint yet, so the same command starts again"
+    return f"the checkpoint of step {step} is whole, and the same command goes on from it"
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

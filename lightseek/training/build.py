@@ -1,0 +1,80 @@
+"""From a run's settings to the model it trains: weights, swapped parts, what is frozen.
+
+load -> public towers -> another decoder -> attention kind -> what learns: freezing, quantizing, adapters
+"""
+
+import torch
+
+from lightseek.model.attention import set_attention
+from lightseek.model.config import DecoderConfig
+from lightseek.model.ocr import LightSeekOCR
+from lightseek.tools.devices import find_device, find_dtype
+from lightseek.training.freeze import BoxCount, count_parameters, freeze, freeze_eyes
+from lightseek.training.settings import RunConfig
+from lightseek.weights.loading import load_model
+from lightseek.weights.lora import add_lora, find_targets
+from lightseek.weights.quantize import quantize
+from lightseek.weights.swap import swap_decoder
+
+
+def build_model(config: RunConfig, device: str | torch.device | None = None) -> tuple[LightSeekOCR, list[BoxCount]]:
+    """The model of a run, and what learns in each of its boxes. Raises ValueError for settings that cannot work."""
+    if config.decoder and config.decoder.startswith("seq2seq:"):
+        from lightseek.model.decoders.seq2seq import Seq2Seq
+
+        source = config.decoder.removeprefix("seq2seq:")
+        model = Seq2Seq.from_transformers(source, find_device(device), find_dtype(config.dtype))
+        return finish_model(model, config)
+    init = "random" if config.init == "random" else "pretrained"
+    model = load_model(config.model, device, config.dtype, init, config.seed, progress=True)
+    if config.init == "sam+clip":
+        from lightseek.weights.public import init_from_public, public_towers
+
+        init_from_public(model, *public_towers())
+    if config.decoder:
+        swap_decoder(model, config.decoder, config.seed)
+    if model.tokenizer is None:
+        raise ValueError(f"{config.model}: tokenizer.json is missing, and training on text needs it")
+    return finish_model(model, config)
+
+
+def finish_model(model: LightSeekOCR, config: RunConfig) -> tuple[LightSeekOCR, list[BoxCount]]:
+    """The attention kernels, and what learns."""
+    set_attention(model, config.attention)
+    if not isinstance(model.config.decoder, DecoderConfig):
+        model.decoder.set_attention(config.attention)
+    model.set_gradient_checkpointing(config.gradient_checkpointing)
+    counts = choose_what_learns(model, config)
+    return model, freeze_eyes(model) if config.context == "text" else counts
+
+
+def choose_what_learns(model: LightSeekOCR, config: RunConfig) -> list[BoxCount]:
+    """Freeze, quantize what is frozen, and put adapters on.
+
+    With adapters the whole model stays as it is, but for the parts of `freeze=all-but-PART`: those learn beside the
+    adapters and are saved with them.
+    """
+    if config.lora == "none":
+        counts = freeze(model, config.freeze)
+        if config.quantize != "none":
+            quantize(model, config.quantize)
+        return counts
+    model.requires_grad_(False)
+    if config.freeze.startswith("all-but-"):
+        freeze(model, config.freeze)
+    targets = find_targets(model, config.lora)
+    also = [path for path, module in model.named_modules() if learns(module)]
+    layers = [*targets.linears, *(path.rpartition(".")[0] for path in targets.stacks)]
+    if both := [path for path in layers if learns(model.get_submodule(path))]:
+        raise ValueError(f"{both[0]} would learn (freeze={config.freeze}) and have an adapter (lora={config.lora})")
+    if config.quantize != "none":
+        quantize(model, config.quantize)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        add_lora(model, targets, config.lora_r, config.lora_alpha, config.lora_dropout, also=also)
+    return count_parameters(model)
+
+
+def learns(module: torch.nn.Module) -> bool:
+    """Whether a parameter of this very module does."""
+    return any(parameter.requires_grad for parameter in module.parameters(recurse=False))

@@ -1,0 +1,92 @@
+"""What a run writes while it trains: `metrics.jsonl`, TensorBoard if asked, and outputs beside references.
+
+metrics.jsonl            a line a step: losses, learning rate; scores where it was evaluated
+samples/step-000100.md   what the model wrote about a few validation documents, beside their first pages
+tensorboard/             the same, for `tensorboard --logdir OUT`
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from lightseek.scores.predictions import Prediction
+from lightseek.tools.files import atomic_write, write_text
+
+METRICS = "metrics.jsonl"
+SAMPLES = "samples"
+
+
+class RunLog:
+    """`with RunLog(folder, rows, tensorboard) as log:` goes on after `rows`, those of the steps already done."""
+
+    def __init__(self, folder: Path, rows: Sequence[dict[str, Any]], tensorboard: bool = False) -> None:
+        """Raises ImportError, saying what to install, when there is no TensorBoard."""
+        self.folder, self.board = folder, None
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise ImportError("--log tensorboard needs the package: pip install tensorboard") from None
+            done = rows[-1]["step"] if rows else 0
+            self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
+        write_text(folder / METRICS, "".join(json.dumps(row) + "\n" for row in rows))
+
+    def __enter__(self) -> "RunLog":
+        self.file = (self.folder / METRICS).open("a", encoding="utf-8")
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.file.close()
+        if self.board:
+            self.board.close()
+
+    def row(self, row: dict[str, Any]) -> None:
+        print(json.dumps(row), file=self.file, flush=True)
+        if self.board:
+            for name, value in row.items():
+                if name != "step" and isinstance(value, int | float):
+                    self.board.add_scalar(name, value, row["step"])
+
+    def sync(self) -> None:
+        """On disk before the checkpoint that counts on it."""
+        os.fsync(self.file.fileno())
+
+    def samples(self, step: int, predictions: Sequence[Prediction], pages: Sequence[Image.Image]) -> None:
+        """Outputs beside references, under the page that the model read."""
+        parts = [f"# Validation documents after step {step}"]
+        for number, (prediction, page) in enumerate(zip(predictions, pages, strict=True), 1):
+            picture = self.folder / SAMPLES / f"page-{number}.png"
+            if not picture.exists():
+                with atomic_write(picture) as temporary:
+                    page.save(temporary, format="PNG")
+            parts.append(f"## {prediction.id}\n\n![its first page]({picture.name})")
+            parts.append(f"**reference**\n\n{quote(prediction.reference)}")
+            parts.append(f"**output**\n\n{quote(prediction.prediction)}")
+            if self.board:
+                import numpy as np
+
+                pixels = np.asarray(page.convert("RGB"))
+                self.board.add_image(f"page-{number}", pixels, step, dataformats="HWC")
+                self.board.add_text(f"sample-{number}", "\n\n".join(parts[-2:]), step)
+        write_text(self.folder / SAMPLES / f"step-{step:06}.md", "\n\n".join(parts) + "\n")
+
+
+def quote(text: str) -> str:
+    return "\n".join(f"> {line}" for line in (text or "(nothing)").splitlines())
+
+
+def read_rows(folder: Path, last: int) -> list[dict[str, Any]]:
+    """The rows of steps up to `last`. A line that a kill cut in two ends them."""
+    rows = []
+    for line in (folder / METRICS).read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            break
+        if row["step"] <= last:
+            rows.append(row)
+    return rows

@@ -1,0 +1,137 @@
+"""AdamW for weights of any precision, and the learning rate of each step and box.
+
+bfloat16 has 8 bits of precision: between 1 and 2 its neighbours lie 1/128 apart, so an update of 2e-5 rounds away, each
+time. `MasterAdamW` therefore keeps a float32 master of each half-precision parameter that learns. The update goes to
+the master, its rounding to the model. What is frozen has no master and stays as small as it was.
+"""
+
+import math
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim.adamw import adamw as adamw_update
+
+from lightseek.training.freeze import part_pattern, parts_of
+from lightseek.training.settings import RunConfig, learning_rates
+
+LOWEST_RATE = 0.1  # of the highest, where the schedule ends
+HALF = (torch.bfloat16, torch.float16)
+
+
+class MasterAdamW(torch.optim.AdamW):
+    """AdamW (fused) whose moments are float32, and whose half-precision parameters have float32 masters.
+
+    `state[p]` holds `step`, `exp_avg`, `exp_avg_sq` and, for half precision, `master`. Parameters are updated one at a
+    time, so that no more than one gradient is widened: 16 bytes for each half-precision weight, gradients included.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], lr: float, betas: tuple[float, float] = (0.9, 0.95)) -> None:
+        super().__init__(groups, lr=lr, betas=betas, fused=True)
+        self._step_supports_amp_scaling = False  # a GradScaler then divides the gradients, or skips the step, itself
+
+    @torch.no_grad()
+    def step(self, closure=None) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    self.update(parameter, group)
+
+    def update(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        state = self.state[parameter]
+        if not state:
+            wide = torch.float32 if parameter.dtype in HALF else parameter.dtype
+            state["step"] = torch.zeros((), device=parameter.device)
+            state["exp_avg"] = torch.zeros_like(parameter, dtype=wide)
+            state["exp_avg_sq"] = torch.zeros_like(parameter, dtype=wide)
+            if parameter.dtype in HALF:
+                state["master"] = parameter.detach().to(wide)
+        master = state.get("master", parameter)
+        gradient = shard(parameter.grad).to(master.dtype)
+        if gradient.numel() == 0:  # more processes than rows
+            return
+        beta1, beta2 = group["betas"]
+        adamw_update(
+            [shard(master)],
+            [gradient],
+            [shard(state["exp_avg"])],
+            [shard(state["exp_avg_sq"])],
+            [],
+            [state["step"]],
+            fused=True,
+            amsgrad=False,
+            beta1=beta1,
+            beta2=beta2,
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
+        if master is not parameter:
+            parameter.copy_(master)
+
+
+def shard(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor that FSDP2 has split; any other tensor as it is."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def adamw(model: nn.Module, config: RunConfig) -> MasterAdamW:
+    """AdamW on what learns: a learning rate per box, and weight decay on matrices but not on norms, biases and vectors.
+
+    Raises ValueError for a rate of a part there is not, or of one that is frozen.
+    """
+    layers, parts = len(model.decoder.layers), parts_of(model)
+    boxes = learning_rates(config.lr_boxes)
+    rates = [(part, part_pattern(part, layers, parts=parts), rate) for part, rate in boxes.items()]
+    groups: dict[tuple[float, bool], list[Tensor]] = {}
+    used = set()
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        peak = config.lr
+        for part, pattern, rate in rates:  # the last that fits counts
+            if re.match(pattern, name):
+                used.add(part)
+                peak = rate
+        groups.setdefault((peak, parameter.ndim >= 2), []).append(parameter)
+    if idle := [part for part, _, _ in rates if part not in used]:
+        raise ValueError(f"lr_boxes={config.lr_boxes}: nothing in {', '.join(idle)} learns with freeze={config.freeze}")
+    return MasterAdamW(
+        [
+            {"params": params, "lr": peak, "peak_lr": peak, "weight_decay": config.weight_decay if matrices else 0.0}
+            for (peak, matrices), params in groups.items()
+        ],
+        lr=config.lr,
+    )
+
+
+def set_rates(optimizer: torch.optim.Optimizer, share: float) -> None:
+    """Give each group `share` of its highest rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * share
+
+
+def learning_rate(step: int, config: RunConfig) -> float:
+    """The rate of step `step` (from 0): linear warmup to `lr`, then a cosine or a line to a tenth of it."""
+    return config.lr * rate_share(step, config)
+
+
+def rate_share(step: int, config: RunConfig) -> float:
+    """What share of its highest rate each group has at `step`."""
+    warmup = max(1, round(config.steps * config.warmup))
+    if step < warmup:
+        return (step + 1) / warmup
+    fraction = (step - warmup) / max(1, config.steps - warmup)
+    falling = 0.5 * (1 + math.cos(math.pi * fraction)) if config.schedule == "cosine" else 1 - fraction
+    return LOWEST_RATE + (1 - LOWEST_RATE) * falling
+
+
+def widen_learning(model: nn.Module) -> None:
+    """Hold in float32 what learns in half precision: what mixed precision computes with is cast from that."""
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype in HALF:
+            parameter.data = parameter.data.float()

@@ -1,0 +1,361 @@
+"""The one training loop: `train.py` runs it once, `ablate.py` once per cell of its grid.
+
+A run is a folder. Killed at any moment and started again, it goes on from its last checkpoint and ends with the same
+weights, bit for bit, as if nothing had happened: documents and random numbers follow from the seed and the step alone.
+One process or many (`accelerate launch`) take the same steps on the same documents.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from lightseek.data.batches import BatchOrder, estimated_lengths
+from lightseek.data.context.vision_cache import open_cache
+from lightseek.data.document import Document, load_documents
+from lightseek.data.examples import Example, ExampleMaker, collate
+from lightseek.lab.publish import device_name
+from lightseek.scores.metrics import evaluate
+from lightseek.scores.predictions import Prediction, predict
+from lightseek.tools.memory import PeakMemory
+from lightseek.training.advice import explaining
+from lightseek.training.batches import deal, dropout_seed
+from lightseek.training.build import build_model
+from lightseek.training.log import RunLog, read_rows
+from lightseek.training.optimizer import adamw, learning_rate, rate_share, set_rates, widen_learning
+from lightseek.training.processes import add_up, by_deepspeed, device_of, from_main, gathered, prepare, start, whole
+from lightseek.training.settings import CHOICES, RunConfig, check, must_match
+from lightseek.training.state import BEST, load_state, newest_state, read_place, save_state, save_weights
+
+DEFAULT_CHARACTERS = {"synthetic": 300, "pydoc": 300}  # a user's own files have no limit
+LOWER_IS_BETTER = ("eval_loss", "cer", "wer")
+SAVING_SHARE = 0.1  # of the time, at most, goes into checkpoints
+
+
+@dataclass
+class Progress:
+    """Where a run is, for whoever shows it."""
+
+    step: int
+    steps: int
+    loss: float
+    tokens_per_second: float  # trained-on text tokens
+    peak_bytes: int
+    eval_loss: float | None = None  # the last
+
+
+Report = Callable[[Progress], None]
+
+
+class Run:
+    """One training run: its model, its data and its folder.
+
+    build the model -> load documents -> make examples -> prepare -> steps -> the trained model
+    """
+
+    def __init__(self, config: RunConfig, folder: Path) -> None:
+        """Loads everything and checks it, so that what is wrong shows before the first step. Raises ValueError."""
+        check(config)
+        self.config, self.folder = config, Path(folder)
+        self.accelerator = start(config)
+        self.main = self.accelerator.is_main_process  # the one that writes
+        self.model, self.counts = build_model(config, device_of(config, self.accelerator))
+        self.cache, self.encoded = open_cache(self.model, config), False
+        self.make = ExampleMaker(
+            self.model.config,
+            self.model.tokenizer,
+            config.task,
+            config.tokens,
+            config.font,
+            config.pages,
+            self.cache,
+            config.context,
+        )
+        self.documents = self.load("train", config.train_documents)
+        lengths = estimated_lengths(self.make, self.documents)
+        self.order = BatchOrder(lengths, config.batch, config.seed, config.bucket)
+        if config.epochs is not None:
+            self.config = replace(config, steps=math.ceil(config.epochs * len(self.documents) / config.batch))
+        self.dtypes = {name: p.dtype for name, p in self.model.named_parameters() if p.requires_grad}
+        if config.precision != "no":
+            widen_learning(self.model)
+        self.optimizer = adamw(self.model, self.config)
+        self.wrapped = self.model  # what a step calls: the model, or accelerate's wrapping of it
+        self.step = 0
+        self.saved_step = 0
+        self.seconds = 0.0  # spent on steps, over all the times this run was started
+        self.tokens = 0  # trained on, likewise
+        self.peak = 0  # bytes, likewise
+        self.rows: list[dict] = []  # what metrics.jsonl holds
+
+    @cached_property
+    def validation(self) -> list[Document]:
+        """What the loss is watched on while training."""
+        return self.load("validation", self.config.eval_documents)
+
+    @cached_property
+    def test(self) -> list[Document]:
+        """What the trained model is scored on, once."""
+        return self.load("test", self.config.eval_documents)
+
+    def load(self, split: str, limit: int) -> list[Document]:
+        config = self.config
+        return load_documents(
+            config.data,
+            split,
+            limit,
+            config.seed,
+            text_column=config.text_column,
+            summary_column=config.summary_column,
+            max_characters=config.characters or DEFAULT_CHARACTERS.get(config.data),
+            task=config.task,
+        )
+
+    def encode_pages(self, tick: Callable[[int, int], None] | None = None) -> None:
+        """With `cache_vision`, put the pages of all steps and evaluations into the cache: the encoder is then done."""
+        if self.cache is None or self.encoded:
+            return
+        visited = {i for step in range(self.config.steps) for i in self.order(step)}
+        documents = [*(self.documents[i] for i in sorted(visited)), *self.validation, *self.test]
+        self.make.pages.fill(documents[self.accelerator.process_index :: self.accelerator.num_processes], tick)
+        self.accelerator.wait_for_everyone()
+        self.encoded = True
+
+    def prepare(self) -> None:
+        """Give the model and the optimizer to accelerate: wrapped for one process, DDP, FSDP2 or DeepSpeed."""
+        if self.wrapped is self.model:
+            self.wrapped, self.optimizer = prepare(self.accelerator, self.model, self.optimizer)
+
+    def fit(self, report: Report | None = None) -> dict[str, Any]:
+        """Train to the last step, from the last checkpoint if there is one. Returns the final losses and costs.
+
+        Afterwards `model` is whole again on the main process, in its own precision, with the best weights if `best`
+        asks for them. Raises OutOfMemory or DiskFull, with advice, and leaves the checkpoints as they are.
+        """
+        _ = self.validation, self.test  # found missing now, not after an hour
+        if self.main:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.config.save(self.folder / "config.json")
+        with explaining(self.config, self.folder, lambda: self.saved_step):
+            self.encode_pages()  # before `prepare`, which may leave each process a part of the encoder only
+            self.prepare()
+            self.resume()
+            self.train(report)
+            self.settle()
+        last = self.rows[-max(1, len(self.rows) // 10) :]
+        return {
+            "train_loss": sum(row["train_loss"] for row in last) / len(last),
+            "eval_loss": self.chosen_row()["eval_loss"],
+            "chosen_step": self.chosen_row()["step"],
+            "steps_taken": self.step,
+            "train_seconds": self.seconds,
+            "train_tokens": self.tokens,
+            "peak_bytes": self.peak,
+            "processes": self.accelerator.num_processes,
+            "device": device_name(self.model.device.type),
+        }
+
+    def train(self, report: Report | None) -> None:
+        steps, saved = self.config.steps, time.monotonic()
+        wait = self.config.save_seconds
+        with PeakMemory(self.model.device) as memory, self.log() as log:
+            while self.step < steps and not self.stalled():
+                began = time.monotonic()
+                loss, tokens = self.train_step(self.step)
+                self.step += 1
+                spent = time.monotonic() - began
+                self.seconds, self.tokens = self.seconds + spent, self.tokens + tokens
+                self.peak = max(self.peak, memory.peak)
+                row = {"step": self.step, "train_loss": loss, "lr": learning_rate(self.step - 1, self.config)}
+                if self.step % self.config.eval_every == 0 or self.step == steps:
+                    row |= self.evaluate(log)
+                    self.peak = max(self.peak, memory.peak)
+                self.rows.append(row)
+                if log:
+                    log.row(row)
+                if row is self.best_row():
+                    save_weights(self.model, self.folder / BEST, {"step": self.step}, self.main)
+                if self.agree(time.monotonic() - saved > wait) and self.step < steps:
+                    began = time.monotonic()
+                    self.save(log)
+                    saved = time.monotonic()
+                    wait = max(self.config.save_seconds, (saved - began) / SAVING_SHARE)
+                if report and self.main:
+                    report(Progress(self.step, steps, loss, tokens / spent, self.peak, row.get("eval_loss")))
+            self.save(log)
+
+    def train_step(self, step: int) -> tuple[float, int]:
+        """One optimizer step. Returns (mean cross-entropy per target token, target tokens), over all processes."""
+        config, accelerator = self.config, self.accelerator
+        self.wrapped.train()
+        torch.manual_seed(dropout_seed(config.seed, step, accelerator.process_index))
+        chosen = [self.documents[i] for i in self.order(step)]
+        dealt = deal(chosen, config.accumulate, accelerator.process_index, accelerator.num_processes)
+        parts = [[self.make(document) for document in part] for part in dealt]
+        mine = sum(len(example.target) for part in parts for example in part)
+        tokens = round(add_up(accelerator, mine)[0])
+        set_rates(self.optimizer, rate_share(step, config))
+        total = 0.0
+        for number, part in enumerate(parts, 1):
+            accelerator.gradient_state._set_sync_gradients(number == len(parts))
+            with self.synchronizing(number == len(parts)):
+                with accelerator.autocast():
+                    output = self.forward(self.wrapped, part)
+                # A part weighs as many tokens as it has in the cross-entropy, as many documents in the balance loss.
+                share = sum(len(example.target) for example in part) / tokens
+                loss = output.cross_entropy * share
+                if output.balance_loss is not None:
+                    loss = loss + output.balance_loss * (len(part) / config.batch)
+                accelerator.backward(loss * accelerator.num_processes)  # gradients are averaged, not added
+            total += output.cross_entropy.item() * share
+        total = add_up(accelerator, total)[0]
+        if not math.isfinite(total):
+            raise FloatingPointError(
+                f"step {step + 1}: the loss is {total}; lower lr (now {config.lr}) or use precision=bf16 or no"
+            )
+        accelerator.clip_grad_norm_([p for p in self.wrapped.parameters() if p.requires_grad], config.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return total, tokens
+
+    def synchronizing(self, last: bool) -> AbstractContextManager:
+        """Only the last part of a batch makes the processes exchange gradients."""
+        return nullcontext() if last else self.accelerator.no_sync(self.wrapped)
+
+    def forward(self, model: torch.nn.Module, examples: Sequence[Example]):
+        batch = collate(examples, self.model.config.pad_token_id)
+        device = self.model.device
+        return model(
+            batch.input_ids.to(device),
+            pages=batch.pages,
+            labels=batch.labels.to(device),
+            mask=None if batch.mask is None else batch.mask.to(device),
+            logits="labelled",
+        )
+
+    def evaluate(self, log: RunLog | None) -> dict[str, float]:
+        """The loss on the validation documents, and the scores of the few outputs that are written down."""
+        found = {"eval_loss": self.eval_loss()}
+        if documents := self.validation[: self.config.samples]:
+            predictions = self.write_out(documents)
+            if log:
+                log.samples(self.step, predictions, [self.make.images(document)[0] for document in documents])
+            outputs, references = [p.prediction for p in predictions], [p.reference for p in predictions]
+            scores = evaluate(outputs, references, documents, self.config.task)
+            # What the main process found: on GPUs two processes may write unlike texts.
+            found |= from_main(self.accelerator, {name: scores[name] for name in CHOICES["best"] if name in scores})
+        return found
+
+    @torch.no_grad()
+    def eval_loss(self) -> float:
+        """Mean cross-entropy per target token over the validation documents."""
+        config, accelerator = self.config, self.accelerator
+        self.wrapped.eval()
+        total = tokens = 0.0
+        for start_at in range(0, len(self.validation), config.batch):
+            batch = self.validation[start_at : start_at + config.batch]
+            for part in deal(batch, config.accumulate, accelerator.process_index, accelerator.num_processes):
+                if not part and accelerator.num_processes == 1:
+                    continue
+                # Processes that share a model must call it equally often, if only for nothing.
+                examples = [self.make(document) for document in part or batch[:1]]
+                count = sum(len(example.target) for example in examples) if part else 0
+                with accelerator.autocast():
+                    total += self.forward(self.wrapped, examples).cross_entropy.item() * count
+                tokens += count
+        total, tokens = add_up(accelerator, total, tokens)
+        return total / tokens
+
+    @torch.no_grad()
+    def write_out(self, documents: Sequence[Document]) -> list[Prediction]:
+        """What the model writes about each document, greedily. Every process does it, since it may take all of them."""
+        config = self.config
+        with gathered(self.model), self.accelerator.autocast():
+            return list(
+                predict(self.model, self.make, documents, batch=config.batch, max_new_tokens=config.max_new_tokens)
+            )
+
+    def best_row(self) -> dict[str, Any] | None:
+        """The first of the best evaluations so far by `best`."""
+        rows = [row for row in self.rows if self.config.best in row]
+        sign = 1 if self.config.best in LOWER_IS_BETTER else -1
+        return min(rows, key=lambda row: sign * row[self.config.best], default=None)
+
+    def chosen_row(self) -> dict[str, Any]:
+        """The evaluation of the weights that a run ends with."""
+        return self.best_row() or self.rows[-1]
+
+    def stalled(self) -> bool:
+        """Whether the last `patience` evaluations were no better than one before them."""
+        best = self.best_row()
+        if best is None or self.config.patience is None:
+            return False
+        return sum("eval_loss" in row and row["step"] > best["step"] for row in self.rows) >= self.config.patience
+
+    def agree(self, flag: bool) -> bool:
+        """What the main process says: clocks differ."""
+        return add_up(self.accelerator, float(flag and self.main))[0] > 0
+
+    def log(self) -> AbstractContextManager:
+        return RunLog(self.folder, self.rows, self.config.log == "tensorboard") if self.main else nullcontext()
+
+    def save(self, log: RunLog | None = None) -> None:
+        """Write the checkpoint, whole or not at all. Every process calls it. None under DeepSpeed, see `resume`."""
+        if log:
+            log.sync()
+        if by_deepspeed():
+            return
+        place = {"step": self.step, "seconds": self.seconds, "tokens": self.tokens, "peak": self.peak}
+        if scaler := self.accelerator.scaler:
+            place["scaler"] = scaler.state_dict()
+        place["settings"] = must_match(self.config)
+        save_state(self.model, self.optimizer, self.folder, place, self.main)
+        self.saved_step = self.step
+
+    def resume(self) -> None:
+        """Go on from the folder's checkpoint, if it has one. ValueError if it belongs to other settings."""
+        path = from_main(self.accelerator, newest_state(self.folder) if self.main else None)
+        if path is None:
+            return
+        if by_deepspeed():
+            raise ValueError(
+                f"{path}: DeepSpeed has the optimizer to itself and can't go on from here; launch with "
+                "experiments/accelerate/gpu-fsdp2.yaml, or choose another --out"
+            )
+        before, now = read_place(path)["settings"], must_match(self.config)
+        if other := [name for name in now if now[name] != before.get(name)]:
+            changes = ", ".join(f"{name} was {before.get(name)!r} and is {now[name]!r}" for name in other[:3])
+            raise ValueError(f"{path} is from a run with other settings ({changes}): choose another --out or delete it")
+        place = load_state(self.model, self.optimizer, path)
+        self.step = self.saved_step = place["step"]
+        self.seconds, self.tokens, self.peak = place["seconds"], place["tokens"], place["peak"]
+        if scaler := self.accelerator.scaler:
+            scaler.load_state_dict(place["scaler"])
+        self.rows = from_main(self.accelerator, read_rows(self.folder, self.step) if self.main else None)
+
+    def settle(self) -> None:
+        """After the last step: the best weights if asked for, whole on the main process, in their own precision."""
+        if self.config.best:
+            load_state(self.model, None, self.folder / BEST)
+        learned = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
+        if any(isinstance(parameter, DTensor) for _, parameter in learned):
+            values = [(name, whole(parameter).cpu()) for name, parameter in learned]
+            self.wrapped = None
+            if self.main:
+                self.model = build_model(self.config, device_of(self.config, self.accelerator))[0]
+                with torch.no_grad():
+                    parameters = dict(self.model.named_parameters())
+                    for name, value in values:
+                        parameters[name].copy_(value)
+        else:
+            self.model = self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False)
+            for name, parameter in learned:
+                parameter.data = parameter.data.to(self.dtypes[name])
+        self.wrapped = self.model

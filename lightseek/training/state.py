@@ -1,0 +1,165 @@
+"""Checkpoints of a run in progress: what learns, the optimizer's state, and where the run is.
+
+    save_state(model, optimizer, folder, {"step": 100})
+    path = newest_state(folder)             # None if there is none
+    place = load_state(model, optimizer, path)
+
+One safetensors file, written whole beside the one before, which is kept: a kill, a full disk or a torn file loses no
+more than the steps since. A checksum tells a sound file from one that was cut short or altered. Tensors are
+whole in the file, so a run may go on with another number of processes.
+"""
+
+import json
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from lightseek.tools.files import atomic_write, remove_leftovers
+from lightseek.training.processes import parted_like, whole
+from lightseek.weights.official import NAMES
+
+STATE = "checkpoint.safetensors"
+NEXT, PREVIOUS = "checkpoint.next.safetensors", "checkpoint.previous.safetensors"
+BEST = "best.safetensors"  # only what learns, where it did best
+BLOCK = 16 << 20  # bytes read at a time
+NO_SUM = "--------"
+
+
+def save_state(
+    model: nn.Module, optimizer: torch.optim.Optimizer, folder: str | Path, place: dict[str, Any], main: bool = True
+) -> None:
+    """Write `STATE` in `folder`; the one that was there becomes `PREVIOUS`. Every process calls it, `main` writes.
+
+    Raises OSError when the disk is full; the checkpoints are then as they were.
+    """
+    new, current, previous = (Path(folder) / name for name in (NEXT, STATE, PREVIOUS))
+    write_tensors(new, [*learning(model), *optimizer_tensors(model, optimizer)], place, main)
+    if main:
+        if current.exists():
+            current.replace(previous)
+        new.replace(current)  # killed before this, `newest_state` finds NEXT
+
+
+def save_weights(model: nn.Module, path: str | Path, place: dict[str, Any], main: bool = True) -> None:
+    """Write only what learns. Every process calls it, `main` alone writes."""
+    write_tensors(Path(path), list(learning(model)), place, main)
+
+
+def load_state(model: nn.Module, optimizer: torch.optim.Optimizer | None, path: str | Path) -> dict[str, Any]:
+    """Copy a checkpoint into the model and, unless None, the optimizer. Returns what `save_state` was told as `place`.
+
+    Raises ValueError when the file lacks a tensor, or has one of another shape.
+    """
+    inner = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper
+    with safe_open(path, "pt") as file, torch.no_grad():
+        kept: dict[str, list[str]] = {}
+        for key in file.keys():  # noqa: SIM118 - not a dictionary
+            if key.startswith("optimizer."):
+                name, _, entry = key.removeprefix("optimizer.").rpartition(".")
+                kept.setdefault(name, []).append(entry)
+        for key, parameter in learning(model):
+            try:
+                value = file.get_tensor(key)
+            except SafetensorError:
+                raise ValueError(f"{path} has no {key}, which learns here: it is from another model") from None
+            if value.shape != parameter.shape:
+                raise ValueError(f"{path}: {key} is {tuple(value.shape)}, the model's is {tuple(parameter.shape)}")
+            parameter.copy_(parted_like(value.to(parameter.dtype), parameter))
+            if optimizer is not None:
+                name = key.removeprefix("model.")
+                state = {entry: file.get_tensor(f"optimizer.{name}.{entry}") for entry in kept.get(name, [])}
+                inner.state[parameter] = {
+                    entry: parted_like(value, parameter) if value.ndim else value.to(parameter.device)
+                    for entry, value in state.items()
+                }
+        return json.loads(file.metadata()["place"])
+
+
+def read_place(path: str | Path) -> dict[str, Any]:
+    """What `save_state` was told as `place`."""
+    with safe_open(path, "pt") as file:
+        return json.loads(file.metadata()["place"])
+
+
+def newest_state(folder: str | Path) -> Path | None:
+    """The newest sound checkpoint of a folder. A torn one is removed, with a warning, and the one before it taken."""
+    for name in (NEXT, STATE, PREVIOUS):
+        path = Path(folder) / name
+        remove_leftovers(path)
+        if not path.is_file():
+            continue
+        if not (reason := flaw(path)):
+            return path
+        warnings.warn(f"{path} is damaged ({reason}): the checkpoint before it is used, if there is one", stacklevel=2)
+        path.unlink()
+    return None
+
+
+def remove_states(folder: str | Path) -> None:
+    """Remove what only a run in progress needs."""
+    for name in (NEXT, STATE, PREVIOUS, BEST):
+        (Path(folder) / name).unlink(missing_ok=True)
+
+
+def learning(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            yield f"model.{name}", parameter
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+    state = getattr(optimizer, "optimizer", optimizer).state
+    for name, parameter in model.named_parameters():
+        for entry, value in state.get(parameter, {}).items():
+            yield f"optimizer.{name}.{entry}", value
+
+
+def write_tensors(target: Path, tensors: Sequence[tuple[str, Tensor]], place: dict[str, Any], main: bool) -> None:
+    """Write a safetensors file, with one tensor at a time in memory, atomically.
+
+    The format: header length (8 bytes, little endian), JSON header, then the tensors' bytes in header order. `sum` in
+    the header is the CRC-32 of those bytes, put in once it is known.
+    """
+    if not main:
+        for _, tensor in tensors:
+            whole(tensor)  # the main process needs every part
+        return
+    header: dict[str, Any] = {"__metadata__": {"format": "pt", "sum": NO_SUM, "place": json.dumps(place)}}
+    offset = 0
+    for key, tensor in tensors:
+        end = offset + tensor.numel() * tensor.dtype.itemsize
+        header[key] = {"dtype": NAMES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_write(target) as temporary, temporary.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        total = 0
+        for _, tensor in tensors:
+            content = whole(tensor).cpu().contiguous().flatten().view(torch.uint8).numpy().data
+            total = zlib.crc32(content, total)
+            file.write(content)
+        file.seek(8 + text.index(NO_SUM.encode()))
+        file.write(f"{total:08x}".encode())
+
+
+def flaw(path: Path) -> str | None:
+    """What is wrong with a file of `write_tensors`, or None."""
+    try:
+        with safe_open(path, "pt") as opened:  # checks the header, and the file's length by it
+            expected = (opened.metadata() or {}).get("sum")
+    except (SafetensorError, OSError) as error:
+        return f"cut short or no safetensors file: {error}"
+    with path.open("rb") as file:
+        file.seek(8 + int.from_bytes(file.read(8), "little"))
+        total = 0
+        while block := file.read(BLOCK):
+            total = zlib.crc32(block, total)
+    return None if f"{total:08x}" == expected else "its checksum does not match"

@@ -1,0 +1,1 @@
+"""Files to models and back: the official layout, adapters, quantized weights, other decoders, and `nano`."""

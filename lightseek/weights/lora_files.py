@@ -1,0 +1,284 @@
+"""Adapters as files: peft's format, with the official checkpoint's names.
+
+    adapter_config.json          r, alpha, which layers
+    adapter_model.safetensors    base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight, ...
+
+So what is learned here fits the official weights elsewhere: peft on the reference code or on transformers' classes, and
+vLLM. And adapters that were learned there load here. Experts are stored one by one; a gate and its up share their A
+here, and where a file's do not, the stack gets twice the rank: [A_gate; A_up] with the two B on a diagonal.
+"""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lightseek.model.moe import Experts
+from lightseek.tools.files import atomic_write, write_json
+from lightseek.weights.lora import (
+    Targets,
+    adapters,
+    add_lora,
+    base_modules,
+    is_linear,
+    lora_layers,
+    merge,
+    tuner_of,
+    use_adapter,
+)
+from lightseek.weights.names import official_key, pieces
+from lightseek.weights.official import CheckpointError, check_values, find_folder
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."
+FACTOR = re.compile(r"(.+)\.lora_([AB])\.weight")
+EXPERT = re.compile(r"\.experts\.(\d+)\.")
+Factors = dict[str, Tensor]  # "A" (r in) and "B" (out r)
+REFUSED = {"use_dora": False, "lora_bias": False, "bias": "none", "peft_type": "LORA"}
+
+
+def save_adapter(model: nn.Module, folder: str | Path, name: str = "default") -> None:
+    """Write one adapter of `model`. Each of its two files appears whole or not at all."""
+    folder, config = Path(folder), tuner_of(model).peft_config[name]
+    tensors, ranks, alphas = {}, {}, {}
+    for path, layer in lora_layers(model, name):
+        for official, a, b in factors(path, layer, name):
+            tensors |= {f"{PREFIX}{official}.lora_A.weight": a, f"{PREFIX}{official}.lora_B.weight": b}
+            ranks[official], alphas[official] = len(a), plain(layer.scaling[name] * len(a))
+    whole = whole_tensors(model, name)
+    tensors |= {PREFIX + key: tensor for key, tensor in whole.items()}
+    settings = config.to_dict() | {
+        "lora_alpha": plain(config.lora_alpha),
+        "base_model_name_or_path": None if model.folder is None else str(model.folder),
+        "target_modules": module_pattern(list(ranks)),
+        "modules_to_save": sorted({module_name(key) for key in whole}) or None,
+        "rank_pattern": {re.escape(name): rank for name, rank in ranks.items() if rank != config.r},
+        "alpha_pattern": {re.escape(name): alpha for name, alpha in alphas.items() if alpha != config.lora_alpha},
+        "inference_mode": True,
+    }
+    if gate := next((name for name in ranks if EXPERT.search(name)), None):
+        # transformers stacks experts too, its own way, and peft puts a gate's and an up's ranks together for it.
+        settings["target_parameters"] = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+        settings["rank_pattern"][r".*\.gate_up_proj"] = 2 * ranks[gate]
+        settings["alpha_pattern"][r".*\.gate_up_proj"] = 2 * alphas[gate]
+    with atomic_write(folder / WEIGHTS) as temporary:
+        # Copies, as a gate and its up share one tensor here and the file may not.
+        save_file({key: tensor.detach().cpu().clone() for key, tensor in tensors.items()}, temporary, {"format": "pt"})
+    write_json(folder / CONFIG, settings)
+
+
+def save_trained(model: nn.Module, folder: Path, whole: bool) -> None:
+    """What a run learned: an adapter in `folder/adapter` if it has one and, if `whole`, the model in `folder/model`."""
+    if adapters(model):
+        save_adapter(model, folder / "adapter")
+        if whole:
+            merge(model)
+    if whole:
+        model.save_pretrained(folder / "model")
+
+
+@torch.no_grad()
+def load_adapter(
+    model: nn.Module, path_or_hub_id: str | Path, name: str = "default", learns: bool = False, **hub: Any
+) -> None:
+    """Put a saved adapter on `model` under `name` and switch to it. `hub` is huggingface_hub's: revision, token, ...
+
+    Raises CheckpointError naming file and tensor for what is no LoRA adapter of this model.
+    """
+    folder = find_folder(path_or_hub_id, **hub)
+    config, (learned, whole) = read_config(folder), read_weights(folder)
+    modules = dict(base_modules(model))
+    places = {official: (path, size) for path, layers in official_modules(model) for official, size in layers.items()}
+    owners = {key: (path, t.shape) for path, module in modules.items() for key, t in own_tensors(path, module).items()}
+    parts: dict[str, dict[str, Factors]] = {}
+    for official, pair in learned.items():
+        path, size = places.get(official, ("", None))
+        found = (len(pair["B"]), pair["A"].shape[1])
+        check_fits(f"{folder / WEIGHTS}: {official} (out x in)", size, found)
+        parts.setdefault(path, {})[official] = pair
+    for key, tensor in whole.items():
+        check_fits(f"{folder / WEIGHTS}: {key}", owners.get(key, ("", None))[1], tensor.shape)
+    halves = {path: not share_a(pairs) for path, pairs in parts.items()}
+    ranks, alphas = {}, {}
+    for path, pairs in parts.items():
+        scales = {scale(config, official, len(pair["A"])) for official, pair in pairs.items()}
+        if len(scales) > 1:
+            raise CheckpointError(f"{folder}: the experts of {path} have unlike alpha/r, {sorted(scales)[:2]}")
+        ranks[path] = max(len(pair["A"]) for pair in pairs.values()) * (1 + halves[path])
+        alphas[path] = scales.pop() * ranks[path]
+    r, alpha = Counter((ranks[path], alphas[path]) for path in parts).most_common(1)[0][0]
+    add_lora(
+        model,
+        Targets([path for path in parts if path in modules], [path for path in parts if path not in modules]),
+        r,
+        alpha,
+        config["lora_dropout"],
+        name=name,
+        also=sorted({owners[key][0] for key in whole}),
+        ranks={path: rank for path, rank in ranks.items() if rank != r},
+        alphas={path: value for path, value in alphas.items() if value != alpha},
+    )
+    for path, layer in lora_layers(model, name):
+        for official, a, b in factors(path, layer, name):
+            if official in learned:
+                fill(a, b, learned[official], halves[path] and official.endswith("up_proj"))
+    for key, tensor in whole_tensors(model, name).items():
+        if key in whole:
+            tensor.copy_(whole[key])
+    use_adapter(model, name, learns)
+
+
+def factors(path: str, layer: nn.Module, name: str) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """(official module, A: r in, B: out r) of what is adapted at `path`, as views; an expert at a time for a stack."""
+    a, b = layer.lora_A[name].weight.detach(), layer.lora_B[name].weight.detach()
+    if not hasattr(layer, "parameter_name"):
+        yield official_module(path), a, b
+        return
+    a = a.view(layer.num_experts, -1, a.shape[1])
+    b = b.view(b.shape[0], -1, layer.num_experts).permute(2, 0, 1)  # peft counts ranks first, then experts
+    for key, piece in pieces(path, b):
+        yield key.removesuffix(".weight"), a[int(EXPERT.search(key)[1])], piece
+
+
+def whole_tensors(model: nn.Module, name: str) -> dict[str, Tensor]:
+    """Official key -> tensor of the modules that learn as a whole with the adapter."""
+    found = {}
+    for path, module in model.named_modules():
+        if name in getattr(module, "modules_to_save", ()):
+            for inner, part in module.modules_to_save[name].named_modules():
+                found |= own_tensors(f"{path}.{inner}".rstrip("."), part)
+    return found
+
+
+def own_tensors(path: str, module: nn.Module) -> dict[str, Tensor]:
+    """Official key -> tensor of the parameters that belong to this very module."""
+    own = [(f"{path}.{name}", parameter.detach()) for name, parameter in module.named_parameters(recurse=False)]
+    return {key: piece for name, tensor in own for key, piece in official_pieces(name, tensor)}
+
+
+def official_pieces(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    try:
+        return list(pieces(name, tensor))
+    except KeyError:  # another decoder's: it has no official name, and keeps its own
+        return [(name, tensor)]
+
+
+def official_modules(model: nn.Module) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
+    """(our name, {official module: (out, in)}) of everything an adapter can go on."""
+    for path, module in base_modules(model):
+        if isinstance(module, nn.Linear):
+            yield path, {official_module(path): (module.out_features, module.in_features)}
+        elif is_linear(module):
+            yield path, {official_module(path): tuple(module.weight.shape[::-1])}
+        elif isinstance(module, Experts):
+            for parameter in ("gate_up", "down"):
+                found = pieces(f"{path}.{parameter}", getattr(module, parameter))
+                yield f"{path}.{parameter}", {key.removesuffix(".weight"): tuple(piece.shape) for key, piece in found}
+
+
+def official_module(path: str) -> str:
+    try:
+        return official_key(f"{path}.weight").removesuffix(".weight")
+    except KeyError:
+        return path
+
+
+def module_name(key: str) -> str:
+    """The module that peft should look for to place this tensor; the layout's two vectors are their own."""
+    return key.removeprefix("model.").removesuffix(".weight").removesuffix(".bias")
+
+
+def module_pattern(names: list[str]) -> str:
+    """A regular expression for `names`, layer and expert numbers left open; transformers puts `language_model` in."""
+    shapes = sorted({re.sub(r"(?<=\\\.)\d+(?=\\\.)", r"\\d+", re.escape(name)) for name in names})
+    return "|".join(re.sub(r"^model\\\.layers", r"model\\.(?:language_model\\.)?layers", shape) for shape in shapes)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config = {"use_rslora": False, "lora_dropout": 0.0, **config}
+        for key in ("rank_pattern", "alpha_pattern"):
+            config[key] = dict(config.get(key) or {})
+        config |= {key: float(config[key]) for key in ("r", "lora_alpha", "lora_dropout")}
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder}: no {CONFIG}, so this is no adapter in peft's format") from None
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a LoRA adapter's settings ({error!r})") from None
+    for key, only in REFUSED.items():
+        if config.get(key, only) != only:
+            raise CheckpointError(f"{path}: {key} is {config[key]!r}, and only LoRA with {key}={only!r} is read")
+    return config
+
+
+def read_weights(folder: Path) -> tuple[dict[str, Factors], dict[str, Tensor]]:
+    """(official module -> its A and B, official key -> tensor that replaces the model's), checked: finite, in pairs."""
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise CheckpointError(f"{folder}: no {WEIGHTS} (other formats are not read)")
+    try:
+        tensors = load_file(path)
+    except Exception as error:  # the library raises its own and the system's
+        raise CheckpointError(f"{path}: truncated, or not a safetensors file ({error})") from None
+    learned: dict[str, Factors] = {}
+    whole: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{path}: {key} is {tensor.dtype}, not a floating-point type")
+        check_values(tensor, torch.float32, f"{path}: {key}")
+        name = key.removeprefix(PREFIX).replace("model.language_model.", "model.", 1)
+        if factor := FACTOR.fullmatch(name):
+            learned.setdefault(factor[1], {})[factor[2]] = tensor
+        else:
+            whole[name] = tensor
+    for module, pair in learned.items():
+        if pair.keys() != {"A", "B"} or pair["A"].shape[0] != pair["B"].shape[-1]:
+            raise CheckpointError(f"{path}: {module} needs lora_A (r x in) and lora_B (out x r) of one r")
+    if not learned:
+        raise CheckpointError(f"{path}: no lora_A and lora_B in it")
+    return learned, whole
+
+
+def scale(config: dict[str, Any], official: str, rank: int) -> float:
+    """What B · A is multiplied with."""
+    from peft.utils.other import get_pattern_key
+
+    alpha = config["alpha_pattern"].get(get_pattern_key(config["alpha_pattern"], official), config["lora_alpha"])
+    return float(alpha) / (math.sqrt(rank) if config["use_rslora"] else rank)
+
+
+def plain(number: float | int) -> float | int:
+    """As people write it, and as some programs want alpha."""
+    return int(number) if float(number).is_integer() else float(number)
+
+
+def share_a(pairs: dict[str, Factors]) -> bool:
+    """Whether every expert's gate and up have one A."""
+    gates = {name.rpartition(".")[0]: pair["A"] for name, pair in pairs.items() if name.endswith("gate_proj")}
+    ups = {name.rpartition(".")[0]: pair["A"] for name, pair in pairs.items() if name.endswith("up_proj")}
+    if not EXPERT.search(next(iter(pairs))):
+        return True
+    return gates.keys() == ups.keys() and all(torch.equal(gates[expert], ups[expert]) for expert in gates)
+
+
+def fill(a: Tensor, b: Tensor, pair: Factors, second_half: bool) -> None:
+    """Write a file's A and B into an adapter's, at its first ranks or from the middle on; other columns of B are 0."""
+    first, rank = second_half * len(a) // 2, len(pair["A"])
+    a[first : first + rank].copy_(pair["A"])
+    b.zero_()
+    b[:, first : first + rank].copy_(pair["B"])
+
+
+def check_fits(name: str, wanted: Sequence[int] | None, found: Sequence[int]) -> None:
+    if wanted is None:
+        raise CheckpointError(f"{name} is nothing in this model that an adapter can change")
+    if tuple(wanted) != tuple(found):
+        raise CheckpointError(f"{name} has shape {tuple(found)}, the model asks for {tuple(wanted)}")

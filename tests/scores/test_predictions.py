@@ -1,0 +1,230 @@
+"""Predictions in a file: what a line holds, and a killed program that goes on with them."""
+
+import io
+import re
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from lightseek.__main__ import main
+from lightseek.commands.generate import CORRUPTIONS, TASKS
+from lightseek.data import document as data
+from lightseek.data.corruption import KINDS_OF_TEXT, corrupt
+from lightseek.data.document import load_documents
+from lightseek.data.examples import ExampleMaker
+from lightseek.scores.predictions import Prediction, append_predictions, done_before, predict, read_predictions
+from lightseek.weights.loading import load_model
+
+SETTINGS = {"data": "synthetic", "beams": 4}
+QUICK = ["--mode", "tiny", "--max-new-tokens", "3", "--limit", "3", "--device", "cpu"]
+
+
+@pytest.fixture(scope="module")
+def nano():
+    return load_model(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def documents():
+    return load_documents("synthetic", "test", 5)
+
+
+def made_up(documents) -> list[Prediction]:
+    return [
+        Prediction(d.name, d.summary, f"saw\u2028{d.facts[0]}", 9, 3, 0.5, 100, "eos", d.text, d.facts)
+        for d in documents
+    ]
+
+
+def append(path, documents, found=None) -> None:
+    list(append_predictions(path, SETTINGS, len(documents), made_up(documents) if found is None else found))
+
+
+# --- The model --------------------------------------------------------------------------------------------------------
+
+
+def test_a_prediction_tells_what_was_wanted_written_and_spent(nano, documents):
+    make = ExampleMaker(nano.config, nano.tokenizer, "summarize", "tiny", "DejaVuSans")
+    (found,) = predict(nano, make, documents[:1], beams=2, length_penalty=2.0, max_new_tokens=3)
+    document = documents[0]
+    assert (found.id, found.reference, found.source) == (document.name, document.summary, document.text)
+    assert found.facts == document.facts and found.prediction and found.finish_reason == "length"
+    assert found.vision_tokens == 64 and found.text_tokens == len(nano.tokenizer.encode(document.text))
+    assert 0 < found.seconds < 60 and found.peak_bytes > 1e6
+
+
+def test_a_text_does_not_depend_on_its_batch(nano, documents):
+    """Three at once, padded to the longest prompt, and one by one: the same texts."""
+    make = ExampleMaker(nano.config, nano.tokenizer, "ocr", "tiny", "DejaVuSans")
+    together = [p.prediction for p in predict(nano, make, documents[:3], batch=3, max_new_tokens=4)]
+    apart = [p.prediction for p in predict(nano, make, documents[:3], batch=1, max_new_tokens=4)]
+    assert together == apart and all(together)
+
+
+# --- The file ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_read_is_what_was_written(tmp_path, documents):
+    append(tmp_path / "new" / "p.jsonl", documents)
+    head, found = read_predictions(tmp_path / "new" / "p.jsonl")
+    assert head == {"settings": SETTINGS, "pages": 5} and found == made_up(documents)
+
+
+def test_a_kill_anywhere_leaves_lines_to_go_on_from(tmp_path, documents):
+    """Cut the file at every byte: what is whole is kept, the rest is made again, the end is the same file."""
+    path = tmp_path / "p.jsonl"
+    append(path, documents)
+    whole = path.read_bytes()
+    ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
+    for cut in [*range(0, ends[0] + 3), *(end + offset for end in ends[1:] for offset in (-2, -1, 0))]:
+        path.write_bytes(whole[:cut])
+        done = done_before(path, SETTINGS, documents)
+        assert done == max(0, sum(end <= cut for end in ends) - 1)
+        append(path, documents, made_up(documents)[done:])
+        assert path.read_bytes() == whole
+
+
+def test_other_settings_or_documents_are_refused(tmp_path, documents):
+    path = tmp_path / "p.jsonl"
+    append(path, documents[:2])
+    with pytest.raises(
+        ValueError, match=r"other settings \(beams was 4 and is 1\): choose another --out, or delete it"
+    ):
+        done_before(path, SETTINGS | {"beams": 1}, documents)
+    with pytest.raises(ValueError, match=rf"holds {documents[1].name}, which is not the data's document 2"):
+        done_before(path, SETTINGS, [documents[0], documents[2]])
+    assert len(read_predictions(path)[1]) == 2  # untouched
+
+
+def test_another_programs_lines_will_do(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text(
+        '{"id": "a", "reference": "r", "prediction": "p", "seconds": 2, "model": "theirs"}\n\n{"id": "b", "ref', "utf-8"
+    )
+    assert read_predictions(path) == ({}, [Prediction("a", "r", "p", seconds=2.0)])
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("[]", "line 2 is not a prediction: it is no JSON object"),
+        ('{"id": "a", "reference": "r"}', "line 2 is not a prediction: 'prediction' must be a text, not None"),
+        ('{"id": 7}', "line 2 is not a prediction: 'id' must be a text, not 7"),
+        ("{", "line 2 is not a prediction: Expecting property name"),
+        ('{"id": "a", "reference": "r", "prediction": "p", "seconds": "1"}', "'seconds' must be a number, not '1'"),
+    ],
+)
+def test_a_line_that_is_no_prediction_is_named(tmp_path, line, message):
+    path = tmp_path / "p.jsonl"
+    path.write_text(f'{{"settings": {{}}}}\n{line}\n')
+    with pytest.raises(ValueError, match=message):
+        read_predictions(path)
+
+
+# --- The command ------------------------------------------------------------------------------------------------------
+
+
+def test_generate_goes_on_where_it_was_killed(tmp_path, capsys):
+    path = tmp_path / "p.jsonl"
+    command = ["generate", "synthetic", "--out", str(path), "--batch", "2", *QUICK]
+    assert main(command) == 0
+    head, whole = read_predictions(path)
+    settings = head["settings"]
+    assert (settings["beams"], settings["length_penalty"], settings["task"], settings["mode"]) == (
+        4,
+        2,
+        "summarize",
+        "tiny",
+    )
+    assert [p.id for p in whole] == [d.name for d in load_documents("synthetic", "test", 3)]
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:2]) + lines[2][:20])
+    assert main(command) == 0
+    strip = [replace(p, seconds=0.0, peak_bytes=0) for p in whole]
+    assert [replace(p, seconds=0.0, peak_bytes=0) for p in read_predictions(path)[1]] == strip
+    assert "holds 1 of 3 predictions: going on" in capsys.readouterr().err
+    written = path.stat().st_mtime_ns
+    assert main(command) == 0 and path.stat().st_mtime_ns == written  # nothing left to do, and it says so
+    assert "holds all 3 predictions already" in capsys.readouterr().err
+    assert main([*command, "--beams", "2"]) == 2
+    assert "beams was 4 and is 2" in " ".join(capsys.readouterr().err.split())
+
+
+def test_generate_reads_corrupted_pages(tmp_path):
+    """Reading is greedy; what should have been read is the corrupted text, which is what the page shows."""
+    path = tmp_path / "p.jsonl"
+    assert main(["generate", "synthetic", "--out", str(path), "--task", "ocr", "--corrupt", "random", *QUICK]) == 0
+    head, found = read_predictions(path)
+    assert head["settings"]["beams"] == 1 and found[0].source == ""
+    assert found[0].reference == corrupt(load_documents("synthetic", "test", 1)[0].text, "random", 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no/such/file.jsonl"], "there is no such file or folder"),
+        (["synthetic", "--batch", "0"], "--batch must be at least 1, got 0"),
+        (["synthetic", "--corrupt", "noise"], "invalid choice: 'noise'"),
+        (["synthetic", "--model", "no/such/model"], "no/such/model"),
+    ],
+)
+def test_bad_input_is_one_clear_line(tmp_path, capsys, arguments, message):
+    try:
+        code = main(["generate", *arguments, "--out", str(tmp_path / "p.jsonl")])
+    except SystemExit as stopped:
+        code = stopped.code
+    assert code == 2 and message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "p.jsonl").exists()
+
+
+def test_what_help_lists_without_importing_it_is_what_there_is():
+    assert CORRUPTIONS == KINDS_OF_TEXT and set(TASKS) == set(data.TASKS)
+
+
+# --- summarize --------------------------------------------------------------------------------------------------------
+
+
+def summarize(capsys, *arguments) -> tuple[int, str, str]:
+    code = main(["summarize", *map(str, arguments), "--mode", "tiny", "--max-new-tokens", "3", "--device", "cpu"])
+    captured = capsys.readouterr()
+    return code, captured.out, " ".join(captured.err.split())
+
+
+def test_a_texts_summary_is_what_generate_writes_of_it(tmp_path, capsys, nano, documents):
+    """The same pages, the same prompt, beam 4 and length penalty 2: so the same text, and nothing else on stdout."""
+    article = tmp_path / "article.txt"
+    article.write_text(documents[0].text, encoding="utf-8")
+    code, out, told = summarize(capsys, article)
+    make = ExampleMaker(nano.config, nano.tokenizer, "summarize", "tiny", "DejaVuSans")
+    (found,) = predict(nano, make, documents[:1], beams=4, length_penalty=2.0, max_new_tokens=3)
+    assert code == 0 and out == f"{found.prediction}\n"
+    assert "article.txt: 64 vision tokens" in told and "cut off at --max-new-tokens" in told
+
+
+def test_a_long_text_becomes_several_pages_in_one_prompt(tmp_path, capsys):
+    article = tmp_path / "article.md"
+    article.write_text("Nothing happened, at length. " * 250, encoding="utf-8")
+    _, _, told = summarize(capsys, article, "--beams", "1")
+    tokens = int(re.search(r"(\d+) vision tokens", told)[1])
+    assert tokens > 64 and tokens % 64 == 0
+    _, _, told = summarize(capsys, article, "--beams", "1", "--pages", "1")
+    assert ": 64 vision tokens" in told and "1 documents need more pages than they may have" in told
+
+
+def test_pdfs_and_pictures_are_summarized_as_they_are(tmp_path, capsys):
+    pages = [Image.new("RGB", (300, 400), colour) for colour in ("white", "grey")]
+    pages[0].save(tmp_path / "doc.pdf", save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / "page.png")
+    code, out, told = summarize(capsys, tmp_path / "doc.pdf", tmp_path / "page.png", "--beams", "1")
+    assert code == 0 and out.count("---") == 4
+    assert "doc.pdf: 128 vision tokens" in told and "page.png: 64 vision tokens" in told
+
+
+def test_what_cannot_be_summarized_is_named(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(" \n"))
+    assert summarize(capsys, "-")[::2] == (2, "error: - is empty")
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\xff")
+    assert "a.txt is not UTF-8 text" in summarize(capsys, tmp_path / "a.txt")[2]
+    code, _, told = summarize(capsys, tmp_path / "none.pdf")
+    assert code == 2 and "none.pdf" in told

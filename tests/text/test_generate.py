@@ -1,0 +1,471 @@
+"""Generation: the reference's greedy tokens, batches, sampling, beam search, the guard, streaming, and `read`."""
+
+import itertools
+import json
+
+import pytest
+import torch
+from golden import Case, reduced_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+from transformers import (
+    NoRepeatNGramLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    UnlimitedOcrForConditionalGeneration,
+)
+
+from lightseek import LightSeekOCR, OCRConfig
+from lightseek.model.config import ClipConfig, DecoderConfig, ProjectorConfig, SamConfig
+from lightseek.page.preprocessing import PROMPTS, pad_batch, prepare
+from lightseek.text.decoding import Continuation
+from lightseek.text.generate import NgramGuard, generate, read, stream
+from lightseek.text.sampling import Sampler
+from lightseek.text.tokenizer import Tokenizer
+
+
+@pytest.fixture(scope="module")
+def model():
+    """The reduced model, which encodes a page it has seen before only once: the encoder is not the matter here."""
+    model, seen = reduced_model(), {}
+    encode = model.encode_pages
+
+    def encode_once(pages):
+        return [
+            seen.setdefault(id(page), (page, encode([page])[0]) if id(page) not in seen else ())[1] for page in pages
+        ]
+
+    model.encode_pages = torch.no_grad()(encode_once)
+    return model
+
+
+@pytest.fixture(scope="module")
+def cases():
+    """(prompt ids, page, the reference's greedy tokens) of each golden case."""
+    found = {name: Case(name) for name in ("tiny", "base", "gundam")}
+    return {name: (case.prompt, case.page, case.tensors["greedy"].tolist()) for name, case in found.items()}
+
+
+def toy(vocabulary: int, seed: int = 0) -> LightSeekOCR:
+    """All boxes at their smallest, with scores far enough apart that texts differ."""
+    torch.manual_seed(seed)
+    config = OCRConfig(
+        sam=SamConfig(width=16, layers=1, heads=1, global_blocks=(0,), neck=8),
+        compressor=(8, 16),
+        clip=ClipConfig(width=16, layers=1, heads=1),
+        projector=ProjectorConfig(input_width=32, width=16),
+        decoder=DecoderConfig(width=16, layers=2, heads=2, dense_width=16, experts=4, chosen=2, shared=1,
+                              expert_width=8, vocabulary=vocabulary, max_positions=512),
+        image_token_id=3,
+        dtype="float32",
+    )  # fmt: skip
+    model = LightSeekOCR(config).eval()
+    with torch.no_grad():
+        for parameter in model.decoder.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(12)
+    return model
+
+
+def recite(model: LightSeekOCR, text: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the model's favourite after k steps is `text[k]`, going round; second comes the id after it."""
+    step = itertools.count()
+
+    def logits(hidden: Tensor) -> Tensor:
+        scores = torch.zeros(*hidden.shape[:-1], model.config.decoder.vocabulary)
+        token = text[next(step) % len(text)]
+        scores[..., token], scores[..., token + 1] = 20, 10
+        return scores
+
+    monkeypatch.setattr(model.decoder, "logits", logits)
+
+
+def logprobs(model: LightSeekOCR, prompt: list[int], texts: list[list[int]]) -> list[float]:
+    """log P(text | prompt) of texts of one length, from one pass without a cache."""
+    with torch.no_grad():
+        scores = model(torch.tensor([prompt + text for text in texts])).logits[:, len(prompt) - 1 : -1].log_softmax(-1)
+    return scores.gather(-1, torch.tensor(texts)[..., None]).sum((1, 2)).tolist()
+
+
+# Greedy
+
+
+@pytest.mark.parametrize("name", ["tiny", "base", "gundam"])
+def test_greedy_tokens_are_the_references_with_and_without_a_cache(model, cases, name):
+    prompt, page, golden = cases[name]
+    found = generate(model, prompt, pages=[[page]], max_new_tokens=12)[0]
+    assert found.tokens == golden and found.finish_reason == "length" and found.text is None
+    with torch.no_grad():
+        x = model.embed(prompt, [[page]])
+        for token in golden:
+            scores = model.decoder.logits(model.decoder(x).hidden[:, -1])
+            assert scores.argmax().item() == token
+            x = torch.cat([x, model.decoder.embed(scores.argmax(-1))[:, None]], dim=1)
+
+
+def test_a_batch_of_unlike_pages_reads_as_one_by_one(model, cases):
+    """Prompts of 80, 280, 910 positions and one without an image, padded on the left."""
+    text_only = [0, 7, 11, 13]
+    rows = [cases[name][0][0].tolist() for name in ("tiny", "base", "gundam")] + [text_only]
+    pages = [[cases[name][1]] for name in ("tiny", "base", "gundam")] + [[]]
+    ids, mask = pad_batch(rows, model.config.pad_token_id)
+    found = generate(model, ids, pages=pages, mask=mask, max_new_tokens=12)
+    assert [row.tokens for row in found[:3]] == [cases[name][2] for name in ("tiny", "base", "gundam")]
+    alone = generate(model, torch.tensor([text_only]), max_new_tokens=12)[0]
+    assert found[3].tokens == alone.tokens and found[3].logprob == pytest.approx(alone.logprob, rel=1e-4)
+
+
+def test_two_images_in_one_prompt(model, cases):
+    (tiny, first, _), (_, second, _) = cases["tiny"], cases["base"]
+    middle = [511] * 273
+    prompt = torch.tensor([[*tiny[0].tolist(), *middle, 5]])
+    assert len(generate(model, prompt, pages=[[first, second]], max_new_tokens=3)[0].tokens) == 3
+
+
+def test_a_stop_token_ends_the_text_and_is_not_part_of_it(model, cases):
+    prompt, page, golden = cases["tiny"]
+    found = generate(model, prompt, pages=[[page]], max_new_tokens=12, stop=[golden[4]])[0]
+    assert (found.tokens, found.finish_reason) == (golden[:4], "eos")
+    full = generate(model, prompt, pages=[[page]], max_new_tokens=5)[0]
+    assert found.logprob == pytest.approx(full.logprob)  # the stop token's probability counts
+
+
+def test_rows_that_are_done_leave_the_batch():
+    """Eight prompts that stop at different times: the decoder sees ever fewer rows, the texts stay the same."""
+    model, stop = toy(40), [*range(4, 14)]
+    rows = [[0, *range(20 + row, 23 + row)] for row in range(8)]
+    sizes = []
+    handle = model.decoder.register_forward_hook(lambda module, inputs, output: sizes.append(len(inputs[0])))
+    together = generate(model, torch.tensor(rows), max_new_tokens=30, stop=stop)
+    handle.remove()
+    alone = [generate(model, torch.tensor([row]), max_new_tokens=30, stop=stop)[0] for row in rows]
+    assert [row.tokens for row in together] == [row.tokens for row in alone]
+    assert len({len(row.tokens) for row in together}) > 2
+    assert sizes[0] == 8 and sizes[-1] < 8 and sizes == sorted(sizes, reverse=True)
+
+
+def test_the_cache_holds_prompt_and_new_tokens_and_no_more():
+    model = toy(10)
+    state = Continuation(model, torch.tensor([[0, 5, 6]]), None, None, max_new_tokens=7)
+    assert state.cache.keys[0].shape == (1, 2, 3 + 7, 8)
+    assert len(generate(model, torch.tensor([[0] * 500]), max_new_tokens=12, stop=[])[0].tokens) == 12
+
+
+def test_timings_and_logprob_tell_the_truth():
+    model, prompt = toy(20), [0, 5, 6]
+    found = generate(model, torch.tensor([prompt] * 3), max_new_tokens=9, stop=[])
+    assert found[0].logprob == pytest.approx(logprobs(model, prompt, [found[0].tokens])[0], rel=1e-4)
+    timings = found[0].timings
+    assert (timings.steps, timings.tokens) == (8, 3 * 8)
+    assert timings.tokens_per_second == timings.tokens / timings.decode > 0
+    assert timings.encode > 0 and timings.prefill > 0
+
+
+def test_nothing_of_the_model_or_the_random_state_changes():
+    """A frozen box that is out of training mode stays out."""
+    model = toy(20).train()
+    model.encoder.eval()
+    state = torch.get_rng_state()
+    generate(model, torch.tensor([[0, 5]]), max_new_tokens=3)
+    assert model.training and model.decoder.training and not model.encoder.training
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"max_new_tokens": 510}, "3 positions and 510 new tokens exceed the decoder's 512 positions.* at most 509"),
+        ({"max_new_tokens": 0}, "at least one"),
+        ({"mask": torch.tensor([[True, True, False]])}, "pad on the left"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"temperature": 1.0, "top_p": 0.0}, "top_p is 0.0"),
+        ({"temperature": 1.0, "top_k": 0}, "top_k is 0"),
+        ({"beams": 2, "temperature": 1.0}, "beams is 2"),
+        ({"beams": 0}, "beams is 0"),
+        ({"no_repeat_ngram": -1}, "at least 1 token, not -1"),
+    ],
+)
+def test_impossible_requests_say_why(options, complaint):
+    with pytest.raises(ValueError, match=complaint):
+        generate(toy(10), torch.tensor([[0, 5, 6]]), **options)
+
+
+# Sampling
+
+DRAWS = 20_000
+
+
+def frequencies(sampler: Sampler, logits: Tensor) -> Tensor:
+    """How often each token comes, over evenly spread u."""
+    u = (torch.arange(DRAWS) + 0.5) / DRAWS
+    return torch.bincount(sampler(logits.expand(DRAWS, -1), u), minlength=len(logits)) / DRAWS
+
+
+@pytest.mark.parametrize("options", [{}, {"top_k": 3}, {"top_p": 0.7}, {"top_k": 5, "top_p": 0.5}], ids=str)
+def test_tokens_come_as_often_as_transformers_would_draw_them(options):
+    logits = torch.randn(12, generator=torch.Generator().manual_seed(3)) * 2
+    expected = TemperatureLogitsWarper(1.5)(None, logits[None])
+    if "top_k" in options:
+        expected = TopKLogitsWarper(options["top_k"])(None, expected)
+    if "top_p" in options:
+        expected = TopPLogitsWarper(options["top_p"])(None, expected)
+    assert torch.allclose(frequencies(Sampler(1.5, **options), logits), expected.softmax(-1)[0], atol=2 / DRAWS)
+
+
+def test_a_low_temperature_is_greedy_in_the_limit():
+    logits = torch.tensor([1.0, 1.01, -3.0])
+    assert frequencies(Sampler(1e-30), logits).tolist() == [0, 1, 0]
+
+
+@settings(deadline=None)  # the machine may be busy
+@given(st.lists(st.floats(-50, 50), min_size=1, max_size=20), st.floats(0.01, 1), st.floats(0, 1, exclude_max=True))
+def test_a_draw_is_always_a_token_that_was_kept(scores, top_p, u):
+    logits = torch.tensor([scores])
+    token = Sampler(1.0, top_p=top_p)(logits, torch.tensor([u])).item()
+    probabilities = logits.softmax(-1)[0]  # scores of 0 and 1e-14 are equally likely, and either may be kept
+    likelier = probabilities[probabilities > probabilities[token] * (1 + 1e-5)].sum().item()
+    assert likelier <= top_p + 1e-6
+
+
+def test_a_seed_fixes_the_text_whatever_else_is_in_the_batch():
+    model, options = toy(40), {"temperature": 1.0, "max_new_tokens": 12, "stop": [30, 31, 32]}
+    rows = [[0, 5, 6], [0, 8], [0, 9, 9, 9]]
+    ids, mask = pad_batch(rows, 2)
+    together = [row.tokens for row in generate(model, ids, mask=mask, seed=7, **options)]
+    assert together == [row.tokens for row in generate(model, ids, mask=mask, seed=7, **options)]
+    alone = [generate(model, torch.tensor([r]), seed=7 + i, **options)[0].tokens for i, r in enumerate(rows)]
+    assert together == alone
+    assert together != [row.tokens for row in generate(model, ids, mask=mask, seed=70, **options)]
+
+
+def test_without_a_seed_the_global_generator_decides():
+    model, options = toy(40), {"temperature": 1.0, "max_new_tokens": 8}
+    texts = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        texts.append(generate(model, torch.tensor([[0, 5]]), **options)[0].tokens)
+    assert texts[0] == texts[1] != texts[2]
+
+
+# Beam search
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_beam_wide_enough_finds_the_best_of_all_texts(penalty, seed):
+    """Vocabulary 4, up to 4 tokens: 1 + 3 + 9 + 27 stopped texts and 81 unfinished ones, scored without a search."""
+    model, prompt, stop, longest = toy(4, seed), [0, 3], 1, 4
+    texts = {n: [[*head, stop] for head in itertools.product([0, 2, 3], repeat=n - 1)] for n in range(1, longest + 1)}
+    texts[longest] += [list(text) for text in itertools.product([0, 2, 3], repeat=longest)]
+    scores = {}
+    for n, same_length in texts.items():
+        for text, score in zip(same_length, logprobs(model, prompt, same_length), strict=True):
+            scores[tuple(text)] = score / n**penalty
+    best = max(scores, key=scores.get)
+
+    found = generate(model, torch.tensor([prompt]), max_new_tokens=longest, beams=121, length_penalty=penalty)[0]
+    whole = (*found.tokens, stop) if found.finish_reason == "eos" else tuple(found.tokens)
+    assert whole == best
+    assert found.logprob / len(whole) ** penalty == pytest.approx(scores[best], rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory):
+    """The toy in transformers' classes, which read our checkpoint."""
+    model, folder = toy(30, seed=5), tmp_path_factory.mktemp("toy")
+    model.save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(model.config.to_transformers()))
+    theirs = UnlimitedOcrForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    theirs.generation_config.pad_token_id = 2
+    return model, theirs
+
+
+@pytest.mark.parametrize(("beams", "penalty"), [(1, 1.0), (3, -1.0), (3, 0.5), (3, 2.0)])
+@pytest.mark.parametrize("guard", [None, 2])
+def test_search_agrees_with_transformers(oracle, beams, penalty, guard):
+    model, theirs = oracle
+    stop, reasons = [12, 13, 14], set()
+    for first in range(4, 10):
+        prompt = torch.tensor([[0, first, 5]])
+        ours = generate(model, prompt, max_new_tokens=10, beams=beams, length_penalty=penalty, stop=stop,
+                        no_repeat_ngram=guard)[0]  # fmt: skip
+        expected = theirs.generate(input_ids=prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=10,
+                                   do_sample=False, num_beams=beams, length_penalty=penalty, eos_token_id=stop,
+                                   no_repeat_ngram_size=guard or 0)[0, 3:].tolist()  # fmt: skip
+        assert ours.tokens == list(itertools.takewhile(lambda token: token not in stop, expected))
+        reasons.add(ours.finish_reason)
+    assert reasons == ({"eos", "length"} if penalty < 2 else {"length"})
+
+
+def test_searching_a_batch_is_searching_each_row():
+    model, options = toy(30, seed=5), {"beams": 3, "max_new_tokens": 10, "stop": [12, 13], "no_repeat_ngram": 3}
+    rows = [[0, 4, 5, 6], [0, 8], [0, 9, 9, 9, 7, 7]]
+    ids, mask = pad_batch(rows, 2)
+    together = generate(model, ids, mask=mask, **options)
+    alone = [generate(model, torch.tensor([row]), **options)[0] for row in rows]
+    assert [row.tokens for row in together] == [row.tokens for row in alone]
+    assert [row.logprob for row in together] == pytest.approx([row.logprob for row in alone], rel=1e-4)
+
+
+# The guard against repetition
+
+
+def banned_slowly(guard: NgramGuard, text: list[int]) -> set[int]:
+    """The definition, by looking at every n-gram of the text."""
+    if len(text) < guard.size - 1:
+        return set()
+    last = text[len(text) - (guard.size - 1) :]
+    begin = max(0, len(text) - (guard.window or len(text)))
+    grams = [text[i : i + guard.size] for i in range(begin, len(text) - guard.size + 1)]
+    return {gram[-1] for gram in grams if gram[:-1] == last} - guard.exempt
+
+
+@settings(deadline=None)
+@given(
+    text=st.lists(st.integers(0, 2), max_size=40),
+    size=st.integers(1, 4),
+    extra=st.none() | st.integers(0, 12),
+    exempt=st.frozensets(st.integers(0, 2), max_size=1),
+)
+def test_the_guard_bans_what_would_complete_an_old_ngram(text, size, extra, exempt):
+    guard = NgramGuard(size, None if extra is None else size + extra, exempt)
+    for split in range(len(text) + 1):
+        seen = guard.start(text[:split])
+        assert set(seen.banned()) == banned_slowly(guard, text[:split])
+    fork = seen.fork()
+    fork.push(0)
+    assert set(seen.banned()) == banned_slowly(guard, text)
+    assert set(fork.banned()) == banned_slowly(guard, [*text, 0])
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=30), st.integers(1, 4))
+def test_without_a_window_it_is_transformers_guard(text, size):
+    theirs = NoRepeatNGramLogitsProcessor(size)(torch.tensor([text]), torch.zeros(1, 4))[0]
+    assert set(NgramGuard(size).start(text).banned()) == set(theirs.isinf().nonzero().flatten().tolist())
+
+
+def test_a_loop_is_cut_after_n_tokens_came_again(monkeypatch):
+    model, loop = toy(30), [10, 12, 14]
+    recite(model, loop, monkeypatch)
+    options = {"max_new_tokens": 12, "stop": []}
+    assert generate(model, torch.tensor([[0]]), **options)[0].tokens == loop * 4
+    recite(model, loop, monkeypatch)
+    found = generate(model, torch.tensor([[0]]), no_repeat_ngram=4, **options)[0].tokens
+    assert found[:6] == loop * 2 and found[6] == 11  # 10 12 14 10 stood there before: the second choice instead
+    grams = [tuple(found[i : i + 4]) for i in range(len(found) - 3)]
+    assert len(set(grams)) == len(grams)
+
+
+def test_the_vllm_guard_spares_table_cells_and_forgets_after_90_tokens(monkeypatch):
+    tokenizer = Tokenizer.nano()
+    monkeypatch.setattr(tokenizer, "id_of", {"<td>": 128821, "</td>": 128822}.get)
+    guard = NgramGuard.vllm(tokenizer)
+    assert guard == NgramGuard(30, window=90, exempt=frozenset({128821, 128822}), prompt=False)
+    assert NgramGuard.vllm(Tokenizer.nano()).exempt == frozenset()  # it has no table tokens
+    assert guard.start(range(100)).length == 0  # the prompt does not count, unlike in the other one:
+    assert NgramGuard.OFFICIAL.start(range(100)).length == 100
+    cells = guard.start()
+    for _ in range(40):
+        cells.push(128821)
+    assert cells.banned() == []  # an empty table row may be as long as it likes
+    far = guard.start()
+    for token in [*range(30), *range(100, 161), *range(29)]:
+        far.push(token)
+    assert far.banned() == []  # the 30-gram began 120 tokens ago
+    near = guard.start()
+    for token in [*range(30), *range(100, 131), *range(29)]:
+        near.push(token)
+    assert near.banned() == [29]  # it began exactly 90 tokens ago
+
+
+@pytest.mark.parametrize(("size", "window"), [(0, None), (5, 4)])
+def test_a_guard_that_cannot_work_is_refused(size, window):
+    with pytest.raises(ValueError):
+        NgramGuard(size, window)
+
+
+# Text: streaming and reading
+
+
+@pytest.fixture
+def reader():
+    """A toy that has the nano tokenizer, and says what it must."""
+    model = toy(1030)
+    model.tokenizer = Tokenizer.nano()
+    return model
+
+
+def test_a_stream_never_breaks_a_character(reader, monkeypatch):
+    text = "Größe: 3 € 🙂 日本."
+    ids = [*reader.tokenizer.encode(text), reader.config.eos_token_id]
+    recite(reader, ids, monkeypatch)
+    pieces = list(stream(reader, torch.tensor([[0]]), max_new_tokens=80))
+    assert "".join(pieces) == text and len(pieces) > 3
+    assert all(piece and "\N{REPLACEMENT CHARACTER}" not in piece for piece in pieces)
+    recite(reader, ids, monkeypatch)
+    assert generate(reader, torch.tensor([[0]]), max_new_tokens=80)[0].text == text
+
+
+def test_a_stream_and_a_generation_with_the_same_options_agree(reader):
+    options = {"max_new_tokens": 20, "temperature": 1.0, "top_p": 0.9, "seed": 3, "no_repeat_ngram": 2}
+    assert "".join(stream(reader, torch.tensor([[0, 9]]), **options)) == (
+        generate(reader, torch.tensor([[0, 9]]), **options)[0].text
+    )
+
+
+def test_a_stream_comes_as_it_is_made_and_leaves_the_model_as_it_was(reader):
+    steps = []
+    reader.decoder.register_forward_hook(lambda *_: steps.append(torch.is_inference_mode_enabled()))
+    reader.train()
+    pieces = stream(reader, torch.tensor([[0, 9]]), max_new_tokens=50, temperature=1.0, seed=0)
+    next(pieces)
+    assert all(steps) and len(steps) < 50 and not torch.is_inference_mode_enabled()
+    pieces.close()
+    assert reader.training
+
+
+def test_tokens_can_be_watched_in_a_batch(reader):
+    watched = {0: [], 1: []}
+    found = generate(reader, torch.tensor([[0, 9], [0, 8]]), max_new_tokens=6,
+                     on_token=lambda row, token: watched[row].append(token))  # fmt: skip
+    assert [watched[0], watched[1]] == [row.tokens for row in found]
+
+
+def test_read_takes_pictures_of_all_kinds(reader):
+    """Three pictures, one of them two pages under a prompt of their own; the batches' cut makes no difference."""
+    pictures = [Image.new("RGB", (60, 80), shade) for shade in ("white", "black", "red", "blue")]
+    items = [pictures[0], [pictures[1], pictures[2]], pictures[3]]
+    prompts = [PROMPTS["ocr"], "<image><image>\nCompare.", PROMPTS["figure"]]
+    options = {"mode": ["tiny", "tiny", "small"], "max_new_tokens": 6, "temperature": 1.0, "seed": 1}
+    found = read(reader, items, prompts, **options)
+    assert [len(row.tokens) > 0 for row in found] == [True] * 3
+    assert [row.text for row in found] == [row.text for row in read(reader, items, prompts, batch_size=2, **options)]
+    single = read(reader, pictures[0], mode="tiny", max_new_tokens=6, temperature=1.0, seed=1)
+    assert [row.tokens for row in single] == [found[0].tokens]
+    inputs = prepare(reader.config, reader.tokenizer, prompts[:1], [[pictures[0]]], "tiny")
+    direct = reader.generate(inputs.input_ids, inputs.pages, inputs.mask, max_new_tokens=6, temperature=1.0, seed=1)
+    assert direct[0].tokens == found[0].tokens
+
+
+def test_read_guards_against_loops_unless_told_otherwise(reader, monkeypatch):
+    white = Image.new("RGB", (64, 64), "white")
+    for options, repeats in (({}, False), ({"no_repeat_ngram": None}, True)):
+        recite(reader, [40, 50], monkeypatch)
+        tokens = read(reader, white, mode="tiny", max_new_tokens=60, **options)[0].tokens
+        assert (tokens == [40, 50] * 30) is repeats
+
+
+def test_text_needs_a_tokenizer():
+    with pytest.raises(ValueError, match="no tokenizer"):
+        read(toy(10), Image.new("RGB", (8, 8)))
+    with pytest.raises(ValueError, match="no tokenizer"):
+        stream(toy(10), torch.tensor([[0]]))
+
+
+def test_a_stream_is_of_one_prompt(reader):
+    with pytest.raises((ValueError, TypeError)):
+        stream(reader, torch.tensor([[0], [0]]))
