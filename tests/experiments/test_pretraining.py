@@ -21,7 +21,7 @@ from experiments.nano.batches import Album, Batch, Batches, order
 from experiments.nano.make_tokenizer import MARKS, random_words
 from experiments.nano.pages import ALPHABET, CLASSES, NOWHERE, Kind, draw_page, random_code, say_again
 from experiments.nano.pretrain import train
-from experiments.nano.recipe import RECIPE, Phase, Recipe
+from experiments.nano.recipe import RECIPE, Phase, Recipe, main
 from experiments.nano.weights import HEADS, average_with_shipped, from_nothing, from_shipped, save
 from lightseek import LightSeekOCR, OCRConfig
 from lightseek.data.sources import synthetic
@@ -168,6 +168,15 @@ def test_a_phase_takes_what_it_does_not_name_from_the_phase_before_it(tmp_path):
     path.write_text(json.dumps({"kinds": kinds, "phases": phases}))
     with pytest.raises(ValueError, match="does not define large"):
         Recipe.load(path)
+
+
+def test_the_recipe_prints_each_phase_with_its_whole_mixture(capsys):
+    main()
+    phases = capsys.readouterr().out.strip().split("\n\n")
+    assert len(phases) == len(Recipe.load().phases) and phases[0].endswith("small pages\n 100.0%  128 2-14")
+    for phase in phases:
+        shares = [float(line.split("%")[0]) for line in phase.splitlines()[1:]]
+        assert sum(shares) == pytest.approx(100, abs=0.05 * len(shares))
 
 
 def run(folder: Path, stop: int, steps: int = 6, shipped: bool = False, **options):
