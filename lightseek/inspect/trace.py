@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lightseek.inspect.recorder import STAGE, Recorder, Stage
 from lightseek.model.moe import MoE, Routing
-from lightseek.model.ocr import LightSeekOCR
+from lightseek.model.ocr import DeepSeekOCR
 from lightseek.page.modes import TOKEN_SIDE, Mode, find_mode, valid_tokens
 from lightseek.page.views import PageViews
 
@@ -186,7 +186,7 @@ class Trace:
 
 @torch.no_grad()
 def trace(
-    model: LightSeekOCR,
+    model: DeepSeekOCR,
     input_ids: Int[Tensor, "b n"],
     pages: Sequence[Sequence[PageViews]] | None = None,
     mask: Bool[Tensor, "b n"] | None = None,
@@ -198,7 +198,7 @@ def trace(
 ) -> Trace:
     """Run `model` once on a prompt and record every stage.
 
-    input_ids, pages, mask: as in `LightSeekOCR.forward`. mode: names the pages' mode, for the arithmetic.
+    input_ids, pages, mask: as in `DeepSeekOCR.forward`. mode: names the pages' mode, for the arithmetic.
     sizes, text_tokens: per page, in order: width and height before fitting, and the token count of its text.
     warm_up: run once before, unrecorded: a first pass also pays for reading the weights and choosing kernels.
     logits: score every position, or (as generation does) only the last one.
@@ -226,7 +226,7 @@ def trace(
     )
 
 
-def active_parameters(model: LightSeekOCR) -> int:
+def active_parameters(model: DeepSeekOCR) -> int:
     """Decoder parameters that one token passes through: of the routed experts only the chosen ones."""
     total = sum(p.numel() for p in model.decoder.parameters())
     total -= sum(p.numel() for p in model.decoder.embed.parameters())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from lightseek.page.modes import TOKEN_SIDE
+from lightseek.page.modes import TOKEN_SIDE, rows_and_newlines
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,3 +61,13 @@ def check_grid(page: Page) -> None:
     tiles = 0 if page.tiles is None else len(page.tiles)
     if tiles != (columns * rows if columns * rows > 1 else 0) or (page.tiles is not None and not tiles):
         raise ValueError(f"a grid of {columns} x {rows} tiles does not go with {tiles} tiles")
+
+
+def image_positions(page: Page) -> int:
+    """Sequence positions that this page fills: tokens, newlines and the separator (as `modes.positions`)."""
+    side = page.side(page.global_view)
+    count = rows_and_newlines(side, side) + 1
+    if page.tiles is not None:
+        (columns, rows), per_tile = page.grid, page.side(page.tiles[0])
+        count += rows_and_newlines(columns * per_tile, rows * per_tile)
+    return count

@@ -18,13 +18,13 @@ from jaxtyping import Bool, Int
 from PIL import Image
 from torch import Tensor
 
-from lightseek.model.ocr import LightSeekOCR
+from lightseek.model.ocr import DeepSeekOCR
 from lightseek.page.modes import Mode
-from lightseek.page.preprocessing import PROMPTS, prepare
 from lightseek.page.views import Page
 from lightseek.text.beam import beam_search
 from lightseek.text.decoding import Continuation, Timings
 from lightseek.text.ngrams import NgramGuard
+from lightseek.text.prompts import PROMPTS, prepare
 from lightseek.text.sampling import Row, Sampler, sample
 from lightseek.text.tokenizer import Tokenizer
 
@@ -43,7 +43,7 @@ class Generation:
 
 
 def generate(
-    model: LightSeekOCR,
+    model: DeepSeekOCR,
     input_ids: Int[Tensor, "b n"],
     pages: Sequence[Sequence[Page]] | None = None,
     mask: Bool[Tensor, "b n"] | Int[Tensor, "b n"] | None = None,
@@ -90,7 +90,7 @@ def generate(
 
 
 def stream(
-    model: LightSeekOCR,
+    model: DeepSeekOCR,
     input_ids: Int[Tensor, "1 n"],
     pages: Sequence[Sequence[Page]] | None = None,
     mask: Bool[Tensor, "1 n"] | Int[Tensor, "1 n"] | None = None,
@@ -135,7 +135,7 @@ Picture = Image.Image | Page
 
 
 def read(
-    model: LightSeekOCR,
+    model: DeepSeekOCR,
     images: Picture | Sequence[Picture | Sequence[Picture]],
     prompt: str | Sequence[str] = PROMPTS["ocr"],
     mode: str | int | Mode | Sequence[str | int | Mode] = "base",
@@ -168,7 +168,7 @@ def read(
 
 
 @contextmanager
-def evaluating(model: LightSeekOCR) -> Iterator[None]:
+def evaluating(model: DeepSeekOCR) -> Iterator[None]:
     """Evaluation mode, and back to each module's own afterwards: a frozen box may be out of training already."""
     training = [module for module in model.modules() if module.training]
     model.eval()
@@ -183,7 +183,7 @@ def as_guard(guard: NgramGuard | int | None) -> NgramGuard | None:
     return NgramGuard(guard) if isinstance(guard, int) and guard else guard or None
 
 
-def as_stops(model: LightSeekOCR, stop: Collection[int] | None) -> frozenset[int]:
+def as_stops(model: DeepSeekOCR, stop: Collection[int] | None) -> frozenset[int]:
     return frozenset([model.config.eos_token_id] if stop is None else stop)
 
 
@@ -191,7 +191,7 @@ def as_text(tokenizer: Tokenizer | None, tokens: list[int]) -> str | None:
     return tokenizer.decode(tokens, keep_special=True) if tokenizer else None
 
 
-def the_tokenizer(model: LightSeekOCR) -> Tokenizer:
+def the_tokenizer(model: DeepSeekOCR) -> Tokenizer:
     if model.tokenizer is None:
         raise ValueError(
             "this model has no tokenizer, so it knows tokens but no text: load it with from_pretrained, "

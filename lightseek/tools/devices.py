@@ -1,5 +1,7 @@
 """Devices and dtypes by name, tried before anything is loaded onto them."""
 
+import platform
+
 import torch
 
 
@@ -25,3 +27,12 @@ def find_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise ValueError(f"{name!r} is not a floating-point type such as float32, bfloat16 or float16")
     return dtype
+
+
+def device_name(kind: str) -> str:
+    """The device by the name people know it by."""
+    if kind == "cuda":
+        import torch
+
+        return torch.cuda.get_device_name()
+    return f"{kind} ({platform.machine()})"

@@ -5,8 +5,7 @@ import torch
 from small import SMALL
 
 from lightseek import LightSeekOCR
-from lightseek.page.preprocessing import image_positions
-from lightseek.page.views import EncodedPage, PageViews
+from lightseek.page.views import EncodedPage, PageViews, image_positions
 from lightseek.weights.formula import fill, formula_image
 
 IMAGE = SMALL.image_token_id

@@ -12,8 +12,11 @@ from safetensors.torch import load_file
 
 from lightseek.model.config import OCRConfig
 from lightseek.page.modes import MODES, gundam_grid, positions
-from lightseek.page.preprocessing import PROMPTS, image_positions, pad_batch, page_views, prepare, prompt_ids
+from lightseek.page.preprocessing import page_views
+from lightseek.page.views import image_positions
+from lightseek.text.prompts import PROMPTS, prepare, prompt_ids
 from lightseek.text.tokenizer import Tokenizer
+from lightseek.tools.padding import pad_batch
 from lightseek.weights.formula import uniform
 
 PIXELS = load_file(Path(__file__).parents[1] / "goldens" / "pixels.safetensors")

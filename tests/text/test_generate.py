@@ -20,11 +20,12 @@ from transformers import (
 
 from lightseek import LightSeekOCR, OCRConfig
 from lightseek.model.config import ClipConfig, DecoderConfig, ProjectorConfig, SamConfig
-from lightseek.page.preprocessing import PROMPTS, pad_batch, prepare
 from lightseek.text.decoding import Continuation
 from lightseek.text.generate import NgramGuard, generate, read, stream
+from lightseek.text.prompts import PROMPTS, prepare
 from lightseek.text.sampling import Sampler
 from lightseek.text.tokenizer import Tokenizer
+from lightseek.tools.padding import pad_batch
 
 
 @pytest.fixture(scope="module")

@@ -23,13 +23,12 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from lightseek.model.ocr import LightSeekOCR
+from lightseek.model.ocr import DeepSeekOCR
 from lightseek.page.modes import Mode
 from lightseek.page.preprocessing import page_views, upright_rgb
 from lightseek.page.views import EncodedPage, PageViews
 from lightseek.text.generate import evaluating
 from lightseek.tools.files import atomic_write, write_text
-from lightseek.training.settings import RunConfig
 
 FORMAT = 1  # of the files, or of the arithmetic that led to them: another number, another folder
 AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -44,22 +43,13 @@ def cache_folder(chosen: str | Path | None = None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightseek" / "vision"
 
 
-def open_cache(model: LightSeekOCR, config: RunConfig) -> "VisionCache | None":
-    """The cache that a run's settings ask for, if they do. Raises ValueError when the encoder can learn."""
-    if not config.cache_vision:
-        return None
-    return VisionCache(model, cache_folder(config.cache_dir), round(config.cache_gb * 1e9), config.precision)
-
-
 class VisionCache:
     """Encoded pages of one encoder, by the content of the page's image and the mode.
 
     The key has the arithmetic's dtype but not the device or the attention kernel: those differ by rounding only.
     """
 
-    def __init__(
-        self, model: LightSeekOCR, folder: str | Path, limit: int | None = None, precision: str = "no"
-    ) -> None:
+    def __init__(self, model: DeepSeekOCR, folder: str | Path, limit: int | None = None, precision: str = "no") -> None:
         """`limit` is in bytes, for all of `folder`; `precision` the mixed precision that the run trains in.
 
         Raises ValueError when the encoder can learn.
@@ -147,7 +137,7 @@ class VisionCache:
         return self.folder / kind / key[:2] / f"{key}.{suffix}"
 
 
-def encoder_digest(model: LightSeekOCR, precision: str = "no") -> str:
+def encoder_digest(model: DeepSeekOCR, precision: str = "no") -> str:
     """A name for what the encoder computes: its sizes, its parts, every weight with its dtype, and the precision."""
     config = model.config
     sha = sha256(repr((FORMAT, config.sam, config.compressor, config.clip, str(model.encoder), precision)).encode())

@@ -20,10 +20,11 @@ from lightseek.model.cache import Cache
 from lightseek.model.config import HFDecoderConfig, OCRConfig
 from lightseek.model.decoder import DecoderOutput
 from lightseek.model.decoders.hf import HFDecoder, agree, describe
-from lightseek.model.ocr import IGNORED, LightSeekOCR, OCROutput
-from lightseek.page.preprocessing import pad_batch
+from lightseek.model.ocr import IGNORED, OCROutput
 from lightseek.page.views import Page
 from lightseek.text.tokenizer import Tokenizer
+from lightseek.tools.padding import pad_batch
+from lightseek.weights.loading import LightSeekOCR
 from lightseek.weights.swap import load_tokenizer, load_weights, quiet, with_decoder
 
 
