@@ -1,10 +1,10 @@
-"""Images and a prompt in, model inputs out: the official preprocessing, to the pixel.
+"""The official preprocessing, exact to the pixel: it turns images and a prompt into the inputs of the model.
 
     page -> upright RGB -> square views of the mode's sizes -> (x/255 - 0.5) / 0.5
     "<image>\\nFree OCR." -> BOS, one image token per position, the text's tokens
 
-Every resize is PIL's bicubic, the filter of the reference code (there both as `Image.resize`'s and as `ImageOps.pad`'s
-default).
+Every resize uses PIL's bicubic filter. The reference code uses it too: it is the default of `Image.resize` and of
+`ImageOps.pad`.
 """
 
 from collections.abc import Sequence
@@ -21,31 +21,31 @@ from lightseek.page.modes import Mode, find_mode, gundam_grid, rows_and_newlines
 from lightseek.page.views import Page, PageViews
 from lightseek.text.tokenizer import Tokenizer
 
-GREY = (127, 127, 127)  # what pads a page to a square
+GREY = (127, 127, 127)  # pads a page to a square
 IMAGE_TAG = "<image>"
 PROMPTS = {
     "ocr": "<image>\nFree OCR. ",
     "markdown": "<image>\n<|grounding|>Convert the document to markdown. ",
     "figure": "<image>\nParse the figure. ",
-    "summarize": "<image>\nSummarize. ",  # ours: what `--task summarize` trains
+    "summarize": "<image>\nSummarize. ",  # not in the reference code; `--task summarize` trains it
 }
 
 
 @dataclass
 class Inputs:
-    """What `LightSeekOCR` and `generate` take. Rows are padded on the left, so that all texts end together."""
+    """A batch for `LightSeekOCR` and `generate`. The padding is on the left, so that all rows end together."""
 
     input_ids: Int[Tensor, "b n"]
-    pages: list[list[Page]]  # each row's images, in order
+    pages: list[list[Page]]  # the images of each row, in order
     mask: Bool[Tensor, "b n"]  # false at padding
 
 
 def page_views(image: Image.Image, mode: str | int | Mode) -> PageViews:
-    """The square views the encoder gets to see of one page in this mode.
+    """Return the square views of one page that the encoder sees in this mode.
 
-    Tiny and small stretch the page; base and large keep its aspect and pad with grey; the gundam modes add tiles, cut
-    from the page stretched to the whole grid, unless the page fits in one tile.
-    Raises ValueError for an unknown mode, or an image so thin that nothing of it would be left.
+    Tiny and small stretch the page. Base and large keep its aspect ratio and pad it with grey. The gundam modes also
+    stretch the page to a whole grid of tiles and cut it into them, unless the page fits in one tile.
+    Raises ValueError for an unknown mode, or for an image so thin that the padded view would have no pixel of it.
     """
     mode = find_mode(mode)
     page = upright_rgb(image)
@@ -62,7 +62,10 @@ def page_views(image: Image.Image, mode: str | int | Mode) -> PageViews:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """The picture as a viewer shows it: turned as its EXIF data say, on white where it is transparent, in RGB."""
+    """Return the picture as a viewer shows it: turned as its EXIF data say, white where it is transparent, in RGB.
+
+    Raises TypeError for anything but a PIL image.
+    """
     if not isinstance(image, Image.Image):
         raise TypeError(f"a page is a PIL image, got {type(image).__name__}: PIL.Image.open(path) or Image.fromarray")
     image = ImageOps.exif_transpose(image)
@@ -76,20 +79,20 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def square(page: Image.Image, side: int, padded: bool) -> Image.Image:
-    """`page` on `side x side` pixels: in the middle of grey with its aspect kept, or stretched."""
+    """Return `page` on `side x side` pixels: either stretched, or `padded` with grey to keep its aspect ratio."""
     if padded:
         return ImageOps.pad(page, (side, side), Image.Resampling.BICUBIC, GREY)
     return page.resize((side, side), Image.Resampling.BICUBIC)
 
 
 def normalised(picture: Image.Image) -> Float[Tensor, "3 height width"]:
-    """RGB bytes to floats in [-1, 1]."""
+    """Turn RGB bytes into floats in [-1, 1]."""
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
     return (pixels.float() / 255 - 0.5) / 0.5
 
 
 def image_positions(page: Page) -> int:
-    """Sequence positions that this page fills: tokens, newlines and the separator (as `modes.positions`)."""
+    """Return the number of sequence positions that this page fills, as `modes.positions` counts them."""
     side = page.side(page.global_view)
     count = rows_and_newlines(side, side) + 1
     if page.tiles is not None:
@@ -99,17 +102,18 @@ def image_positions(page: Page) -> int:
 
 
 def prompt_ids(config: OCRConfig, tokenizer: Tokenizer, prompt: str, image_positions: Sequence[int]) -> list[int]:
-    """BOS, then the prompt with its k-th `<image>` replaced by `image_positions[k]` image tokens. No chat template.
+    """Return the ids of BOS and the prompt, with `image_positions[k]` image tokens in place of the k-th `<image>`.
 
-    The text between images is tokenised piece by piece, special tokens such as `<|grounding|>` as such: a prompt is
-    trusted, unlike a page's text. White space around the whole prompt goes, as in the reference code.
-    Raises ValueError when the prompt does not have one `<image>` per image.
+    There is no chat template. Each piece of text between images is tokenised alone. `<|grounding|>` and other special
+    tokens get their own ids, because a prompt is trusted and a page's text is not. White space at both ends of the
+    prompt is dropped, as in the reference code.
+    Raises ValueError if the prompt does not have one `<image>` per image.
     """
     return fill_prompt(config, tokenizer, prompt, [[config.image_token_id] * count for count in image_positions])
 
 
 def fill_prompt(config: OCRConfig, tokenizer: Tokenizer, prompt: str, fillings: Sequence[Sequence[int]]) -> list[int]:
-    """`prompt_ids` with any ids in place of the k-th `<image>`: `fillings[k]`."""
+    """Return the same as `prompt_ids`, but with the ids `fillings[k]` in place of the k-th `<image>`."""
     pieces = prompt.strip().split(IMAGE_TAG)
     if len(pieces) - 1 != len(fillings):
         raise ValueError(
@@ -125,12 +129,13 @@ def fill_prompt(config: OCRConfig, tokenizer: Tokenizer, prompt: str, fillings: 
 def pad_batch(
     rows: Sequence[Sequence[int]], pad: int, side: str = "left"
 ) -> tuple[Int[Tensor, "b n"], Bool[Tensor, "b n"]]:
-    """Rows of unlike lengths as one tensor, and the mask that is false at padding.
+    """Return rows of different lengths as one tensor, and the mask that is false at padding.
 
-    `side` is `"left"` for generation, where all rows must end together, or `"right"`, the habit in training.
+    `side` says where the padding goes: `"left"` for generation, where all rows must end together, or `"right"`, as is
+    usual in training. `pad` is the id of the padding. Raises ValueError for any other side.
     """
     if side not in ("left", "right"):
-        raise ValueError(f"can pad on the left or the right, not {side!r}")
+        raise ValueError(f"the padding goes on the left or the right, not on {side!r}")
     longest = max((len(row) for row in rows), default=0)
     ids = torch.full((len(rows), longest), pad, dtype=torch.long)
     mask = torch.zeros(len(rows), longest, dtype=torch.bool)
@@ -148,10 +153,11 @@ def prepare(
     images: Sequence[Sequence[Image.Image | Page]],
     mode: str | int | Mode | Sequence[str | int | Mode] = "base",
 ) -> Inputs:
-    """A batch to generate from: one prompt and one list of images a row, in one mode or one mode a row.
+    """Return a batch to generate from. Each row has one prompt and one list of images.
 
-    An image may come as `PageViews` or encoded already, which the mode leaves alone.
-    Raises ValueError when prompts, images and modes do not go together.
+    `mode` is one mode for all rows, or a list with one for each row. An image may also be a `PageViews` or an
+    `EncodedPage` already; then its mode does not matter.
+    Raises ValueError if the numbers of prompts, lists of images and modes differ.
     """
     modes = [mode] * len(prompts) if isinstance(mode, str | int | Mode) else list(mode)
     if not len(prompts) == len(images) == len(modes):
