@@ -1,4 +1,4 @@
-"""What the programs show: progress bars, the table of what learns, errors on one line."""
+"""What the programs print: progress bars, the table of trainable parameters, and errors on one line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +16,8 @@ errors = Console(stderr=True)
 
 
 def fail(error: BaseException) -> int:
-    """Print an error that the user can do something about, without a traceback. Returns the exit code, 2."""
-    filename = getattr(error, "filename", None)  # the system's errors start with "[Errno 2]"
+    """Print an error that the user can fix, without a traceback. Return the exit code, 2."""
+    filename = getattr(error, "filename", None)  # an OSError's own text starts with "[Errno 2]"
     told = f"{filename}: {error.strerror}" if filename else str(error)
     errors.print(f"[bold red]error:[/] {escape(told)}", highlight=False, soft_wrap=True)
     return 2
@@ -25,11 +25,11 @@ def fail(error: BaseException) -> int:
 
 @contextmanager
 def failing() -> Iterator[None]:
-    """Turn what the user can do something about into one line and an exit code: 2, or 130 for Ctrl-C."""
+    """Turn errors that the user can fix into one line and an exit code: 2, or 130 for Ctrl-C."""
     try:
         yield
     except KeyboardInterrupt:
-        errors.print("stopped: the same command goes on from the last checkpoint")
+        errors.print("stopped: the same command continues from the last checkpoint")
         raise SystemExit(130) from None
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         raise SystemExit(fail(error)) from None
@@ -43,7 +43,7 @@ def failing() -> Iterator[None]:
 
 
 def tell_missing(glyphs: dict[str, int]) -> None:
-    """Say which characters the font could not draw, if any."""
+    """Print which characters the font could not draw, if there are any."""
     if glyphs:
         shown = " ".join(list(glyphs)[:20])
         told = f"the font has no glyph for {len(glyphs)} characters: {escape(shown)} (--font)"
@@ -51,7 +51,7 @@ def tell_missing(glyphs: dict[str, int]) -> None:
 
 
 def tell_truncated(truncated: dict[str, int]) -> None:
-    """Say how much of the documents found no place on their pages, if any did not."""
+    """Print how much text of the documents was dropped because they have too few pages or positions, if any was."""
     if truncated["documents"]:
         parts = [f"{truncated[name]:,} {name}" for name in ("characters", "pages") if truncated[name]]
         errors.print(
@@ -69,13 +69,13 @@ def bars() -> Progress:
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}"),
     )
-    hidden = not console.is_terminal  # a file would get empty lines
+    hidden = not console.is_terminal  # in a file the bars would leave empty lines
     return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden)
 
 
 @contextmanager
 def running() -> Iterator[tuple]:
-    """(report for each training step, tick for each evaluated batch), shown as two bars."""
+    """Show two progress bars. Yields two callbacks: one for each training step and one for each evaluated batch."""
     with bars() as progress:
         train = progress.add_task("train", total=None, figures="")
         read = progress.add_task("read test pages", total=None, figures="", visible=False)
@@ -101,7 +101,7 @@ def running() -> Iterator[tuple]:
 
 
 def encode_pages(run) -> None:
-    """Fill a run's vision cache, if it has one, and say where that is and how much it holds."""
+    """Fill the vision cache of a run, if it has one, and print where the cache is and how much it holds."""
     if run.cache is None:
         return
     with bars() as progress:
@@ -112,7 +112,7 @@ def encode_pages(run) -> None:
 
 @contextmanager
 def overfitting(steps: int) -> Iterator:
-    """Report for each step of an overfit check."""
+    """Show the progress of an overfit check. Yields the callback for each step."""
     with bars() as progress:
         task = progress.add_task("overfit", total=steps, figures="")
 
@@ -123,7 +123,7 @@ def overfitting(steps: int) -> Iterator:
 
 
 def freeze_table(counts: list[dict[str, Any]], policy: str) -> Table:
-    """Trainable and frozen parameters of each box."""
+    """Return the table of trainable and frozen parameters in each box."""
     table = Table(title=f"what learns with --freeze {policy}", title_justify="left")
     table.add_column("box")
     table.add_column("trainable", justify="right")
