@@ -31,7 +31,7 @@ IGNORED = -100  # the label of a position that the loss leaves out
 
 @dataclass
 class OCROutput:
-    """What a forward pass gives. Backpropagate `loss`: the cross-entropy, plus the balance loss in training."""
+    """The result of a forward pass. Backpropagate `loss`: the cross-entropy, plus the balance loss in training."""
 
     logits: Float[Tensor, "..."]
     loss: Float[Tensor, ""] | None = None

@@ -9,7 +9,8 @@ class Registry(Mapping[str, Any]):
     """Name -> kind, in the order in which they are shown.
 
     A kind may be given as `"module:attribute"`. It is then imported when it is first asked for, so that a program can
-    name all kinds without loading PyTorch. `open` lists prefixes that take a source after them: `{"hf:": "FOLDER_OR_ID"}`.
+    name all kinds without loading PyTorch. `open` lists prefixes that take a source after them, for example
+    `{"hf:": "FOLDER_OR_ID"}`.
 
     >>> Registry("colour", {"red": 1, "blue": 2}).find("green")
     Traceback (most recent call last):
