@@ -33,8 +33,8 @@ from lightseek.training.settings import RunConfig
 from lightseek.weights.loading import LightSeekOCR, load_model
 from lightseek.weights.lora import merge
 from lightseek.weights.lora_files import load_adapter, save_adapter
-from lightseek.weights.official import CheckpointError
 from lightseek.weights.swap import load_tokenizer, swap_decoder
+from lightseek.weights.tensors import CheckpointError
 
 FOLDERS = {"gpt2": gpt2_folder, "qwen3": qwen3_folder}
 PAGE = Image.radial_gradient("L").convert("RGB")

@@ -14,7 +14,8 @@ from small import SMALL
 
 from lightseek import LightSeekOCR
 from lightseek.weights.formula import write_checkpoint
-from lightseek.weights.official import WEIGHTS, CheckpointError
+from lightseek.weights.official import WEIGHTS
+from lightseek.weights.tensors import CheckpointError
 
 REPO = "someone/small-ocr"
 COMMITS = {"main": "a" * 40, "v1": "b" * 40}

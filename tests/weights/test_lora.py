@@ -20,7 +20,7 @@ from lightseek.training.settings import RunConfig, check
 from lightseek.weights.lora import adapters, add_lora, find_targets, merge, use_adapter
 from lightseek.weights.lora_files import load_adapter, save_adapter, save_trained
 from lightseek.weights.names import official_tensors
-from lightseek.weights.official import CheckpointError
+from lightseek.weights.tensors import CheckpointError
 
 IDS = torch.tensor([[0, *range(20, 60)]])
 EVERYTHING = "all-linear+experts"

@@ -23,7 +23,8 @@ from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.files import atomic_write
 from lightseek.weights.formula import fill, formula_tensor, write_checkpoint
 from lightseek.weights.names import official_key, official_tensors
-from lightseek.weights.official import INDEX, WEIGHTS, CheckpointError
+from lightseek.weights.official import INDEX, WEIGHTS
+from lightseek.weights.tensors import CheckpointError
 
 NORM = "model.norm.weight"
 
@@ -374,7 +375,8 @@ def test_a_killed_save_leaves_the_old_checkpoint_whole(folder):
     before = (folder / WEIGHTS).read_bytes()
     code = f"""
         import os, signal, torch
-        from lightseek.weights.official import write_safetensors, WEIGHTS
+        from lightseek.weights.official import WEIGHTS
+        from lightseek.weights.tensors import write_safetensors
         from pathlib import Path
         def value(key):
             if key == "b":

@@ -12,8 +12,8 @@ from torch import nn
 from lightseek import LightSeekOCR, OCRConfig
 from lightseek.model.config import ClipConfig, DecoderConfig, ProjectorConfig, SamConfig
 from lightseek.weights.formula import formula_image
-from lightseek.weights.official import CheckpointError
 from lightseek.weights.public import CLIP, SAM, init_from_public, public_towers
+from lightseek.weights.tensors import CheckpointError
 
 TOLERANCE = 1e-4  # relative, float32
 CONFIG = OCRConfig(  # the official encoder, narrower and shallower
