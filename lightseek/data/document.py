@@ -1,8 +1,8 @@
-"""One entrance to all documents: generated ones, docstrings, the hub's data sets, or the user's own files.
+"""`load_documents` loads documents from any source: generated ones, docstrings, the hub's data sets, the user's files.
 
-A document is a text to read, and the summary a model should write of it. Wherever it comes from, `train`,
-`validation` and `test` share no text (unless the user's own files put it in two), and which of them a text belongs to
-never depends on `seed` or `limit`.
+A document is a text to read and the summary that a model should write of it. The splits `train`, `validation` and
+`test` share no text, unless the user's own files put one text into two splits. The split of a text never depends on
+`seed` or `limit`.
 """
 
 import re
@@ -13,18 +13,18 @@ from zlib import crc32
 
 from lightseek.data.splits import Split, check_split
 
-TASKS = ("ocr", "summarize", "answer")  # what a model can learn to write: the text, its summary, or an answer
+TASKS = ("ocr", "summarize", "answer")  # the model writes the text, its summary, or the answer to a question
 
-# What `synthetic`, which never ends, gives without a limit.
+# `synthetic` has no end, so it needs a number of documents when the user gives no limit.
 SYNTHETIC_COUNTS = {"train": 10_000, "validation": 500, "test": 500}
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text and its reference summary; `facts` are strings that a correct summary must contain (may be empty).
+    """A text and its reference summary. `facts` are strings that a correct summary must contain; there may be none.
 
-    `images` are its pages where it comes as pictures, as files or as the bytes of files; then the text or the summary
-    may be unknown (""). With a `question`, the summary is the answer to it.
+    `images` holds the pages of a document that comes as pictures: each is a path or the bytes of a picture file. The
+    text or the summary of such a document may be unknown (""). If there is a `question`, the summary is its answer.
     """
 
     text: str
@@ -36,7 +36,7 @@ class Document:
 
 
 def check_task(document: Document, task: str) -> None:
-    """Raise ValueError, naming the document, when it lacks what a task needs."""
+    """Raise ValueError, which names the document, when the document lacks something that the task needs."""
     if not document.text and not document.images:
         raise ValueError(f"document {document.name} has no text and no pictures")
     needed = {"ocr": ("text",), "summarize": ("summary",), "answer": ("question", "summary")}[task]
@@ -58,13 +58,14 @@ def load_documents(
     task: str = "summarize",
     on_bad: Callable[[ValueError], None] | None = None,
 ) -> list[Document]:
-    """At most `limit` documents of one split, in an order that `source`, `split` and `seed` decide.
+    """Return at most `limit` documents of one split, in an order that depends on `source`, `split` and `seed` only.
 
     `source` is `"synthetic"`, `"pydoc"`, a name in `sources/registry.py`, or the path of a JSONL, JSON, CSV or
-    parquet file or of a folder. The columns only matter for files; `summary_column=None` takes each text's first
-    sentence as its summary. Texts longer than `max_characters` are left out, never cut (synthetic ones are written to
-    fill that length). Every document has what `task` needs; one that doesn't raises ValueError or goes to `on_bad`.
-    Raises ValueError, or FileNotFoundError for a path that isn't there, saying what was wrong and where.
+    parquet file or of a folder. The columns only matter for files. With `summary_column=None` the first sentence of
+    each text is its summary. Texts longer than `max_characters` are left out and never cut; synthetic texts are
+    written to fill that length. A document that lacks something `task` needs is passed to `on_bad` as a ValueError;
+    without `on_bad` the error is raised. Raises ValueError for a wrong argument or if there is nothing to load, and
+    FileNotFoundError if the path does not exist. The message says what was wrong and where.
     """
     from lightseek.data.sources.registry import DATA_SETS
 
@@ -106,20 +107,20 @@ def load_documents(
 
 
 def split_key(document: Document) -> str:
-    """What decides a document's split where nothing names it: its text, or its first page if it comes as pictures."""
+    """Return the string whose hash decides a document's split: its text, or its first page if it comes as pictures."""
     if not document.images:
         return document.text
     page = document.images[0]
     return f"{crc32(page):08x}" if isinstance(page, bytes) else "/".join(page.parts[-2:])
 
 
-# A sentence ends at . ! ? (and closing quotes) before white space and something that can start one, or at a blank line.
+# A sentence ends at a blank line, or at . ! ? and closing quotes, if white space and a possible first letter follow.
 _SENTENCE_END = re.compile(r"""(?P<stop>[.!?]+["'”’»)\]`]*)\s+(?=["'“‘«(\[`¿¡*]*[^\Wa-z])|\n[^\S\n]*\n\s*""")
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|cf|vs|etc|Mr|Mrs|Ms|Dr|Prof|St|No|Nr|Fig|Sec|Eq|al)|\b[A-Z])\.$")
 
 
 def sentences(text: str) -> Iterator[str]:
-    """The sentences of `text`, stripped, inner line breaks kept. A heading on a paragraph of its own counts as one."""
+    """Yield the stripped sentences of `text`, with inner line breaks. A heading between blank lines is a sentence."""
     start = 0
     for end in _SENTENCE_END.finditer(text):
         stop = end["stop"]
@@ -134,7 +135,7 @@ def sentences(text: str) -> Iterator[str]:
 
 
 def split_first_sentence(text: str) -> tuple[str, str]:
-    """The first sentence on one line, and the rest as it stands (empty when there is no more)."""
+    """Return the first sentence on one line, and the rest of the text unchanged ("" if there is no more)."""
     text = text.strip()
     first = next(sentences(text), "")
     return " ".join(first.split()), text[len(first) :].strip()
