@@ -102,7 +102,7 @@ def picture(trace: Trace, path: str | Path) -> None:
         axes[1].set_yticks(range(len(load)), [str(use.layer) for use in trace.experts])
         axes[1].set_xlabel("expert")
         axes[1].set_ylabel("layer")
-        axes[1].set_title("Load of each expert (1 = all experts get equally many tokens)")
+        axes[1].set_title("Load of each expert (1 = the average load)")
         figure.colorbar(image, ax=axes[1])
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format=Path(path).suffix.lstrip(".") or "png", dpi=120)

@@ -38,8 +38,8 @@ def card(job: Job, prepared: Prepared) -> str:
         f"## Left out\n\n{_left_out(job, prepared)}",
     ]
     if entry:
-        derived = f" Its splits: {entry.derived}." if entry.derived and job.shares is None else ""
-        parts.append(f"## Licence\n\nThe licence of the source: {entry.licence}.{derived} {entry.note}")
+        derived = f" About the splits: {entry.derived}." if entry.derived and job.shares is None else ""
+        parts.append(f"## Licence\n\nThe source has this licence: {entry.licence}.{derived} {entry.note}")
     else:
         parts.append("## Licence\n\nThe licence is that of the documents from which this folder was made.")
     return "\n\n".join(parts) + "\n"
@@ -77,7 +77,7 @@ def _pages(job: Job, total: Figures) -> str:
             f"Pages are drawn for the mode {mode.name} ({mode.tokens} tokens a view), at most {job.pages} a document."
         )
     return (
-        f"It holds texts only: pages are drawn during training. The counts of pages are for the mode {mode.name} "
+        f"The rows hold texts only: pages are drawn in training. The counts of pages are for the mode {mode.name} "
         f"({mode.tokens} tokens a view) and its smallest letters."
     )
 

@@ -143,7 +143,8 @@ _ALL = (
         licence="MIT",
         text="document",
         summary="summary",
-        note="The columns are from its documentation. The converted branch was not checked; some users miss it.",
+        note="The columns are from its documentation. The converted branch was not checked, and others report that it "
+        "is missing.",
     ),
     DataSet(
         name="findsum",
@@ -177,7 +178,7 @@ _ALL = (
         licence="CC-BY-NC-ND-4.0",
         text="dialogue",
         summary="summary",
-        note="It is a copy, because the original, Samsung/samsum, has left the hub. The columns are those that other "
+        note="It is a copy: the original, Samsung/samsum, has left the hub. The columns are those that other "
         "code reads.",
     ),
     DataSet(
@@ -210,7 +211,7 @@ _ALL = (
         files="data/{split}-*.parquet",
         splits={"train": "train", "validation": "validation", "test": "validation"},
         tasks=("answer",),
-        note="The columns are those that other code reads. Its authors keep the answers of their test split secret.",
+        note="The columns are those that other code reads. Its authors do not publish the answers of the test split.",
     ),
     *(_haystack(pages) for pages in (5, 10, 25, 50, 75, 100, 150, 200)),
     DataSet(
