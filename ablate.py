@@ -10,8 +10,9 @@ Without --model it trains `nano`, the same boxes at a few million parameters, on
 import sys
 from pathlib import Path
 
+from lightseek.commands.arguments import parse_run
 from lightseek.lab.grid import grid, run_cell
-from lightseek.training.settings import RunConfig, parse_run
+from lightseek.training.settings import RunConfig
 
 
 def main(argv: list[str]) -> None:
@@ -19,7 +20,8 @@ def main(argv: list[str]) -> None:
         parser.add_argument("--out", type=Path, default=Path("runs/ablate"), help="folder of all cells (runs/ablate)")
 
     lists, arguments = parse_run("ablate.py", __doc__.split("\n")[0], argv, extra, grid=True)
-    from lightseek.tools.console import console, escape, failing, freeze_table, running, tell_missing, tell_truncated
+    from lightseek.commands.progress import freeze_table, running, tell_missing, tell_truncated
+    from lightseek.tools.console import console, escape, failing
 
     with failing():
         cells, swept = grid(RunConfig(), lists, arguments.out)

@@ -11,7 +11,8 @@
 import sys
 from pathlib import Path
 
-from lightseek.training.settings import RunConfig, parse_run
+from lightseek.commands.arguments import parse_run
+from lightseek.training.settings import RunConfig
 
 
 def main(argv: list[str]) -> int:
@@ -37,17 +38,10 @@ def main(argv: list[str]) -> int:
 
 
 def run_training(config: RunConfig, out: Path, save_model: bool, hub_id: str | None) -> int:
+    from lightseek.commands.progress import encode_pages, freeze_table, running, tell_missing, tell_truncated
     from lightseek.lab.publish import create_repository, upload, write_card
     from lightseek.lab.results import finish, results_table
-    from lightseek.tools.console import (
-        console,
-        encode_pages,
-        escape,
-        freeze_table,
-        running,
-        tell_missing,
-        tell_truncated,
-    )
+    from lightseek.tools.console import console, escape
     from lightseek.training.run import Run
     from lightseek.weights.lora_files import save_trained
 
@@ -78,7 +72,8 @@ def run_training(config: RunConfig, out: Path, save_model: bool, hub_id: str | N
 
 
 def run_overfit(config: RunConfig, out: Path, save_model: bool) -> int:
-    from lightseek.tools.console import console, escape, overfitting
+    from lightseek.commands.progress import overfitting
+    from lightseek.tools.console import console, escape
     from lightseek.training.overfit import overfit, overfit_config, save
     from lightseek.training.run import Run
     from lightseek.weights.lora_files import save_trained

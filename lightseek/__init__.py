@@ -30,7 +30,7 @@ __version__ = "0.1.0"
 __all__ = ["LightSeekOCR", "OCRConfig", "PageViews"]
 
 _NAMES = {
-    "LightSeekOCR": "lightseek.model.ocr",
+    "LightSeekOCR": "lightseek.weights.loading",
     "OCRConfig": "lightseek.model.config",
     "PageViews": "lightseek.page.views",
 }
@@ -40,7 +40,7 @@ _MODULES = {
     "lightseek.generate": "lightseek.text.generate",
     "lightseek.loading": "lightseek.weights.loading",
     "lightseek.modes": "lightseek.page.modes",
-    "lightseek.processing": "lightseek.page.preprocessing",
+    "lightseek.processing": "lightseek.text.prompts",
     "lightseek.render": "lightseek.page.render",
     "lightseek.trace": "lightseek.inspect.trace",
 }

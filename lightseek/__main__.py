@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from lightseek.training.settings import Parser
+from lightseek.commands.arguments import Parser
 
 COMMANDS = (  # each a file in lightseek/commands
     "read",

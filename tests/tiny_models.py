@@ -9,8 +9,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 from lightseek.data.sources import synthetic
 from lightseek.model.config import ClipConfig, DecoderConfig, OCRConfig, ProjectorConfig, SamConfig
-from lightseek.model.ocr import LightSeekOCR
 from lightseek.text.tokenizer import Tokenizer as OurTokenizer
+from lightseek.weights.loading import LightSeekOCR
 
 END = "<|endoftext|>"
 TEXTS = [f"{document.text}\n{document.summary}" for document in synthetic.documents("train", 40)]

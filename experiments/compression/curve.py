@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightseek.data.corruption import corrupt
-from lightseek.data.document import Document, load_documents
+from lightseek.data.document import Document
+from lightseek.data.sources.load import load_documents
 from lightseek.page.modes import find_mode, vision_tokens
 from lightseek.scores.compare import figures, score
 from lightseek.scores.metrics import normalise
@@ -27,7 +28,7 @@ from lightseek.tools.console import bars, console, failing
 from lightseek.tools.files import fingerprint, write_json, write_text
 
 if TYPE_CHECKING:
-    from lightseek.model.ocr import LightSeekOCR
+    from lightseek.weights.loading import LightSeekOCR
 
 HERE = Path(__file__).parent
 

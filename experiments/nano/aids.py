@@ -33,8 +33,9 @@ from torch import Tensor, nn
 from experiments.nano.batches import SPOTS, Batch
 from experiments.nano.pages import CENTRES, CLASSES, PATCH, TOKEN
 from lightseek.model.attention import Bias, Keys, Query, Sdpa
-from lightseek.model.ocr import IGNORED, LightSeekOCR
+from lightseek.model.ocr import IGNORED
 from lightseek.page.views import EncodedPage
+from lightseek.weights.loading import LightSeekOCR
 
 # The weights of the aids' losses; the loss of the text has weight 1.
 AIDS = dict.fromkeys(("patches", "centres", "contents", "begins", "corner"), 1)

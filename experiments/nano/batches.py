@@ -19,9 +19,11 @@ from torch import Tensor
 from experiments.nano.pages import NOWHERE, PATCH, TOKEN, Kind, Page, draw_page
 from lightseek.model.config import OCRConfig
 from lightseek.model.ocr import IGNORED
-from lightseek.page.preprocessing import PROMPTS, image_positions, pad_batch, page_views, prompt_ids
-from lightseek.page.views import EncodedPage, PageViews
+from lightseek.page.preprocessing import page_views
+from lightseek.page.views import EncodedPage, PageViews, image_positions
+from lightseek.text.prompts import PROMPTS, prompt_ids
 from lightseek.text.tokenizer import Tokenizer
+from lightseek.tools.padding import pad_batch
 
 LENGTHS = 64  # sequences are padded to a multiple of it: in bfloat16 a CPU builds new kernels for every new shape
 SPOTS = 64  # parts of a page's side: small enough that two lines of text are in different parts

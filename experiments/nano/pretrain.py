@@ -39,11 +39,11 @@ from experiments.nano.batches import Album, Batch, Batches
 from experiments.nano.recipe import RECIPE, Recipe
 from experiments.nano.weights import average_with_shipped, from_nothing, from_shipped, save
 from lightseek.model.moe import Experts
-from lightseek.model.ocr import LightSeekOCR
 from lightseek.tools.console import failing
 from lightseek.tools.devices import find_device
 from lightseek.tools.memory import keep_freed_memory
 from lightseek.training.state import load_state, newest_state, save_state
+from lightseek.weights.loading import LightSeekOCR
 
 LOG_EVERY = 20  # steps
 SAVE_EVERY = 120  # seconds

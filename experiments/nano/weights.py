@@ -14,10 +14,9 @@ from torch import nn
 
 from experiments.nano.aids import Pretraining
 from lightseek.model.config import OCRConfig
-from lightseek.model.ocr import LightSeekOCR
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.files import atomic_write
-from lightseek.weights.loading import load_model
+from lightseek.weights.loading import LightSeekOCR, load_model
 
 HEADS = Path(__file__).parent / "heads.safetensors"  # of the shipped weights; its metadata has their step
 

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightseek.commands.arguments import Parser
 from lightseek.page.modes import MODES, find_mode
-from lightseek.training.settings import Parser
 
 if TYPE_CHECKING:
-    from lightseek.model.ocr import LightSeekOCR
     from lightseek.page.render import RenderedPage
+    from lightseek.weights.loading import LightSeekOCR
 
 DTYPES = ("float32", "bfloat16", "float16")
 QUANTIZED = ("int8", "nf4", "bnb-int8")
@@ -60,7 +60,7 @@ def open_pages(path: Path, mode: str | None = None, letters: tuple[int, int] | N
 
 def full_prompt(prompt: str) -> str:
     """A prompt by its name, or as it is; `<image>` goes first where it is not placed."""
-    from lightseek.page.preprocessing import IMAGE_TAG, PROMPTS
+    from lightseek.text.prompts import IMAGE_TAG, PROMPTS
 
     prompt = PROMPTS.get(prompt, prompt)
     return prompt if IMAGE_TAG in prompt else f"{IMAGE_TAG}\n{prompt}"

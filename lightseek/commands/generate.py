@@ -5,14 +5,15 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightseek.commands.arguments import Parser
 from lightseek.commands.common import add, add_model, mode_name, open_model, say
 from lightseek.page.modes import MODES
-from lightseek.training.settings import CHOICES, Parser
+from lightseek.training.settings import CHOICES
 
 if TYPE_CHECKING:
     from lightseek.data.document import Document
     from lightseek.data.examples import ExampleMaker
-    from lightseek.model.ocr import LightSeekOCR
+    from lightseek.weights.loading import LightSeekOCR
 
 TASKS = ("summarize", "ocr", "answer")
 CORRUPTIONS = ("natural", "shuffled", "replaced", "random")
@@ -28,8 +29,9 @@ _NOT_SETTINGS = ("command", "run", "out", "batch", "device")
 
 def generate(arguments: argparse.Namespace) -> None:
     """Resumable: what stands in --out is kept, and the command goes on after it."""
+    from lightseek.commands.progress import tell_missing, tell_truncated
     from lightseek.scores.predictions import append_predictions, done_before, predict
-    from lightseek.tools.console import bars, tell_missing, tell_truncated
+    from lightseek.tools.console import bars
     from lightseek.tools.files import fingerprint
 
     options = writing_options(arguments)
@@ -87,7 +89,7 @@ def open_maker(arguments: argparse.Namespace) -> "tuple[LightSeekOCR, ExampleMak
 def open_documents(arguments: argparse.Namespace) -> "list[Document]":
     """The documents to write about, their text corrupted if that was asked for."""
     from lightseek.data.corruption import corrupt
-    from lightseek.data.document import load_documents
+    from lightseek.data.sources.load import load_documents
 
     documents = load_documents(
         arguments.data,

@@ -19,8 +19,8 @@ WANTED = "?"  # a document to summarize has a summary; nobody knows this one's
 
 def summarize(arguments: argparse.Namespace) -> None:
     """One summary a file. All pages of a file go into one prompt; what finds no place on them is told."""
+    from lightseek.commands.progress import tell_missing, tell_truncated
     from lightseek.scores.predictions import predict
-    from lightseek.tools.console import tell_missing, tell_truncated
 
     arguments.task = "summarize"
     options = writing_options(arguments)

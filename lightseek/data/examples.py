@@ -21,9 +21,10 @@ from lightseek.data.document import TASKS, Document, check_task
 from lightseek.model.config import OCRConfig
 from lightseek.model.ocr import IGNORED
 from lightseek.page.modes import Mode, vision_tokens
-from lightseek.page.preprocessing import IMAGE_TAG, PROMPTS, fill_prompt, image_positions, pad_batch
-from lightseek.page.views import Page
+from lightseek.page.views import Page, image_positions
+from lightseek.text.prompts import IMAGE_TAG, PROMPTS, fill_prompt
 from lightseek.text.tokenizer import Tokenizer
+from lightseek.tools.padding import pad_batch
 
 
 @dataclass(frozen=True)

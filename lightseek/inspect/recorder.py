@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lightseek.model.clip import ClipEmbeddings
 from lightseek.model.decoder import DecoderLayer, DenseMLP
 from lightseek.model.moe import MoE
-from lightseek.model.ocr import LightSeekOCR
+from lightseek.model.ocr import DeepSeekOCR
 from lightseek.model.sam import AbsolutePosition, SamBlock
 
 BOX, STAGE, INSIDE = 0, 1, 2  # levels
@@ -62,7 +62,7 @@ class Recorder:
     `seconds` is the time spent in the `with` block. No time includes the work of looking at values.
     """
 
-    def __init__(self, model: LightSeekOCR) -> None:
+    def __init__(self, model: DeepSeekOCR) -> None:
         self.model = model
         self.stages: list[Stage] = []
         self.seconds = 0.0
@@ -116,7 +116,7 @@ class Recorder:
         return time.perf_counter() - self._looking
 
 
-def stage_names(model: LightSeekOCR) -> Iterator[tuple[str, str, int]]:
+def stage_names(model: DeepSeekOCR) -> Iterator[tuple[str, str, int]]:
     """Yield (module path, box, level) of all traced modules. It reads the model, so swapped boxes show too."""
     encoder = [f"encoder.{name}" for name, _ in model.encoder.named_children()] or ["encoder"]
     for box in [*encoder, "projector", "layout", "decoder"]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lightseek.inspect.recorder import STAGE, Recorder, Stage
 from lightseek.model.moe import MoE, Routing
-from lightseek.model.ocr import LightSeekOCR
+from lightseek.model.ocr import DeepSeekOCR
 from lightseek.page.modes import TOKEN_SIDE, Mode, find_mode, valid_tokens
 from lightseek.page.views import PageViews
 
@@ -186,7 +186,7 @@ class Trace:
 
 @torch.no_grad()
 def trace(
-    model: LightSeekOCR,
+    model: DeepSeekOCR,
     input_ids: Int[Tensor, "b n"],
     pages: Sequence[Sequence[PageViews]] | None = None,
     mask: Bool[Tensor, "b n"] | None = None,
@@ -198,7 +198,7 @@ def trace(
 ) -> Trace:
     """Run `model` once on a prompt and record every stage.
 
-    input_ids, pages, mask: as in `LightSeekOCR.forward`. mode: the mode of the pages, for the token arithmetic.
+    input_ids, pages, mask: as in `DeepSeekOCR.forward`. mode: the mode of the pages, for the token arithmetic.
     sizes: the width and height in pixels of each page before fitting. text_tokens: the token count of each page's text.
     warm_up: run once before without recording, because a first pass also reads weights from disk and chooses kernels.
     logits: compute the scores of all positions, or of the last one only, as generation does.
@@ -226,7 +226,7 @@ def trace(
     )
 
 
-def active_parameters(model: LightSeekOCR) -> int:
+def active_parameters(model: DeepSeekOCR) -> int:
     """Count the decoder parameters that one token passes through. Only the chosen ones of the routed experts count."""
     total = sum(p.numel() for p in model.decoder.parameters())
     total -= sum(p.numel() for p in model.decoder.embed.parameters())

@@ -1,6 +1,5 @@
 """A trained model's page on the hub, written from the run's own numbers, and the upload."""
 
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -81,15 +80,6 @@ def costs(results: dict[str, Any]) -> str:
 
 def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
-
-
-def device_name(kind: str) -> str:
-    """The device by the name people know it by."""
-    if kind == "cuda":
-        import torch
-
-        return torch.cuda.get_device_name()
-    return f"{kind} ({platform.machine()})"
 
 
 def create_repository(hub_id: str) -> None:

@@ -13,11 +13,11 @@ from typing import Any
 
 from rich.table import Table
 
-from lightseek.data.document import Document
 from lightseek.scores.metrics import evaluate, lead
 from lightseek.scores.plots import plot_losses
 from lightseek.scores.predictions import Prediction, predict, save_predictions
-from lightseek.tools.files import atomic_write, write_json, write_text
+from lightseek.tools.files import write_json, write_text
+from lightseek.training.log import write_page
 from lightseek.training.run import Run
 
 RESULTS = "results.json"
@@ -78,16 +78,10 @@ def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] |
     }
     save_predictions(run.folder / PREDICTIONS, asdict(run.config), readings)
     write_samples(run.folder / "samples.md", run, readings)
-    write_page(run.folder / "page.png", run, documents[0])
+    write_page(run.folder / "page.png", run.make.images(documents[0])[0])
     plot_losses(run.folder / "curve.png", run.rows)
     write_json(run.folder / RESULTS, results)
     return results
-
-
-def write_page(path: Path, run: Run, document: Document) -> None:
-    """The first page of a document, as the model saw it."""
-    with atomic_write(path) as temporary:
-        run.make.images(document)[0].save(temporary, format="PNG")
 
 
 def write_samples(path: Path, run: Run, readings: Sequence[Prediction]) -> None:

@@ -1,8 +1,8 @@
-"""Every size of the model, as dataclasses that read and write the official `config.json`.
+"""All sizes of the model, as dataclasses that read and write the official `config.json`.
 
-A preset is a value, not a code path: `OCRConfig.preset("deepseek-ocr")` and `OCRConfig.preset("nano")` build the same
-classes. Sizes the official schema has no key for (they are constants of the reference code) are written under a key of
-ours only when they differ from the official value, so an official file comes back unchanged.
+A preset is a value and not a code path: `OCRConfig.preset("deepseek-ocr")` and `OCRConfig.preset("nano")` build the
+same classes. Some sizes are constants in the reference code and have no key in the official schema. They get a key of
+our own, but only if they differ from the official value. So an official file is written again unchanged.
 """
 
 import json
@@ -14,33 +14,33 @@ DTYPES = ("bfloat16", "float16", "float32", "float64")
 
 
 class ConfigError(ValueError):
-    """A `config.json` that is missing something, or asks for something this model does not have."""
+    """Raised for a `config.json` that lacks a key or asks for something that this model does not have."""
 
 
 @dataclass(frozen=True)
 class SamConfig:
-    """SAM ViT-B (Kirillov et al. 2023), the window-attention half of the encoder, and its neck."""
+    """Sizes of SAM ViT-B (Kirillov et al. 2023), the window-attention half of the encoder, and of its neck."""
 
     width: int = 768
     layers: int = 12
     heads: int = 12
-    global_blocks: tuple[int, ...] = (2, 5, 8, 11)  # the others attend within windows
+    global_blocks: tuple[int, ...] = (2, 5, 8, 11)  # these blocks attend globally, the others within windows
     patch: int = 16  # pixels
     window: int = 14  # patches
     grid: int = 64  # side of the stored position embedding, in patches: 1024 / 16
     mlp_ratio: int = 4
     neck: int = 256  # channels
-    stem: tuple[int, ...] = ()  # channels of a convolutional stem's halvings; empty: the patch convolution
+    stem: tuple[int, ...] = ()  # channels after each halving of a convolutional stem; if empty, patch convolution
 
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """CLIP-L (Radford et al. 2021), the dense-attention half of the encoder."""
+    """Sizes of CLIP-L (Radford et al. 2021), the global-attention half of the encoder."""
 
     width: int = 1024
     layers: int = 24
     heads: int = 16
-    image_size: int = 224  # pixels; with `patch`, gives the side of the stored position embedding
+    image_size: int = 224  # pixels; the stored position embedding has image_size / patch patches per side
     patch: int = 14
     mlp_ratio: int = 4
 
@@ -51,7 +51,7 @@ class ClipConfig:
 
 @dataclass(frozen=True)
 class ProjectorConfig:
-    """From concatenated CLIP and SAM channels to the decoder's width."""
+    """Sizes of the projector, from the channels of CLIP and SAM together to the decoder's width."""
 
     kind: Literal["linear", "mlp"] = "linear"
     input_width: int = 2048
@@ -60,16 +60,16 @@ class ProjectorConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """The DeepSeek-V2-style mixture-of-experts decoder (3B-A570M in the paper)."""
+    """Sizes of the mixture-of-experts decoder in the style of DeepSeek-V2 (3B-A570M in the paper)."""
 
     width: int = 1280
     layers: int = 12
     heads: int = 10
-    dense_layers: int = 1  # the first ones have one MLP instead of experts
+    dense_layers: int = 1  # this many first layers have one MLP instead of experts
     dense_width: int = 6848
     experts: int = 64
     chosen: int = 6  # experts per token
-    shared: int = 2  # experts every token passes, held as one MLP
+    shared: int = 2  # experts that every token uses, stored as one MLP
     expert_width: int = 896
     vocabulary: int = 129280
     max_positions: int = 8192
@@ -82,13 +82,13 @@ class DecoderConfig:
         return self.width // self.heads
 
     def dense_twin(self) -> "DecoderConfig":
-        """One MLP in every layer, as wide as the MLPs that a token passes in this decoder are on average."""
+        """Return sizes with one MLP in every layer. Its width is the mean width per layer that a token uses here."""
         active = (self.chosen + self.shared) * self.expert_width
         widths = [self.dense_width] * self.dense_layers + [active] * (self.layers - self.dense_layers)
         return replace(self, dense_layers=self.layers, dense_width=round(sum(widths) / len(widths)))
 
     def rules(self) -> dict[str, bool]:
-        """What must hold, and whether it does."""
+        """Return the rules that the sizes must obey, and whether they do."""
         return {
             "decoder width must be a multiple of its heads": self.width % self.heads == 0,
             "decoder head width must be even (rotary embedding)": self.head_width % 2 == 0,
@@ -99,15 +99,15 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class HFDecoderConfig:
-    """A causal language model of transformers in the decoder's place: what the other boxes need to know of it."""
+    """The facts that the other boxes need about a model of transformers that is the decoder."""
 
-    name: str  # where it came from
-    transformers: dict[str, Any]  # its own config.json
+    name: str  # the folder or hub id that it came from
+    transformers: dict[str, Any]  # the contents of its config.json
     width: int
     layers: int
     vocabulary: int
     max_positions: int
-    balance_alpha: float = 0.0  # nothing is routed
+    balance_alpha: float = 0.0  # there is no routing
 
     def rules(self) -> dict[str, bool]:
         return {}
@@ -115,7 +115,7 @@ class HFDecoderConfig:
 
 @dataclass(frozen=True)
 class OCRConfig:
-    """The whole model. `from_dict` and `to_dict` speak the official `config.json` schema.
+    """All sizes of the model. `from_dict` and `to_dict` read and write the official `config.json` schema.
 
     >>> OCRConfig.preset("deepseek-ocr").decoder.experts
     64
@@ -131,7 +131,7 @@ class OCRConfig:
     pad_token_id: int = 2
     image_token_id: int = 128815
     dtype: str = "bfloat16"  # of the stored weights
-    smallest_letters: int = 12  # font sizes in pixels that the weights were trained to read: a text is drawn in them
+    smallest_letters: int = 12  # a text is drawn in font sizes that the weights can read, in pixels
     largest_letters: int = 32
 
     def __post_init__(self) -> None:
@@ -142,7 +142,7 @@ class OCRConfig:
                 if isinstance(size, int | float) and (size < 0 or (size == 0 and not may_be_zero)):
                     raise ConfigError(f"{type(box).__name__}.{item.name} must be positive, got {size}")
         tokens = [self.bos_token_id, self.eos_token_id, self.pad_token_id]
-        if isinstance(self.decoder, DecoderConfig):  # elsewhere the image token is a mark that no text can have
+        if isinstance(self.decoder, DecoderConfig):  # for other decoders the image token is not in the vocabulary
             tokens.append(self.image_token_id)
         checks = {
             "SAM width must be a multiple of its heads": self.sam.width % self.sam.heads == 0,
@@ -170,19 +170,22 @@ class OCRConfig:
 
     @property
     def letters(self) -> tuple[int, int]:
-        """The smallest and the largest letters, font sizes in pixels, that the model reads well."""
+        """The smallest and the largest font size, in pixels, that the model reads well."""
         return self.smallest_letters, self.largest_letters
 
     @classmethod
     def preset(cls, name: str) -> "OCRConfig":
-        """`"deepseek-ocr"`, the official 3.3 B model, or `"nano"`, the same boxes at a few million parameters."""
+        """Return the sizes of `"deepseek-ocr"`, the official model of 3.3 B parameters, or of `"nano"`, a small one.
+
+        Both have the same boxes; nano has a few million parameters. Raises ConfigError for any other name.
+        """
         if name not in PRESETS:
             raise ConfigError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
         return PRESETS[name]
 
     @classmethod
     def from_json(cls, path: str | Path) -> "OCRConfig":
-        """Read a `config.json`; every ConfigError names the file."""
+        """Read a `config.json`. Raises ConfigError, which names the file, if it is missing or wrong."""
         path = Path(path)
         try:
             return cls.from_dict(_Reader(json.loads(path.read_text(encoding="utf-8"))).values)
@@ -195,7 +198,7 @@ class OCRConfig:
 
     @classmethod
     def from_dict(cls, official: dict[str, Any]) -> "OCRConfig":
-        """Build from the official schema. Raises ConfigError naming the key that is missing or not supported."""
+        """Read the official schema. Raises ConfigError, which names the key that is missing, wrong or not supported."""
         reader = _Reader(official)
         language, vision = reader.section("language_config"), reader.section("vision_config")
         towers = vision.section("width")
@@ -241,9 +244,9 @@ class OCRConfig:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The official schema: what `config.json` holds, and what the reference code and vLLM read.
+        """Return the contents of `config.json` in the official schema, which the reference code and vLLM read.
 
-        It has no place for another decoder; with one these are our own field names, as in `summary`.
+        The schema knows only the official decoder. With any other, this returns our own field names, as `summary` does.
         """
         if not isinstance(self.decoder, DecoderConfig):
             return self.summary()
@@ -305,12 +308,15 @@ class OCRConfig:
         }
 
     def to_transformers(self, sliding_window: int | None = None) -> dict[str, Any]:
-        """The same sizes in transformers' `unlimited_ocr` schema, whose classes read our checkpoints as they are."""
+        """Return the same sizes in the `unlimited_ocr` schema of transformers, whose classes read our checkpoints.
+
+        Raises ConfigError for an MLP projector or a convolutional stem, which that schema lacks.
+        """
         d = self.decoder
         if self.projector.kind != "linear":
             raise ConfigError("transformers' unlimited_ocr has a linear projector only")
         if self.sam.stem:
-            raise ConfigError("transformers' unlimited_ocr has a patch convolution and no stem: take stem=() of sam")
+            raise ConfigError("transformers' unlimited_ocr has no convolutional stem: use sam with stem=()")
         return {
             "model_type": "unlimited_ocr",
             "architectures": ["UnlimitedOcrForConditionalGeneration"],
@@ -346,15 +352,15 @@ class OCRConfig:
         }
 
     def with_(self, **changes: Any) -> "OCRConfig":
-        """A copy with some fields replaced: `config.with_(dtype="float32")`."""
+        """Return a copy with some fields replaced: `config.with_(dtype="float32")`."""
         return replace(self, **changes)
 
     def summary(self) -> dict[str, Any]:
-        """Plain nested dictionary of our own field names, for logs."""
+        """Return a plain nested dictionary with our own field names, for logs."""
         return asdict(self)
 
 
-# Ours -> the official key, for what every official file has.
+# Our name -> the official key, for sizes that are in every official file.
 DECODER_KEYS = {
     "width": "hidden_size",
     "layers": "num_hidden_layers",
@@ -368,7 +374,7 @@ DECODER_KEYS = {
     "vocabulary": "vocab_size",
     "max_positions": "max_position_embeddings",
 }
-# Ours -> the key we add for a constant of the reference code, only when it differs.
+# Our name -> the key that we add for a constant of the reference code. It is written only if the value differs.
 DECODER_EXTRAS = {"rope_theta": "rope_theta", "norm_eps": "rms_norm_eps", "balance_alpha": "aux_loss_alpha"}
 SAM_EXTRAS = {
     "patch": "patch_size",
@@ -387,7 +393,7 @@ MODEL_EXTRAS = {
 CLIP_EXTRAS = {"mlp_ratio": "mlp_ratio"}
 PROJECTOR_KINDS: dict[str, Literal["linear", "mlp"]] = {"mlp": "mlp", "linear": "linear", "mlp_gelu": "mlp"}
 
-# Options of the general DeepSeek-V2 code, all at the only value this model uses.
+# Options of the general DeepSeek-V2 code, each with the only value that this model uses.
 REFERENCE_SWITCHES = {
     "kv_lora_rank": None,
     "lm_head": True,
@@ -401,7 +407,7 @@ REFERENCE_SWITCHES = {
     "use_mla": False,
     "v_head_dim": 0,
 }
-# Options that would change the arithmetic, and the value for which ours is right.
+# Options that would change the arithmetic, each with the only value that our code implements.
 ONLY_VALUES = {
     "attention_bias": False,
     "hidden_act": "silu",
@@ -430,7 +436,7 @@ LANGUAGE_AUTO_MAP = {
 
 
 class _Reader:
-    """A section of the official JSON that names its keys in every complaint."""
+    """A section of the official JSON. Each of its errors names the key and the sections above it."""
 
     def __init__(self, values: Any, path: str = "") -> None:
         if not isinstance(values, dict):
@@ -451,7 +457,7 @@ class _Reader:
         return found
 
     def extras(self, names: dict[str, str], default: Any) -> dict[str, Any]:
-        """The optional keys among `names` that are there, each of the type that `default` has."""
+        """Return the optional keys of `names` that are present. Each must have the type that it has in `default`."""
         found = {}
         for ours, theirs in names.items():
             usual, value = getattr(default, ours), self.values.get(theirs)
@@ -467,7 +473,10 @@ class _Reader:
 
 
 def _decoder(top: _Reader, language: _Reader) -> DecoderConfig:
-    """The decoder's sizes stand in the file twice; the reference reads the top level, vLLM `language_config`."""
+    """Return the decoder's sizes, which the file holds twice and which must agree.
+
+    The reference code reads the top level, and vLLM reads `language_config`.
+    """
     decoder = DecoderConfig(
         **{ours: language.value(theirs, int) for ours, theirs in DECODER_KEYS.items()},
         **language.extras(DECODER_EXTRAS, DecoderConfig()),
@@ -512,7 +521,7 @@ PRESETS["nano"] = OCRConfig(
         shared=3,
         expert_width=192,
         vocabulary=349,
-        max_positions=8192,  # a token is a character: a 512-pixel page of the smallest letters has 4600
+        max_positions=8192,  # one token is one character: a 512-pixel page of 9-pixel letters has 4000
     ),
     image_token_id=3,
     dtype="float32",

@@ -33,7 +33,7 @@ class DeepEncoder(nn.Module):
 
 
 class Concat(nn.Module):
-    """Joins what CLIP and what the compressor say of each token, in this order, and drops CLIP's class token."""
+    """Joins the channels of CLIP and of the compressor for each token, in this order, and drops CLIP's class token."""
 
     def forward(self, local: Float[Tensor, "b d r r"], clip: Float[Tensor, "b 1+r*r d"]) -> Float[Tensor, "b r*r 2*d"]:
         return torch.cat([clip[:, 1:], rearrange(local, "b d r1 r2 -> b (r1 r2) d")], dim=-1)

@@ -1,4 +1,4 @@
-"""LightSeekOCR joins the boxes. A page goes in as pixels, and logits over text come out (paper section 3.1).
+"""DeepSeekOCR joins the boxes. A page goes in as pixels, and logits over text come out (paper section 3.1).
 
     pages -> encoder -> projector -> layout -> in place of the image tokens -> decoder -> logits
 
@@ -6,10 +6,10 @@ In the shapes, b is the batch, n the new positions, m the cached and the new one
 encoder's, and v the vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,16 +26,12 @@ from lightseek.model.projector import Projector
 from lightseek.model.sam import AbsolutePosition
 from lightseek.page.views import Page
 
-if TYPE_CHECKING:
-    from lightseek.text.generate import Generation
-    from lightseek.text.tokenizer import Tokenizer
-
 IGNORED = -100  # the label of a position that the loss leaves out
 
 
 @dataclass
 class OCROutput:
-    """What a forward pass gives. Backpropagate `loss`: the cross-entropy, plus the balance loss in training."""
+    """The result of a forward pass. Backpropagate `loss`: the cross-entropy, plus the balance loss in training."""
 
     logits: Float[Tensor, "..."]
     loss: Float[Tensor, ""] | None = None
@@ -44,14 +40,14 @@ class OCROutput:
     routing: list[Routing] = field(default_factory=list)  # one per mixture-of-experts layer
 
 
-class LightSeekOCR(nn.Module):
-    """DeepSeek-OCR. `LightSeekOCR(config)` has random weights; `from_pretrained` loads a checkpoint."""
+class DeepSeekOCR(nn.Module):
+    """All boxes of a config, with random weights. `LightSeekOCR` in weights/loading.py adds files and text to it."""
 
     def __init__(self, config: OCRConfig) -> None:
         super().__init__()
         self.config = config
-        self.tokenizer: Tokenizer | None = None  # from_pretrained sets it; only text in and out needs it
-        self.folder: Path | None = None  # the checkpoint that the weights came from
+        self.tokenizer: Any = None  # whoever loads the weights sets both: the tokenizer, for text in and out,
+        self.folder: Path | None = None  # and the checkpoint that the weights came from
         self.encoder = DeepEncoder(config)
         self.projector = Projector(config.projector)
         self.layout = Layout(config.decoder.width)
@@ -169,49 +165,6 @@ class LightSeekOCR(nn.Module):
         """Trade time for memory in training: keep only the input of each block, and compute the rest again."""
         for stack in (self.encoder.sam, self.encoder.clip, self.decoder):
             stack.recompute = on
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        path_or_hub_id: str | Path,
-        device: str | torch.device = "cpu",
-        dtype: str | torch.dtype | None = None,
-        **options: Any,
-    ) -> "LightSeekOCR":
-        """Load an official checkpoint from a folder or the hub. `lightseek.weights.official.load` lists the options."""
-        from lightseek.weights.official import load
-
-        return load(cls, path_or_hub_id, device, dtype, **options)
-
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write a checkpoint in the official layout. `lightseek.weights.official.save` says more."""
-        from lightseek.weights.official import save
-
-        save(self, folder, dtype=dtype)
-
-    def generate(
-        self,
-        input_ids: Int[Tensor, "b n"],
-        pages: Sequence[Sequence[Page]] | None = None,
-        mask: Bool[Tensor, "b n"] | Int[Tensor, "b n"] | None = None,
-        **options: Any,
-    ) -> "list[Generation]":
-        """Continue each prompt. `text/generate.py` lists the options (`max_new_tokens`, `beams`, ...)."""
-        from lightseek.text.generate import generate
-
-        return generate(self, input_ids, pages, mask, **options)
-
-    def stream(
-        self,
-        input_ids: Int[Tensor, "1 n"],
-        pages: Sequence[Sequence[Page]] | None = None,
-        mask: Bool[Tensor, "1 n"] | Int[Tensor, "1 n"] | None = None,
-        **options: Any,
-    ) -> Iterator[str]:
-        """Yield the text after one prompt as it comes. `lightseek.text.generate.stream` lists the options."""
-        from lightseek.text.generate import stream
-
-        return stream(self, input_ids, pages, mask, **options)
 
 
 def reset_parameters(root: nn.Module) -> None:

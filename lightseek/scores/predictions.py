@@ -16,7 +16,7 @@ from lightseek.tools.files import write_text
 
 if TYPE_CHECKING:
     from lightseek.data.examples import ExampleMaker
-    from lightseek.model.ocr import LightSeekOCR
+    from lightseek.model.ocr import DeepSeekOCR
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Prediction:
 
 
 def predict(
-    model: "LightSeekOCR",
+    model: "DeepSeekOCR",
     make: "ExampleMaker",
     documents: Sequence[Document],
     *,
@@ -55,9 +55,9 @@ def predict(
     A text ends at `max_new_tokens`, or when the decoder has no positions left. It does not depend on the other
     documents in the batch. Raises ValueError, which names the document, if the model has no room for a document.
     """
-    from lightseek.page.preprocessing import pad_batch
     from lightseek.text.generate import NgramGuard, generate
     from lightseek.tools.memory import PeakMemory
+    from lightseek.tools.padding import pad_batch
 
     for start in range(0, len(documents), batch):
         examples = [make(document) for document in documents[start : start + batch]]

@@ -1,13 +1,11 @@
-"""What the programs show: progress bars, the table of what learns, errors on one line."""
+"""What the programs print: progress bars, the table of trainable parameters, and errors on one line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 console = Console(highlight=False)
 if not console.is_terminal:
@@ -16,8 +14,8 @@ errors = Console(stderr=True)
 
 
 def fail(error: BaseException) -> int:
-    """Print an error that the user can do something about, without a traceback. Returns the exit code, 2."""
-    filename = getattr(error, "filename", None)  # the system's errors start with "[Errno 2]"
+    """Print an error that the user can fix, without a traceback. Return the exit code, 2."""
+    filename = getattr(error, "filename", None)  # an OSError's own text starts with "[Errno 2]"
     told = f"{filename}: {error.strerror}" if filename else str(error)
     errors.print(f"[bold red]error:[/] {escape(told)}", highlight=False, soft_wrap=True)
     return 2
@@ -25,41 +23,21 @@ def fail(error: BaseException) -> int:
 
 @contextmanager
 def failing() -> Iterator[None]:
-    """Turn what the user can do something about into one line and an exit code: 2, or 130 for Ctrl-C."""
+    """Turn errors that the user can fix into one line and an exit code: 2, or 130 for Ctrl-C."""
     try:
         yield
     except KeyboardInterrupt:
-        errors.print("stopped: the same command goes on from the last checkpoint")
+        errors.print("stopped: the same command continues from the last checkpoint")
         raise SystemExit(130) from None
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         raise SystemExit(fail(error)) from None
     except (MemoryError, RuntimeError) as error:
-        from lightseek.training.advice import OutOfMemory, is_out_of_memory
+        from lightseek.tools.errors import OutOfMemory, is_out_of_memory
 
         if not is_out_of_memory(error):
             raise
         advice = "" if isinstance(error, OutOfMemory) else "out of memory, lower batch or tokens: "
         raise SystemExit(fail(ValueError(f"{advice}{error}"))) from None
-
-
-def tell_missing(glyphs: dict[str, int]) -> None:
-    """Say which characters the font could not draw, if any."""
-    if glyphs:
-        shown = " ".join(list(glyphs)[:20])
-        told = f"the font has no glyph for {len(glyphs)} characters: {escape(shown)} (--font)"
-        errors.print(told, highlight=False, soft_wrap=True)
-
-
-def tell_truncated(truncated: dict[str, int]) -> None:
-    """Say how much of the documents found no place on their pages, if any did not."""
-    if truncated["documents"]:
-        parts = [f"{truncated[name]:,} {name}" for name in ("characters", "pages") if truncated[name]]
-        errors.print(
-            f"{truncated['documents']:,} documents need more pages than they may have (--pages) or, as text, more "
-            f"positions than the decoder has: {' and '.join(parts)} dropped",
-            highlight=False,
-            soft_wrap=True,
-        )
 
 
 def bars() -> Progress:
@@ -69,68 +47,5 @@ def bars() -> Progress:
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}"),
     )
-    hidden = not console.is_terminal  # a file would get empty lines
+    hidden = not console.is_terminal  # in a file the bars would leave empty lines
     return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden)
-
-
-@contextmanager
-def running() -> Iterator[tuple]:
-    """(report for each training step, tick for each evaluated batch), shown as two bars."""
-    with bars() as progress:
-        train = progress.add_task("train", total=None, figures="")
-        read = progress.add_task("read test pages", total=None, figures="", visible=False)
-
-        started, speed, held_out = False, None, ""
-
-        def on_step(state) -> None:
-            nonlocal started
-            if not started and state.step > 1:
-                console.print(f"[dim]goes on after step {state.step - 1}[/]")
-            started = True
-            nonlocal speed, held_out
-            speed = state.tokens_per_second if speed is None else 0.9 * speed + 0.1 * state.tokens_per_second
-            held_out = held_out if state.eval_loss is None else f"  eval {state.eval_loss:.3f}"
-            memory = f"{state.peak_bytes / 2**20:,.0f} MB"
-            figures = f"loss {state.loss:.3f}{held_out}  {speed:.0f} tok/s  {memory}"
-            progress.update(train, completed=state.step, total=state.steps, figures=figures)
-
-        def on_eval(done: int, of: int) -> None:
-            progress.update(read, completed=done, total=of, visible=True)
-
-        yield on_step, on_eval
-
-
-def encode_pages(run) -> None:
-    """Fill a run's vision cache, if it has one, and say where that is and how much it holds."""
-    if run.cache is None:
-        return
-    with bars() as progress:
-        task = progress.add_task("encode pages", total=None, figures="")
-        run.encode_pages(lambda done, of: progress.update(task, completed=done, total=of))
-    console.print(f"[dim]{escape(str(run.cache))}[/]", soft_wrap=True)
-
-
-@contextmanager
-def overfitting(steps: int) -> Iterator:
-    """Report for each step of an overfit check."""
-    with bars() as progress:
-        task = progress.add_task("overfit", total=steps, figures="")
-
-        def on_step(step: int, loss: float, right: float) -> None:
-            progress.update(task, completed=step, figures=f"loss {loss:.4f}  {right:.0%} of the tokens right")
-
-        yield on_step
-
-
-def freeze_table(counts: list[dict[str, Any]], policy: str) -> Table:
-    """Trainable and frozen parameters of each box."""
-    table = Table(title=f"what learns with --freeze {policy}", title_justify="left")
-    table.add_column("box")
-    table.add_column("trainable", justify="right")
-    table.add_column("frozen", justify="right", style="dim")
-    for count in counts:
-        table.add_row(count["box"], f"{count['trainable']:,}", f"{count['frozen']:,}")
-    table.add_section()
-    total = [sum(count[key] for count in counts) for key in ("trainable", "frozen")]
-    table.add_row("all", *(f"{value:,}" for value in total), style="bold")
-    return table

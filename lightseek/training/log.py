@@ -61,8 +61,7 @@ class RunLog:
         for number, (prediction, page) in enumerate(zip(predictions, pages, strict=True), 1):
             picture = self.folder / SAMPLES / f"page-{number}.png"
             if not picture.exists():
-                with atomic_write(picture) as temporary:
-                    page.save(temporary, format="PNG")
+                write_page(picture, page)
             parts.append(f"## {prediction.id}\n\n![its first page]({picture.name})")
             parts.append(f"**reference**\n\n{quote(prediction.reference)}")
             parts.append(f"**output**\n\n{quote(prediction.prediction)}")
@@ -90,3 +89,9 @@ def read_rows(folder: Path, last: int) -> list[dict[str, Any]]:
         if row["step"] <= last:
             rows.append(row)
     return rows
+
+
+def write_page(path: Path, page: Image.Image) -> None:
+    """Write a page as the model saw it, as a PNG file."""
+    with atomic_write(path) as temporary:
+        page.save(temporary, format="PNG")

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 
 from lightseek.data.examples import Example, collate
-from lightseek.lab.results import write_page
 from lightseek.text.generate import generate
 from lightseek.tools.files import write_json
+from lightseek.training.log import write_page
 from lightseek.training.optimizer import set_rates
 from lightseek.training.run import Run
 from lightseek.training.settings import RunConfig
@@ -95,6 +95,6 @@ def overfit_config(config: RunConfig) -> RunConfig:
 def save(run: Run, outcome: Overfit) -> None:
     """`config.json`, `results.json` and `page.png` in the run's folder."""
     run.config.save(run.folder / "config.json")
-    write_page(run.folder / "page.png", run, outcome.example.document)
+    write_page(run.folder / "page.png", run.make.images(outcome.example.document)[0])
     figures = {name: value for name, value in vars(outcome).items() if name != "example"}
     write_json(run.folder / "results.json", figures)

@@ -5,10 +5,12 @@ each holds the whole model (DDP) or a part of it (FSDP2, DeepSpeed). All run the
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -20,6 +22,8 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from lightseek.tools.devices import find_device
 from lightseek.tools.memory import keep_freed_memory
 from lightseek.training.settings import RunConfig
+
+T = TypeVar("T")
 
 
 def start(config: RunConfig) -> Accelerator:
@@ -119,3 +123,19 @@ def gathered(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         model.reshard()
+
+
+def split_evenly(items: Sequence[T], parts: int) -> list[Sequence[T]]:
+    """`parts` runs of `items`, in order, whose lengths differ by at most one; empty ones when there are too few."""
+    ends = [len(items) * part // parts for part in range(parts + 1)]
+    return [items[start:end] for start, end in pairwise(ends)]
+
+
+def deal(items: Sequence[T], parts: int, process: int = 0, processes: int = 1) -> list[Sequence[T]]:
+    """The parts of a batch that one process takes, one after the other: `parts` of them, as many as the others take."""
+    return split_evenly(items, parts * processes)[process::processes]
+
+
+def dropout_seed(seed: int, step: int, process: int = 0) -> int:
+    """What PyTorch's random numbers start from in each step, so that a resumed run draws what an unbroken one does."""
+    return int(np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)[0] >> 1)

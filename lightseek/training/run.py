@@ -18,19 +18,29 @@ import torch
 from torch.distributed.tensor import DTensor
 
 from lightseek.data.batches import BatchOrder, estimated_lengths
-from lightseek.data.context.vision_cache import open_cache
-from lightseek.data.document import Document, load_documents
+from lightseek.data.document import Document
 from lightseek.data.examples import Example, ExampleMaker, collate
-from lightseek.lab.publish import device_name
+from lightseek.data.sources.load import load_documents
 from lightseek.scores.metrics import evaluate
 from lightseek.scores.predictions import Prediction, predict
+from lightseek.tools.devices import device_name
 from lightseek.tools.memory import PeakMemory
 from lightseek.training.advice import explaining
-from lightseek.training.batches import deal, dropout_seed
-from lightseek.training.build import build_model
+from lightseek.training.build import build_model, open_cache
 from lightseek.training.log import RunLog, read_rows
 from lightseek.training.optimizer import adamw, learning_rate, rate_share, set_rates, widen_learning
-from lightseek.training.processes import add_up, by_deepspeed, device_of, from_main, gathered, prepare, start, whole
+from lightseek.training.processes import (
+    add_up,
+    by_deepspeed,
+    deal,
+    device_of,
+    dropout_seed,
+    from_main,
+    gathered,
+    prepare,
+    start,
+    whole,
+)
 from lightseek.training.settings import CHOICES, RunConfig, check, must_match
 from lightseek.training.state import BEST, load_state, newest_state, read_place, save_state, save_weights
 

@@ -78,10 +78,10 @@ def write_checkpoint(
     folder: str | Path, config: OCRConfig, dtype: torch.dtype = torch.bfloat16, progress: bool = False
 ) -> None:
     """Write an official checkpoint of the formula's values, one tensor in memory at a time."""
-    from lightseek.model.ocr import LightSeekOCR
+    from lightseek.model.ocr import DeepSeekOCR
 
     with torch.device("meta"):
-        tensors = official_tensors(LightSeekOCR(config))
+        tensors = official_tensors(DeepSeekOCR(config))
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     bar = track(sorted(shapes), description="writing tensors", disable=not progress)
     ticks = iter(bar)

@@ -1,17 +1,63 @@
-"""Which model a program runs: a checkpoint, or `nano`, whose weights come with the package."""
+"""Load a model: a checkpoint, or `nano`, whose weights come with the package. `LightSeekOCR` is what you get."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
 
 from lightseek.model.config import OCRConfig
-from lightseek.model.ocr import LightSeekOCR
+from lightseek.model.ocr import DeepSeekOCR
+from lightseek.page.views import Page
+from lightseek.text import generate as text
+from lightseek.text.generate import Generation
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.devices import find_device, find_dtype
+from lightseek.weights import official
 from lightseek.weights.official import find_folder
 
 NANO = Path(__file__).parent / "nano"  # an official-layout checkpoint, made by experiments/nano/pretrain.py
+
+
+class LightSeekOCR(DeepSeekOCR):
+    """DeepSeek-OCR with its tokenizer and its files: it loads, saves and writes text."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path_or_hub_id: str | Path,
+        device: str | torch.device = "cpu",
+        dtype: str | torch.dtype | None = None,
+        **options: Any,
+    ) -> "LightSeekOCR":
+        """Load an official checkpoint from a folder or the hub. `lightseek.weights.official.load` lists the options."""
+        return official.load(cls, path_or_hub_id, device, dtype, **options)
+
+    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+        """Write a checkpoint in the official layout. `lightseek.weights.official.save` says more."""
+        official.save(self, folder, dtype=dtype)
+
+    def generate(
+        self,
+        input_ids: Int[Tensor, "b n"],
+        pages: Sequence[Sequence[Page]] | None = None,
+        mask: Bool[Tensor, "b n"] | Int[Tensor, "b n"] | None = None,
+        **options: Any,
+    ) -> list[Generation]:
+        """Continue each prompt. `text/generate.py` lists the options (`max_new_tokens`, `beams`, ...)."""
+        return text.generate(self, input_ids, pages, mask, **options)
+
+    def stream(
+        self,
+        input_ids: Int[Tensor, "1 n"],
+        pages: Sequence[Sequence[Page]] | None = None,
+        mask: Bool[Tensor, "1 n"] | Int[Tensor, "1 n"] | None = None,
+        **options: Any,
+    ) -> Iterator[str]:
+        """Yield the text after one prompt as it comes. `lightseek.text.generate.stream` lists the options."""
+        return text.stream(self, input_ids, pages, mask, **options)
 
 
 def load_model(

@@ -18,17 +18,17 @@ from torch import nn
 
 from lightseek.model.config import DecoderConfig, HFDecoderConfig, OCRConfig
 from lightseek.model.decoders import build_decoder
+from lightseek.model.kinds import HF_DECODERS
 from lightseek.model.layout import Layout
-from lightseek.model.ocr import LightSeekOCR, reset_parameters
+from lightseek.model.ocr import DeepSeekOCR, reset_parameters
 from lightseek.model.projector import Projector
 from lightseek.text.tokenizer import Tokenizer
-from lightseek.training.settings import HF_DECODERS
 
 # Without the second, transformers asks on the terminal whether it may run a checkpoint's own code.
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
 
 
-def swap_decoder(model: LightSeekOCR, decoder: str, seed: int = 0) -> None:
+def swap_decoder(model: DeepSeekOCR, decoder: str, seed: int = 0) -> None:
     """Put another decoder into `model`. New weights that no checkpoint gives are drawn from `seed`.
 
     decoder: `moe` (the one it has), `dense` (a random twin of it, without experts, of equal active size), `gpt2`,
@@ -61,7 +61,7 @@ def hf_source(decoder: str) -> str:
     return name.removeprefix("hf:")
 
 
-def attach(model: LightSeekOCR, decoder: nn.Module, config: OCRConfig) -> None:
+def attach(model: DeepSeekOCR, decoder: nn.Module, config: OCRConfig) -> None:
     """`decoder` into `model`, and what stands between it and the encoder anew."""
     projector, layout = Projector(config.projector), Layout(config.decoder.width)
     for part in (projector, layout):

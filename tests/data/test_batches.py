@@ -15,8 +15,9 @@ from small import SMALL
 from lightseek import LightSeekOCR, OCRConfig
 from lightseek.data import batches as buckets
 from lightseek.data.batches import BatchOrder, estimated_lengths, padding_share
-from lightseek.data.document import Document, load_documents
+from lightseek.data.document import Document
 from lightseek.data.examples import Example, ExampleMaker, collate
+from lightseek.data.sources.load import load_documents
 from lightseek.page.views import PageViews
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.weights.formula import fill, formula_image

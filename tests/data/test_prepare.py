@@ -19,10 +19,10 @@ from tiny_run import tiny_checkpoint, tiny_run
 from lightseek.__main__ import main
 from lightseek.commands.prepare import push, shares
 from lightseek.data.context.pages import PageMaker
-from lightseek.data.document import load_documents
 from lightseek.data.prepare.card import card, command, write_card
 from lightseek.data.prepare.folder import prepare
 from lightseek.data.prepare.shards import WORK, Job
+from lightseek.data.sources.load import load_documents
 from lightseek.data.splits import SPLITS
 from lightseek.lab.results import finish, results_table
 from lightseek.scores.plots import plot_grid

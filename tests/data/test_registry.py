@@ -11,7 +11,7 @@ import pytest
 from hub_server import serving
 from PIL import Image
 
-from lightseek.data.document import load_documents
+from lightseek.data.sources.load import load_documents
 from lightseek.data.sources.registry import DATA_SETS, DataSet
 from lightseek.data.splits import SPLITS
 
@@ -111,7 +111,7 @@ import hashlib, json, sys
 from dataclasses import asdict
 import datasets
 from lightseek.__main__ import main
-from lightseek.data.document import load_documents
+from lightseek.data.sources.load import load_documents
 datasets.disable_progress_bars()
 datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0.05  # not 5 seconds at the end of each stream
 
@@ -300,7 +300,7 @@ def test_the_registry_is_consistent():
 
 
 def test_without_the_hub_the_error_says_what_to_do(tmp_path):
-    command = "from lightseek.data.document import load_documents; load_documents('xsum', 'test', 5)"
+    command = "from lightseek.data.sources.load import load_documents; load_documents('xsum', 'test', 5)"
     environment = {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, "-c", command],

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightseek.data.document import Document, load_documents, sentences, split_first_sentence
+from lightseek.data.document import Document, sentences, split_first_sentence
 from lightseek.data.sources import local, pydoc, synthetic
+from lightseek.data.sources.load import load_documents
 from lightseek.data.sources.synthetic_kinds import KINDS, SLOTS, WORDS
 from lightseek.data.splits import SPLITS, check_split, divide, text_split
 from lightseek.scores.metrics import lead

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rouge_score.rouge_scorer import RougeScorer
 
-from lightseek.data.document import Document, load_documents
+from lightseek.data.document import Document
+from lightseek.data.sources.load import load_documents
 from lightseek.scores.metrics import (
     cer,
     evaluate,

@@ -11,8 +11,8 @@ from lightseek.__main__ import main
 from lightseek.commands.generate import CORRUPTIONS, TASKS
 from lightseek.data import document as data
 from lightseek.data.corruption import KINDS_OF_TEXT, corrupt
-from lightseek.data.document import load_documents
 from lightseek.data.examples import ExampleMaker
+from lightseek.data.sources.load import load_documents
 from lightseek.scores.predictions import Prediction, append_predictions, done_before, predict, read_predictions
 from lightseek.weights.loading import load_model
 

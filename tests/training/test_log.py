@@ -10,6 +10,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 from tiny_run import tiny_checkpoint, tiny_run
 
+from lightseek.commands import progress
 from lightseek.tools import console as screen
 from lightseek.training.run import Progress, Run
 from lightseek.training.settings import RunConfig, check
@@ -92,8 +93,9 @@ def test_settings_that_cannot_work(settings, message):
 
 def test_the_bar_has_loss_speed_memory_and_the_time_left(monkeypatch):
     written = io.StringIO()
-    monkeypatch.setattr(screen, "console", Console(file=written, force_terminal=True, width=150))
-    with screen.running() as (on_step, _):
+    for module in (screen, progress):
+        monkeypatch.setattr(module, "console", Console(file=written, force_terminal=True, width=150))
+    with progress.running() as (on_step, _):
         for step in (1, 2):
             on_step(Progress(step, 8, loss=1.25, tokens_per_second=640.0, peak_bytes=3 << 20, eval_loss=2.5))
     assert "loss 1.250  eval 2.500  640 tok/s  3 MB" in written.getvalue()

@@ -9,8 +9,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny_run import flags, launch, losses, tiny_checkpoint, tiny_run
 
-from lightseek.training.batches import deal
-from lightseek.training.processes import start
+from lightseek.training.processes import deal, start
 from lightseek.training.run import Run
 from lightseek.training.state import STATE, newest_state
 from lightseek.weights.official import WEIGHTS

@@ -5,7 +5,8 @@ from dataclasses import asdict
 
 import pytest
 
-from lightseek.training.settings import RunConfig, parse_run
+from lightseek.commands.arguments import parse_run
+from lightseek.training.settings import RunConfig
 
 
 def parse(argv, grid=False):

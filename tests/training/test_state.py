@@ -13,7 +13,7 @@ import torch
 from tiny_run import ROOT, losses, tiny_checkpoint, tiny_run
 from torch import nn
 
-from lightseek.training.advice import DiskFull, OutOfMemory
+from lightseek.tools.errors import DiskFull, OutOfMemory
 from lightseek.training.optimizer import MasterAdamW
 from lightseek.training.run import Run
 from lightseek.training.state import NEXT, PREVIOUS, STATE, load_state, newest_state, save_state

@@ -22,15 +22,15 @@ from tiny_models import END, SMALL, TEXTS, bart_folder, gpt2_folder, qwen3_folde
 from lightseek.inspect.recorder import STAGE
 from lightseek.inspect.trace import trace
 from lightseek.model.config import ConfigError, OCRConfig
-from lightseek.model.ocr import LightSeekOCR
 from lightseek.page.modes import positions
-from lightseek.page.preprocessing import page_views, prepare
+from lightseek.page.preprocessing import page_views
 from lightseek.text.generate import generate, read
+from lightseek.text.prompts import prepare
 from lightseek.training.build import build_model
 from lightseek.training.freeze import freeze
 from lightseek.training.run import Run
 from lightseek.training.settings import RunConfig
-from lightseek.weights.loading import load_model
+from lightseek.weights.loading import LightSeekOCR, load_model
 from lightseek.weights.lora import merge
 from lightseek.weights.lora_files import load_adapter, save_adapter
 from lightseek.weights.official import CheckpointError

@@ -12,9 +12,9 @@ from lightseek.data.examples import ExampleMaker, collate
 from lightseek.lab.grid import grid
 from lightseek.lab.results import finish, results_table
 from lightseek.model.decoders.seq2seq import Seq2Seq
-from lightseek.page.preprocessing import pad_batch
 from lightseek.page.views import PageViews
 from lightseek.text.generate import generate
+from lightseek.tools.padding import pad_batch
 from lightseek.training.build import build_model
 from lightseek.training.run import Run
 from lightseek.training.settings import RunConfig

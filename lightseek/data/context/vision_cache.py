@@ -23,13 +23,12 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from lightseek.model.ocr import LightSeekOCR
+from lightseek.model.ocr import DeepSeekOCR
 from lightseek.page.modes import Mode
 from lightseek.page.preprocessing import page_views, upright_rgb
 from lightseek.page.views import EncodedPage, PageViews
 from lightseek.text.generate import evaluating
 from lightseek.tools.files import atomic_write, write_text
-from lightseek.training.settings import RunConfig
 
 FORMAT = 1  # raise it when the files or the arithmetic behind them change, so that a new folder is used
 AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -44,13 +43,6 @@ def cache_folder(chosen: str | Path | None = None) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightseek" / "vision"
 
 
-def open_cache(model: LightSeekOCR, config: RunConfig) -> "VisionCache | None":
-    """Open the cache if a run's settings ask for one, else return None. Raises ValueError if the encoder learns."""
-    if not config.cache_vision:
-        return None
-    return VisionCache(model, cache_folder(config.cache_dir), round(config.cache_gb * 1e9), config.precision)
-
-
 class VisionCache:
     """The encoded pages of one encoder. A page's key is a digest of its image and the mode.
 
@@ -58,9 +50,7 @@ class VisionCache:
     those change the result by rounding only.
     """
 
-    def __init__(
-        self, model: LightSeekOCR, folder: str | Path, limit: int | None = None, precision: str = "no"
-    ) -> None:
+    def __init__(self, model: DeepSeekOCR, folder: str | Path, limit: int | None = None, precision: str = "no") -> None:
         """`limit` is in bytes and holds for all of `folder`; `precision` is the mixed precision of the run.
 
         Raises ValueError if the encoder learns.
@@ -148,7 +138,7 @@ class VisionCache:
         return self.folder / kind / key[:2] / f"{key}.{suffix}"
 
 
-def encoder_digest(model: LightSeekOCR, precision: str = "no") -> str:
+def encoder_digest(model: DeepSeekOCR, precision: str = "no") -> str:
     """Return a name that changes with everything the encoder's output depends on: sizes, parts, weights, precision."""
     config = model.config
     sha = sha256(repr((FORMAT, config.sam, config.compressor, config.clip, str(model.encoder), precision)).encode())

@@ -17,9 +17,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from lightseek.data.document import Document, load_documents, split_key
+from lightseek.data.document import Document, split_key
 from lightseek.data.prepare.shards import WORK, Figures, Job, figures_file, part_file, write_shard
 from lightseek.data.sources import hub, local
+from lightseek.data.sources.load import load_documents
 from lightseek.data.sources.registry import DATA_SETS
 from lightseek.data.sources.tables import OnBad, Wanted
 from lightseek.data.splits import SMALL, SPLITS, Shares, Split, divide, share_of

@@ -1,0 +1,33 @@
+"""A registry names all its kinds without loading any, and its messages list them."""
+
+import sys
+
+import pytest
+
+from lightseek.tools.registry import Registry
+
+
+def test_a_kind_is_imported_when_it_is_first_asked_for():
+    sys.modules.pop("this", None)
+    kinds = Registry("poem", {"zen": "this:d", "none": 1})
+    assert list(kinds) == ["zen", "none"] and "zen" in kinds and kinds.choices == "zen, none"
+    kinds.check("zen")
+    assert "this" not in sys.modules
+    assert kinds.find("zen")["a"] == "n" and "this" in sys.modules
+
+
+def test_an_unknown_kind_is_refused_with_those_there_are():
+    kinds = Registry("decoder", {"moe": 1}, {"hf:": "FOLDER_OR_ID"})
+    kinds.check("hf:somewhere")
+    for name in ("mo", "hf:", ""):
+        with pytest.raises(ValueError, match=r"unknown decoder .*: choose one of moe, hf:FOLDER_OR_ID"):
+            kinds.check(name)
+
+
+def test_a_kind_of_ones_own_is_one_entry():
+    kinds = Registry("colour", {"red": 1})
+    kinds["green"] = 2
+    assert kinds.find("green") == 2 and dict(kinds) == {"red": 1, "green": 2}
+    del kinds["green"]
+    with pytest.raises(ValueError, match="unknown colour 'green': choose one of red"):
+        kinds.find("green")
