@@ -1,4 +1,4 @@
-"""A trace as rich tables and as a picture."""
+"""Shows a trace as rich tables and as a picture."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from rich.text import Text
 from lightseek.inspect.recorder import INSIDE, Stage
 from lightseek.inspect.trace import Trace
 
-SHOWN = 6  # experts named per layer
+SHOWN = 6  # busiest experts that are listed for each layer
 
 
 def tables(trace: Trace, inside: bool = False) -> RenderableType:
@@ -27,7 +27,7 @@ def tables(trace: Trace, inside: bool = False) -> RenderableType:
 
 
 def stages(trace: Trace, inside: bool) -> Table:
-    """Boxes in bold; below each its stages, whose shares add up to it."""
+    """Return a table of the boxes in bold. Below each box are its stages, whose shares add up to that of the box."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="stages of one forward pass", title_style="bold")
     table.add_column("stage", no_wrap=True)
     table.add_column("shape", no_wrap=True)
@@ -81,7 +81,7 @@ def experts(trace: Trace) -> Table:
 
 
 def picture(trace: Trace, path: str | Path) -> None:
-    from matplotlib.figure import Figure  # no pyplot: nothing global, no window
+    from matplotlib.figure import Figure  # not pyplot: no window system, no global state
 
     from lightseek.tools.files import atomic_write
 
@@ -102,7 +102,7 @@ def picture(trace: Trace, path: str | Path) -> None:
         axes[1].set_yticks(range(len(load)), [str(use.layer) for use in trace.experts])
         axes[1].set_xlabel("expert")
         axes[1].set_ylabel("layer")
-        axes[1].set_title("Load of every expert (1 = its even share)")
+        axes[1].set_title("Load of each expert (1 = the average load)")
         figure.colorbar(image, ax=axes[1])
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format=Path(path).suffix.lstrip(".") or "png", dpi=120)
