@@ -21,7 +21,7 @@ from torch import Tensor
 from lightseek.inspect.recorder import STAGE, Recorder, Stage
 from lightseek.model.moe import MoE, Routing
 from lightseek.model.ocr import DeepSeekOCR
-from lightseek.page.modes import TOKEN_SIDE, Mode, find_mode, valid_tokens
+from lightseek.page.modes import TOKEN_SIDE, Mode, find_mode, tokens_along, valid_tokens
 from lightseek.page.views import PageViews
 
 if TYPE_CHECKING:
@@ -52,9 +52,10 @@ class PageTokens:
 
     def __str__(self) -> str:
         views = " + ".join(f"{count} x {side}x{side}" if count > 1 else f"{side}x{side}" for count, side in self.views)
+        fewer = self.patches // self.tokens
         lines = [
             f"{self.mode or 'page'}: {views} pixels = {self.pixels:,} pixels",
-            f"/ 16x16 = {self.patches:,} patches; / 16 (compressor) = {self.tokens:,} vision tokens",
+            f"/ 16x16 = {self.patches:,} patches; / {fewer} (compressor) = {self.tokens:,} vision tokens",
             f"+ {self.newlines} newlines + {self.separators} separator = {self.positions:,} positions",
         ]
         if self.valid is not None and self.valid != self.tokens:
@@ -69,14 +70,15 @@ def page_tokens(
     mode: str | int | Mode | None = None,
     size: tuple[int, int] | None = None,
     text_tokens: int | None = None,
+    token_side: int = TOKEN_SIDE,
 ) -> PageTokens:
     """Return the arithmetic of `views`. `size` is the page's width and height in pixels before fitting to the mode."""
     columns, rows = views.grid
     count, side = (0, 0) if views.tiles is None else (len(views.tiles), views.tiles.shape[-1])
     whole = views.global_view.shape[-1]
     pixels = count * side**2 + whole**2
-    tokens = pixels // TOKEN_SIDE**2
-    newlines = (rows * side + whole) // TOKEN_SIDE
+    tokens = pixels // token_side**2
+    newlines = rows * tokens_along(side, token_side) + tokens_along(whole, token_side)
     return PageTokens(
         views=((count, side), (1, whole)) if count else ((1, whole),),
         mode=None if mode is None else find_mode(mode).name,
@@ -86,7 +88,7 @@ def page_tokens(
         newlines=newlines,
         separators=1,
         positions=tokens + newlines + 1,
-        valid=None if mode is None or size is None else valid_tokens(mode, *size, grid=(columns, rows)),
+        valid=None if mode is None or size is None else valid_tokens(mode, *size, (columns, rows), token_side),
         text_tokens=text_tokens,
     )
 
@@ -209,7 +211,7 @@ def trace(
         model(input_ids, pages=pages, mask=mask, logits=logits)
     with Recorder(model) as recorder:
         output = model(input_ids, pages=pages, mask=mask, logits=logits)
-    images = [page for row in pages or [] for page in row]
+    images, side = [page for row in pages or [] for page in row], model.config.token_side
     moe_layers = [i for i, layer in enumerate(model.decoder.layers) if isinstance(getattr(layer, "mlp", None), MoE)]
     return Trace(
         stages=recorder.stages,
@@ -217,7 +219,7 @@ def trace(
         parameters=sum(p.numel() for p in model.parameters()),
         active_parameters=active_parameters(model),
         pages=[
-            page_tokens(page, mode, sizes[i] if sizes else None, text_tokens[i] if text_tokens else None)
+            page_tokens(page, mode, sizes[i] if sizes else None, text_tokens[i] if text_tokens else None, side)
             for i, page in enumerate(images)
         ],
         experts=[ExpertUse.of(layer, routing, mask) for layer, routing in zip(moe_layers, output.routing, strict=True)],

@@ -141,7 +141,8 @@ class VisionCache:
 def encoder_digest(model: DeepSeekOCR, precision: str = "no") -> str:
     """Return a name that changes with everything the encoder's output depends on: sizes, parts, weights, precision."""
     config = model.config
-    sha = sha256(repr((FORMAT, config.sam, config.compressor, config.clip, str(model.encoder), precision)).encode())
+    sizes = (FORMAT, config.sam, config.compressor, config.clip, str(model.encoder), precision)
+    sha = sha256(repr(sizes + ((config.boxes,) if config.boxes else ())).encode())
     for name, tensor in sorted(model.encoder.state_dict().items()):
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
