@@ -1,6 +1,7 @@
 """Shows a trace as rich tables and as a picture."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -8,12 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from lightseek.inspect.recorder import INSIDE, Stage
-from lightseek.inspect.trace import Trace
+
+if TYPE_CHECKING:
+    from lightseek.inspect.trace import Trace
 
 SHOWN = 6  # busiest experts that are listed for each layer
 
 
-def tables(trace: Trace, inside: bool = False) -> RenderableType:
+def tables(trace: "Trace", inside: bool = False) -> RenderableType:
     rows, positions = trace.sequence
     headline = (
         f"{trace.parameters:,} parameters, {trace.active_parameters:,} of the decoder's active per token; "
@@ -26,7 +29,7 @@ def tables(trace: Trace, inside: bool = False) -> RenderableType:
     return Group(*parts)
 
 
-def stages(trace: Trace, inside: bool) -> Table:
+def stages(trace: "Trace", inside: bool) -> Table:
     """Return a table of the boxes in bold. Below each box are its stages, whose shares add up to that of the box."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="stages of one forward pass", title_style="bold")
     table.add_column("stage", no_wrap=True)
@@ -55,7 +58,7 @@ def stage_row(stage: Stage) -> list[str]:
     ]
 
 
-def boxes(trace: Trace) -> Table:
+def boxes(trace: "Trace") -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("box", "seconds", "share"):
         table.add_column(title, justify="left" if title == "box" else "right")
@@ -67,7 +70,7 @@ def boxes(trace: Trace) -> Table:
     return table
 
 
-def experts(trace: Trace) -> Table:
+def experts(trace: "Trace") -> Table:
     title = f"experts: share of the slots that the busiest {SHOWN} got"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_style="bold")
     for title in ("layer", "busiest", "unused", "entropy", "chosen hold", "balance loss"):
@@ -80,7 +83,7 @@ def experts(trace: Trace) -> Table:
     return table
 
 
-def picture(trace: Trace, path: str | Path) -> None:
+def picture(trace: "Trace", path: str | Path) -> None:
     from matplotlib.figure import Figure  # not pyplot: no window system, no global state
 
     from lightseek.tools.files import atomic_write
