@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from lightseek.model.config import ClipConfig, ConfigError, HFDecoderConfig, OCRConfig, ProjectorConfig, SamConfig
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.files import atomic_write, write_json
+from lightseek.weights.hf import load_weights, quiet
 from lightseek.weights.official import (
     CheckpointError,
     _keys_of,
@@ -28,7 +29,6 @@ from lightseek.weights.official import (
     read_tensors,
     write_safetensors,
 )
-from lightseek.weights.swap import load_weights, quiet
 
 CONFIG, BOXES, DECODER = "lightseek.json", "boxes.safetensors", "decoder"
 DECODER_PREFIX = "decoder."

@@ -30,11 +30,12 @@ from lightseek.training.build import build_model
 from lightseek.training.freeze import freeze
 from lightseek.training.run import Run
 from lightseek.training.settings import RunConfig
+from lightseek.weights.hf import load_tokenizer
 from lightseek.weights.loading import LightSeekOCR, load_model
 from lightseek.weights.lora import merge
 from lightseek.weights.lora_files import load_adapter, save_adapter
 from lightseek.weights.official import CheckpointError
-from lightseek.weights.swap import load_tokenizer, swap_decoder
+from lightseek.weights.swap import swap_decoder
 
 FOLDERS = {"gpt2": gpt2_folder, "qwen3": qwen3_folder}
 PAGE = Image.radial_gradient("L").convert("RGB")
@@ -394,7 +395,8 @@ def test_the_presets_come_from_the_hub_with_their_tokenizers(folders, tmp_path):
         shutil.copytree(folders[name], hub / place / "main")
     child = (
         "from tiny_models import small_model\n"
-        "from lightseek.weights.swap import load_tokenizer, swap_decoder\n"
+        "from lightseek.weights.hf import load_tokenizer\n"
+        "from lightseek.weights.swap import swap_decoder\n"
         "for name in ('gpt2', 'qwen3'):\n"
         "    model = small_model()\n"
         "    swap_decoder(model, name)\n"
