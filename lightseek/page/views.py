@@ -71,3 +71,9 @@ def image_positions(page: Page) -> int:
         (columns, rows), per_tile = page.grid, page.side(page.tiles[0])
         count += rows_and_newlines(columns * per_tile, rows * per_tile)
     return count
+
+
+def image_tokens(page: Page) -> int:
+    """Vision tokens of this page, without newlines and separator (as `modes.vision_tokens`)."""
+    tiles = () if page.tiles is None else page.tiles
+    return sum(page.side(view) ** 2 for view in (page.global_view, *tiles))

@@ -134,7 +134,7 @@ class Run:
             return
         visited = {i for step in range(self.config.steps) for i in self.order(step)}
         documents = [*(self.documents[i] for i in sorted(visited)), *self.validation, *self.test]
-        self.make.pages.fill(documents[self.accelerator.process_index :: self.accelerator.num_processes], tick)
+        self.make.context.fill(documents[self.accelerator.process_index :: self.accelerator.num_processes], tick)
         self.accelerator.wait_for_everyone()
         self.encoded = True
 

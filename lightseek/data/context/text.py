@@ -1,48 +1,52 @@
-"""How a document gets in front of the decoder: as pages, or as its own text.
-
-A context maker turns a document into `Pages`; what stands at the prompt's `<image>` follows from them: the positions of
-its views, for `vision` (`PageMaker`), or the tokens of its text, for `text` (here). A context encoder that shortens the
-text (mean pooling, a convolution) would give views of its own, which fill image positions as a page's do.
-"""
+"""A document's own text as its context: the decoder reads the tokens that the pages would show."""
 
 from PIL import Image
 
-from lightseek.data.context.pages import PageMaker, Pages
+from lightseek.data.context.base import ContextMaker, Shown
+from lightseek.data.context.pages import PageMaker
+from lightseek.data.context.spec import ContextSpec
 from lightseek.data.document import Document
-from lightseek.page.modes import Mode
-from lightseek.page.views import Page
 from lightseek.text.tokenizer import Tokenizer
 
 ROOM = 3 / 4  # of the decoder's positions may be the document's; the rest is for the prompt's words and the answer
 
 
-class TextMaker(PageMaker):
+def text_context(spec: ContextSpec) -> "TextMaker":
+    """The maker of a text that leaves the decoder room for the task."""
+    most = most_tokens(spec.config.decoder.max_positions, spec.task)
+    return TextMaker(spec.tokenizer, most, PageMaker(spec.mode, spec.font, spec.most_pages))
+
+
+class TextMaker(ContextMaker):
     """The same document with nothing to look at: its text goes into the prompt as it is."""
 
-    def __init__(self, mode: str | int | Mode, font: str, tokenizer: Tokenizer, most_tokens: int) -> None:
-        """A text longer than `most_tokens` is cut, and `truncated` counts it. Mode and font change nothing."""
-        super().__init__(mode, font)
-        self.tokenizer, self.most_tokens = tokenizer, most_tokens
+    def __init__(self, tokenizer: Tokenizer, most_tokens: int, pages: PageMaker) -> None:
+        """A text longer than `most_tokens` is cut, and `truncated` counts it. `pages` draws documents for people."""
+        super().__init__()
+        self.tokenizer, self.most_tokens, self.pages = tokenizer, most_tokens, pages
 
-    def draw(self, document: Document) -> Pages:
+    def make(self, document: Document) -> Shown:
         """No pages. Raises ValueError, naming the document, for one without text."""
         if not document.text.strip():
             raise ValueError(f"document {document.name} has no text, and context=text shows the decoder nothing else")
         ids = self.tokenizer.encode(document.text)
         if len(ids) <= self.most_tokens:
-            return Pages([], document.text)
+            return Shown(text=document.text)
         kept = self.tokenizer.decode(ids[: self.most_tokens]).rstrip("�")  # half a character
-        return Pages([], kept, dropped_characters=max(1, len(document.text) - len(kept)))
+        return Shown(text=kept, dropped_characters=max(1, len(document.text) - len(kept)))
 
-    def pictures(self, document: Document) -> list[Image.Image]:
-        return super().draw(document).images
+    def ids(self, shown: Shown) -> list[int]:
+        return self.tokenizer.encode(shown.text)
 
-    def views(self, pages: Pages) -> list[Page]:
-        return []
+    def positions(self, document: Document, tokens_per_character: float) -> int:
+        return min(self.most_tokens, round(tokens_per_character * len(document.text)))
 
     def visible(self, document: Document) -> str:
-        """The text that the decoder gets to see."""
-        return self.draw(document).text
+        return self.make(document).text
+
+    def pictures(self, document: Document) -> list[Image.Image]:
+        """The pages that a model with eyes would see."""
+        return self.pages.pictures(document)
 
 
 def most_tokens(max_positions: int, task: str) -> int:
