@@ -12,11 +12,11 @@ Every kind leaves white space where it was and the text as long as it was, so pa
 """
 
 import re
-from collections.abc import Callable
 from functools import cache
 from random import Random
 from string import ascii_lowercase, ascii_uppercase, digits
 
+from lightseek.data.kinds import CORRUPTIONS
 from lightseek.data.sources.synthetic_kinds import ANYWHERE, KINDS, WORDS, Draw
 
 _LETTERS = re.compile(r"[^\W\d_]+")
@@ -25,25 +25,24 @@ _LETTERS = re.compile(r"[^\W\d_]+")
 def corrupt(text: str, kind: str, seed: int = 0) -> str:
     """`text` with less language in it; the same for equal arguments, and drawn anew for each text.
 
-    kind: one of `KINDS_OF_TEXT`. Raises ValueError for another.
+    kind: one of `CORRUPTIONS`. Raises ValueError for another.
     """
-    if kind not in _CORRUPTIONS:
-        raise ValueError(f"unknown kind of text {kind!r}: choose one of {', '.join(KINDS_OF_TEXT)}")
-    return _CORRUPTIONS[kind](text, Random(f"{seed} {text}").random)
+    return CORRUPTIONS.find(kind)(text, Random(f"{seed} {text}").random)
 
 
-def _natural(text: str, r: Draw) -> str:
+def natural(text: str, r: Draw) -> str:
+    """The text as it is."""
     return text
 
 
-def _shuffled(text: str, r: Draw) -> str:
+def shuffled(text: str, r: Draw) -> str:
     """The words, with their punctuation, in any order."""
     pieces = re.split(r"(\S+)", text)  # white space at even places, words at odd ones
     pieces[1::2] = sorted(pieces[1::2], key=lambda _: r())
     return "".join(pieces)
 
 
-def _replaced(text: str, r: Draw) -> str:
+def replaced(text: str, r: Draw) -> str:
     """Each word by one of the vocabulary with as many letters, capitals where they were; digits by others."""
 
     def word(match: re.Match) -> str:
@@ -55,22 +54,13 @@ def _replaced(text: str, r: Draw) -> str:
     return re.sub(r"\d", lambda _: _pick(digits, r), _LETTERS.sub(word, text))
 
 
-def _random(text: str, r: Draw) -> str:
+def random(text: str, r: Draw) -> str:
     """Letters by letters A to Z, capitals where they were; digits by digits; the rest stays."""
 
     def letters(match: re.Match) -> str:
         return "".join(_pick(ascii_uppercase if c.isupper() else ascii_lowercase, r) for c in match[0])
 
     return re.sub(r"\d", lambda _: _pick(digits, r), _LETTERS.sub(letters, text))
-
-
-_CORRUPTIONS: dict[str, Callable[[str, Draw], str]] = {
-    "natural": _natural,
-    "shuffled": _shuffled,
-    "replaced": _replaced,
-    "random": _random,
-}
-KINDS_OF_TEXT = tuple(_CORRUPTIONS)
 
 
 def _word(length: int, r: Draw) -> str:

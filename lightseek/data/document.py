@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-TASKS = ("ocr", "summarize", "answer")  # what a model can learn to write: the text, its summary, or an answer
+from lightseek.data.kinds import TASKS
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,7 @@ def check_task(document: Document, task: str) -> None:
     """Raise ValueError, naming the document, when it lacks what a task needs."""
     if not document.text and not document.images:
         raise ValueError(f"document {document.name} has no text and no pictures")
-    needed = {"ocr": ("text",), "summarize": ("summary",), "answer": ("question", "summary")}[task]
-    for name in needed:
+    for name in TASKS.find(task):
         if not getattr(document, name):
             usable = "answer" if document.question else "summarize" if document.summary else "ocr"
             raise ValueError(f"document {document.name} has no {name}, which --task {task} needs: try --task {usable}")

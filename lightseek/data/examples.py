@@ -17,12 +17,14 @@ from lightseek.data.context.cached import CachedPageMaker
 from lightseek.data.context.pages import MOST_PAGES, PageMaker, Truncation
 from lightseek.data.context.text import TextMaker, most_tokens
 from lightseek.data.context.vision_cache import VisionCache
-from lightseek.data.document import TASKS, Document, check_task
+from lightseek.data.document import Document, check_task
+from lightseek.data.kinds import TASKS
 from lightseek.model.config import OCRConfig
 from lightseek.model.ocr import IGNORED
 from lightseek.page.modes import Mode, vision_tokens
 from lightseek.page.views import Page, image_positions
-from lightseek.text.prompts import IMAGE_TAG, PROMPTS, fill_prompt
+from lightseek.text.kinds import IMAGE_TAG, PROMPTS
+from lightseek.text.prompts import fill_prompt
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.padding import pad_batch
 
@@ -72,8 +74,7 @@ class ExampleMaker:
 
         With context `text` the document's own tokens stand where its pages would, as many as the decoder has room for.
         """
-        if task not in TASKS:
-            raise ValueError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
+        TASKS.check(task)
         self.config, self.tokenizer, self.task = config, tokenizer, task
         if context == "text":
             self.pages = TextMaker(mode, font, tokenizer, most_tokens(config.decoder.max_positions, task))
@@ -98,7 +99,7 @@ class ExampleMaker:
         if self.task == "ocr" and made.dropped_pages:
             raise ValueError(
                 f"document {document.name} has {made.dropped_pages} page(s) more than {self.pages.most}, "
-                "and which text stands on those is not known: raise pages"
+                "and which text stands on those is not known: raise max_pages"
             )
         views = self.pages.views(made)
         context = [[self.config.image_token_id] * image_positions(page) for page in views]

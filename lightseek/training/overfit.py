@@ -54,7 +54,7 @@ def overfit(run: Run, max_seconds: float = 600.0, report: Callable[[int, float, 
             logits="labelled",
         )
         output.loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], run.config.clip)
+        torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], run.config.max_grad_norm)
         run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
         loss = output.cross_entropy.item()
@@ -89,7 +89,7 @@ def write(run: Run, example: Example) -> list[int]:
 
 def overfit_config(config: RunConfig) -> RunConfig:
     """Settings for one sample: a single document, no decay, the whole batch at once, in the weights' own precision."""
-    return replace(config, train_documents=1, batch=1, accumulate=1, weight_decay=0.0, precision="no")
+    return replace(config, train_documents=1, batch=1, accumulate=1, weight_decay=0.0, precision=None)
 
 
 def save(run: Run, outcome: Overfit) -> None:

@@ -79,7 +79,7 @@ def _haystack(pages: int) -> DataSet:
         files="*/*_{configuration}Pages/Images_TextNeedles/*.jpg",
         splits={"test": "all"},
         tasks=("answer",),
-        note="Layout as in the authors' evaluation scripts. For evaluation only; raise pages to see whole reports.",
+        note="Layout as in the authors' evaluation scripts. For evaluation only; raise max_pages to see whole reports.",
     )
 
 
@@ -224,3 +224,5 @@ _ALL = (
 )
 
 DATA_SETS: dict[str, DataSet] = {entry.name: entry for entry in _ALL}
+# For help texts. The haystacks differ in their number of pages only.
+DATA_SET_NAMES = ", ".join([*(name for name in DATA_SETS if "haystack" not in name), "document_haystack-5 to -200"])
