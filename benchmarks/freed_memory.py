@@ -50,7 +50,7 @@ def measure(way: str, freeze: str, steps: int) -> dict[str, float]:
     if way == "handed back":
         processes.keep_freed_memory = lambda: True
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(RunConfig(freeze=freeze, steps=steps + 2, device="cpu"), Path(folder))
+        run = Run(RunConfig(freeze=None if freeze == "none" else freeze, steps=steps + 2, device="cpu"), Path(folder))
         run.prepare()
         with PeakMemory(run.model.device) as memory:
             for step in range(steps + 2):

@@ -50,7 +50,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, fl
     from lightseek.training.settings import RunConfig
 
     config = RunConfig(
-        model=str(folder), task="ocr", tokens=options.tokens, batch=options.batch, train_documents=32,
+        model=str(folder), task="ocr", mode=options.tokens, batch=options.batch, train_documents=32,
         eval_documents=1, steps=options.steps + 1, lr=2e-5,
     )  # fmt: skip
     runs = {"lora": replace(config, lora="attention", lr=1e-3), "decoder": replace(config, freeze="encoder")}

@@ -29,7 +29,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     settings = RunConfig(
-        tokens=arguments.tokens, freeze="encoder", train_documents=arguments.documents, eval_documents=8, epochs=1
+        mode=arguments.tokens, freeze="encoder", train_documents=arguments.documents, eval_documents=8, epochs=1
     )
     with tempfile.TemporaryDirectory() as folder:
         plain = Run(settings, Path(folder) / "plain")

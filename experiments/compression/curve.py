@@ -39,7 +39,7 @@ class Point:
 
     tokens: int  # vision tokens per page
     ratio: float  # text tokens per vision token, of the natural text
-    text: str  # one of lightseek.data.corruption.KINDS_OF_TEXT
+    text: str  # one of CORRUPTIONS in lightseek/data/kinds.py
 
     @property
     def name(self) -> str:

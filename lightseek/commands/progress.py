@@ -23,7 +23,7 @@ def tell_truncated(truncated: dict[str, int]) -> None:
     if truncated["documents"]:
         parts = [f"{truncated[name]:,} {name}" for name in ("characters", "pages") if truncated[name]]
         errors.print(
-            f"{truncated['documents']:,} documents need more pages than they may have (--pages) or, as text, more "
+            f"{truncated['documents']:,} documents need more pages than they may have (--max-pages) or, as text, more "
             f"positions than the decoder has: {' and '.join(parts)} dropped",
             highlight=False,
             soft_wrap=True,
@@ -79,9 +79,9 @@ def overfitting(steps: int) -> Iterator:
         yield on_step
 
 
-def freeze_table(counts: list[dict[str, Any]], policy: str) -> Table:
+def freeze_table(counts: list[dict[str, Any]], policy: str | None) -> Table:
     """Return the table of trainable and frozen parameters in each box."""
-    table = Table(title=f"what learns with --freeze {policy}", title_justify="left")
+    table = Table(title=f"what learns with --freeze {policy or 'none'}", title_justify="left")
     table.add_column("box")
     table.add_column("trainable", justify="right")
     table.add_column("frozen", justify="right", style="dim")

@@ -13,11 +13,11 @@ Every kind keeps the white space and the length of the text.
 """
 
 import re
-from collections.abc import Callable
 from functools import cache
 from random import Random
 from string import ascii_lowercase, ascii_uppercase, digits
 
+from lightseek.data.kinds import CORRUPTIONS
 from lightseek.data.sources.synthetic_kinds import ANYWHERE, KINDS, WORDS, Draw
 
 _LETTERS = re.compile(r"[^\W\d_]+")
@@ -26,25 +26,24 @@ _LETTERS = re.compile(r"[^\W\d_]+")
 def corrupt(text: str, kind: str, seed: int = 0) -> str:
     """Return `text` with less language in it. Equal arguments give equal results; each text has its own random draws.
 
-    kind: one of `KINDS_OF_TEXT`. Raises ValueError for any other kind.
+    kind: one of `CORRUPTIONS`. Raises ValueError for any other kind.
     """
-    if kind not in _CORRUPTIONS:
-        raise ValueError(f"unknown kind of text {kind!r}: choose one of {', '.join(KINDS_OF_TEXT)}")
-    return _CORRUPTIONS[kind](text, Random(f"{seed} {text}").random)
+    return CORRUPTIONS.find(kind)(text, Random(f"{seed} {text}").random)
 
 
-def _natural(text: str, r: Draw) -> str:
+def natural(text: str, r: Draw) -> str:
+    """The text as it is."""
     return text
 
 
-def _shuffled(text: str, r: Draw) -> str:
+def shuffled(text: str, r: Draw) -> str:
     """Put the words, with their punctuation, into a random order."""
     pieces = re.split(r"(\S+)", text)  # white space has even indices, words have odd ones
     pieces[1::2] = sorted(pieces[1::2], key=lambda _: r())
     return "".join(pieces)
 
 
-def _replaced(text: str, r: Draw) -> str:
+def replaced(text: str, r: Draw) -> str:
     """Replace each word by one of the vocabulary with as many letters and the same capitals, and each digit by one."""
 
     def word(match: re.Match) -> str:
@@ -56,22 +55,13 @@ def _replaced(text: str, r: Draw) -> str:
     return re.sub(r"\d", lambda _: _pick(digits, r), _LETTERS.sub(word, text))
 
 
-def _random(text: str, r: Draw) -> str:
+def random(text: str, r: Draw) -> str:
     """Replace each letter by a random letter A to Z of the same case, and each digit by a digit. The rest stays."""
 
     def letters(match: re.Match) -> str:
         return "".join(_pick(ascii_uppercase if c.isupper() else ascii_lowercase, r) for c in match[0])
 
     return re.sub(r"\d", lambda _: _pick(digits, r), _LETTERS.sub(letters, text))
-
-
-_CORRUPTIONS: dict[str, Callable[[str, Draw], str]] = {
-    "natural": _natural,
-    "shuffled": _shuffled,
-    "replaced": _replaced,
-    "random": _random,
-}
-KINDS_OF_TEXT = tuple(_CORRUPTIONS)
 
 
 def _word(length: int, r: Draw) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-TASKS = ("ocr", "summarize", "answer")  # the model writes the text, its summary, or the answer to a question
+from lightseek.data.kinds import TASKS
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,7 @@ def check_task(document: Document, task: str) -> None:
     """Raise ValueError, which names the document, when the document lacks something that the task needs."""
     if not document.text and not document.images:
         raise ValueError(f"document {document.name} has no text and no pictures")
-    needed = {"ocr": ("text",), "summarize": ("summary",), "answer": ("question", "summary")}[task]
-    for name in needed:
+    for name in TASKS.find(task):
         if not getattr(document, name):
             usable = "answer" if document.question else "summarize" if document.summary else "ocr"
             raise ValueError(f"document {document.name} has no {name}, which --task {task} needs: try --task {usable}")

@@ -17,13 +17,14 @@ from lightseek.data.context.base import ContextMaker, Truncation
 from lightseek.data.context.pages import MOST_PAGES
 from lightseek.data.context.spec import ContextSpec
 from lightseek.data.context.vision_cache import VisionCache
-from lightseek.data.document import TASKS, Document, check_task
-from lightseek.data.kinds import CONTEXTS
+from lightseek.data.document import Document, check_task
+from lightseek.data.kinds import CONTEXTS, TASKS
 from lightseek.model.config import OCRConfig
 from lightseek.model.ocr import IGNORED
 from lightseek.page.modes import Mode, find_mode
 from lightseek.page.views import Page, image_positions, image_tokens
-from lightseek.text.prompts import IMAGE_TAG, PROMPTS, fill_prompt
+from lightseek.text.kinds import IMAGE_TAG, PROMPTS
+from lightseek.text.prompts import fill_prompt
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.padding import pad_batch
 
@@ -74,8 +75,7 @@ class ExampleMaker:
         `context` is one of `lightseek.data.kinds.CONTEXTS`. With `text` the document's own tokens stand where its
         pages would, as many as the decoder has room for. Raises ValueError for a task or a context there is not.
         """
-        if task not in TASKS:
-            raise ValueError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
+        TASKS.check(task)
         self.config, self.tokenizer, self.task = config, tokenizer, task
         self.mode = find_mode(mode)
         spec = ContextSpec(config, tokenizer, task, self.mode, font, pages, cache)
@@ -103,7 +103,7 @@ class ExampleMaker:
         if self.task == "ocr" and shown.dropped_pages:
             raise ValueError(
                 f"document {document.name} has {shown.dropped_pages} page(s) more than {len(views)}, "
-                "and which text stands on those is not known: raise pages"
+                "and nobody knows which part of its text is on them: raise max_pages"
             )
         places = [[self.config.image_token_id] * image_positions(page, self.config.token_side) for page in views]
         if ids := self.context.ids(shown):

@@ -36,6 +36,11 @@ class Mode:
         return (self.side // TOKEN_SIDE) ** 2
 
     @property
+    def label(self) -> str:
+        """The name with the number of tokens: "100 (small)". Tiled modes have no fixed number: "gundam"."""
+        return self.name if self.tile else f"{self.tokens} ({self.name})"
+
+    @property
     def description(self) -> str:
         fit = "padded" if self.padded else "resized"
         tiles = f"{MIN_TILES}-{MAX_TILES} tiles of {self.tile} + " if self.tile else ""

@@ -1,17 +1,11 @@
 """Draws plots as PNG files: the losses of a run, the scores of a grid, and comparisons of models."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightseek.scores.tables import HEADLINES, LABELS
+from lightseek.scores.kinds import METRICS, headlines, plotted
 from lightseek.tools.files import atomic_write
-
-SCORES = {
-    "ocr": ("ocr_precision", "cer", "wer"),
-    "summarize": ("rouge1", "rouge2", "rougeL", "rougeLsum", "facts"),
-    "answer": ("rouge1", "cer", "wer"),
-}
 
 
 def plot_losses(path: Path, rows: Sequence[dict[str, Any]]) -> None:
@@ -32,23 +26,22 @@ def plot_losses(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     save_figure(figure, path)
 
 
-def plot_grid(path: Path, cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> None:
-    """Draw a bar for each cell of a grid that has a score: CER for reading, ROUGE-1 for other tasks."""
-    reading = cells[0]["settings"]["task"] == "ocr"
-    key, label = ("cer", "CER % (lower is better)") if reading else ("rouge1", "ROUGE-1 (higher is better)")
+def plot_grid(path: Path, cells: Mapping[str, dict[str, Any]], task: str) -> None:
+    """Draw a bar for each cell that has a score, under its name: the first of what the task is judged by."""
+    key = headlines(task)[0]
     figure, axes = new_figure()
-    cells = [cell for cell in cells if key in cell]
-    names = [", ".join(f"{name} {cell['settings'][name]}" for name in swept) for cell in cells]
-    bars = axes.barh(names, [cell[key] for cell in cells], height=0.6, color="tab:blue")
+    found = {name: cell[key] for name, cell in cells.items() if key in cell}
+    bars = axes.barh(list(found), list(found.values()), height=0.6, color="tab:blue")
     axes.bar_label(bars, fmt="%.1f", padding=3)
-    highest = max((cell[key] for cell in cells), default=1.0)
-    baseline = next((cell["lead3"][key] for cell in cells if key in cell.get("lead3", {})), None)
-    if not reading and baseline is not None:
+    highest = max(found.values(), default=1.0)
+    baseline = next((cell["lead3"][key] for cell in cells.values() if key in cell.get("lead3", {})), None)
+    if task == "summarize" and baseline is not None:
         axes.axvline(baseline, color="tab:orange", linestyle="--", label="lead-3: the first three sentences")
         axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
         highest = max(highest, baseline)
     axes.invert_yaxis()
-    axes.set(xlabel=label, xlim=(0, 1.15 * max(1, highest)))
+    better = "lower" if METRICS[key].lower_is_better else "higher"
+    axes.set(xlabel=f"{METRICS[key].title} ({better} is better)", xlim=(0, 1.15 * max(1, highest)))
     save_figure(figure, path)
 
 
@@ -57,7 +50,7 @@ def plot_scores(path: Path, report: dict[str, Any]) -> None:
     figure, axes = new_figure()
     rows = [(model["name"], model["scores"]) for model in report["models"]]
     rows += [("lead-3", report["lead3"])] if report["lead3"] else []
-    metrics = [name for name in SCORES[report["task"]] if any(name in scores for _, scores in rows)]
+    metrics = [name for name in plotted(report["task"]) if any(name in scores for _, scores in rows)]
     for place, (name, scores) in enumerate(rows):
         offset = 0.5 * ((place + 0.5) / len(rows) - 0.5)  # so that models do not cover each other
         drawn = [(y + offset, scores[metric]) for y, metric in enumerate(metrics) if metric in scores]
@@ -70,8 +63,10 @@ def plot_scores(path: Path, report: dict[str, Any]) -> None:
             color="grey" if name == "lead-3" else f"C{place}",
             label=shortened(name),
         )
-    lower = {metric: "\n(lower is better)" for metric in ("cer", "wer")}
-    axes.set_yticks(range(len(metrics)), [LABELS[metric] + lower.get(metric, "") for metric in metrics])
+    lower = [METRICS[metric].lower_is_better * "\n(lower is better)" for metric in metrics]
+    axes.set_yticks(
+        range(len(metrics)), [METRICS[name].title + told for name, told in zip(metrics, lower, strict=True)]
+    )
     axes.invert_yaxis()
     axes.set(xlabel="score with 95 % interval", xlim=(0, None))
     axes.grid(axis="x", alpha=0.3)
@@ -82,7 +77,7 @@ def plot_scores(path: Path, report: dict[str, Any]) -> None:
 def plot_lengths(path: Path, report: dict[str, Any]) -> None:
     """Draw the task's first metric for each range of text tokens on the page."""
     figure, axes = new_figure()
-    metric = HEADLINES[report["task"]][0]
+    metric = headlines(report["task"])[0]
     bins = report["models"][0]["bins"]
     for place, model in enumerate(report["models"]):
         scores = [found["scores"][metric] for found in model["bins"]]
@@ -100,7 +95,7 @@ def plot_lengths(path: Path, report: dict[str, Any]) -> None:
     below = "; below them the compression ratio" if any(ratios) else ""
     if below and len(report["models"]) > 1:
         below += f" ({shortened(report['models'][0]['name'])})"
-    axes.set(xlabel=f"text tokens on the pages of a document{below}", ylabel=LABELS[metric], ylim=(0, None))
+    axes.set(xlabel=f"text tokens on the pages of a document{below}", ylabel=METRICS[metric].title, ylim=(0, None))
     axes.grid(axis="y", alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=3)
     save_figure(figure, path)
@@ -115,7 +110,7 @@ def plot_differences(path: Path, pages: Sequence[float], comparison: dict[str, A
     axes.axvspan(found["low"], found["high"], color="C1", alpha=0.3, label="95 % interval of the mean")
     axes.axvline(found["difference"], color="C1", label=f"mean {found['difference']:+.1f}, p = {found['p']:.2g}")
     of, against = shortened(comparison["of"]), shortened(comparison["against"])
-    axes.set(xlabel=f"{LABELS[metric]} of a document: {of} minus {against}", ylabel="number of documents")
+    axes.set(xlabel=f"{METRICS[metric].title} of a document: {of} minus {against}", ylabel="number of documents")
     axes.legend(frameon=False)
     save_figure(figure, path)
 

@@ -23,8 +23,9 @@ from lightseek.page.modes import Mode
 from lightseek.page.views import Page
 from lightseek.text.beam import beam_search
 from lightseek.text.decoding import Continuation, Timings
+from lightseek.text.kinds import PROMPTS
 from lightseek.text.ngrams import NgramGuard
-from lightseek.text.prompts import PROMPTS, prepare
+from lightseek.text.prompts import prepare
 from lightseek.text.sampling import Row, Sampler, sample
 from lightseek.text.tokenizer import Tokenizer
 

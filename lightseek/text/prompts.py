@@ -14,18 +14,10 @@ from lightseek.model.config import OCRConfig
 from lightseek.page.modes import Mode
 from lightseek.page.preprocessing import page_views
 from lightseek.page.views import Page, image_positions
+from lightseek.text.kinds import IMAGE_TAG
+from lightseek.text.kinds import PROMPTS as PROMPTS  # part of the public names
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.padding import pad_batch
-
-IMAGE_TAG = "<image>"
-
-
-PROMPTS = {
-    "ocr": "<image>\nFree OCR. ",
-    "markdown": "<image>\n<|grounding|>Convert the document to markdown. ",
-    "figure": "<image>\nParse the figure. ",
-    "summarize": "<image>\nSummarize. ",  # not in the reference code; `--task summarize` trains it
-}
 
 
 @dataclass

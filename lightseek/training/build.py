@@ -55,20 +55,20 @@ def choose_what_learns(model: DocumentModel, config: RunConfig) -> list[BoxCount
     With adapters the whole model stays as it is, but for the parts of `freeze=all-but-PART`: those learn beside the
     adapters and are saved with them.
     """
-    if config.lora == "none":
+    if config.lora is None:
         counts = freeze(model, config.freeze)
-        if config.quantize != "none":
+        if config.quantize:
             quantize(model, config.quantize)
         return counts
     model.requires_grad_(False)
-    if config.freeze.startswith("all-but-"):
+    if config.freeze and config.freeze.startswith("all-but-"):
         freeze(model, config.freeze)
     targets = find_targets(model, config.lora)
     also = [path for path, module in model.named_modules() if learns(module)]
     layers = [*targets.linears, *(path.rpartition(".")[0] for path in targets.stacks)]
     if both := [path for path in layers if learns(model.get_submodule(path))]:
         raise ValueError(f"{both[0]} would learn (freeze={config.freeze}) and have an adapter (lora={config.lora})")
-    if config.quantize != "none":
+    if config.quantize:
         quantize(model, config.quantize)
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
@@ -85,4 +85,4 @@ def open_cache(model: DocumentModel, config: RunConfig) -> VisionCache | None:
     """The cache that a run's settings ask for, if they do. Raises ValueError when the encoder can learn."""
     if not config.cache_vision:
         return None
-    return VisionCache(model, cache_folder(config.cache_dir), round(config.cache_gb * 1e9), config.precision)
+    return VisionCache(model, cache_folder(config.cache_dir), round(config.cache_gb * 1e9), config.precision or "no")

@@ -70,7 +70,7 @@ def load_model(
     seed: int = 0,
     progress: bool = False,
     adapter: str | Path | None = None,
-    quantize: str = "none",
+    quantize: str | None = None,
 ) -> LightSeekOCR:
     """A model in eval mode with its tokenizer.
 
@@ -90,7 +90,7 @@ def load_model(
         loaded = random_model(NANO if model is None else find_folder(model), seed, kind).to(place)
     else:
         loaded = LightSeekOCR.from_pretrained(NANO if model is None else model, place, kind, progress=progress)
-    if quantize != "none":
+    if quantize is not None:
         from lightseek.weights.quantize import quantize as quantize_weights
 
         quantize_weights(loaded.requires_grad_(False), quantize)

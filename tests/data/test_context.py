@@ -19,7 +19,7 @@ from lightseek.training.settings import RunConfig, check
 NANO = Tokenizer.nano()
 DOCUMENT = Document("The cat sat on the mat. It rained.", "A cat sat.", "cat")
 SETTINGS = RunConfig(
-    context="text", tokens="64", train_documents=4, eval_documents=2, steps=2, batch=2, eval_every=2, samples=1,
+    context="text", mode="tiny", train_documents=4, eval_documents=2, steps=2, batch=2, eval_every=2, samples=1,
     max_new_tokens=6, device="cpu",
 )  # fmt: skip
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightseek.data.corruption import KINDS_OF_TEXT, corrupt
+from lightseek.data.corruption import corrupt
+from lightseek.data.kinds import CORRUPTIONS
 
 TEXT = "The Pump failed at 7:15.\n\n  IBM paid €1,250, said Zoë O'Neil; nothing incomprehensible."
 texts = st.text(st.characters(codec="utf-8"), max_size=200)
@@ -50,7 +51,7 @@ def test_random_text_has_the_shape_alone():
     assert set(counts) == set("abcdefghijklmnopqrstuvwxyz") and max(counts.values()) < 4 * min(counts.values()) + 20
 
 
-@given(texts, st.sampled_from(KINDS_OF_TEXT), seeds)
+@given(texts, st.sampled_from(list(CORRUPTIONS)), seeds)
 def test_every_kind_keeps_the_length_and_depends_on_its_arguments_alone(text, kind, seed):
     corrupted = corrupt(text, kind, seed)
     assert corrupted == corrupt(text, kind, seed)
@@ -65,7 +66,7 @@ def test_shuffling_moves_words_and_invents_none(text, seed):
     assert Counter(corrupt(text, "shuffled", seed).split()) == Counter(text.split())
 
 
-@pytest.mark.parametrize("kind", KINDS_OF_TEXT[1:])
+@pytest.mark.parametrize("kind", list(CORRUPTIONS)[1:])
 def test_seeds_and_texts_are_drawn_apart(kind):
     assert len({corrupt(TEXT, kind, seed) for seed in range(10)}) == 10
     one, other = (corrupt("one two three four five six " + end, kind, 0) for end in ("seven", "eight"))

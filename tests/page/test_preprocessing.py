@@ -14,7 +14,8 @@ from lightseek.model.config import OCRConfig
 from lightseek.page.modes import MODES, gundam_grid, positions
 from lightseek.page.preprocessing import page_views
 from lightseek.page.views import image_positions
-from lightseek.text.prompts import PROMPTS, prepare, prompt_ids
+from lightseek.text.kinds import PROMPTS
+from lightseek.text.prompts import prepare, prompt_ids
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.padding import pad_batch
 from lightseek.weights.formula import uniform

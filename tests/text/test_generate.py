@@ -22,7 +22,8 @@ from lightseek import LightSeekOCR, OCRConfig
 from lightseek.model.config import ClipConfig, DecoderConfig, ProjectorConfig, SamConfig
 from lightseek.text.decoding import Continuation
 from lightseek.text.generate import NgramGuard, generate, read, stream
-from lightseek.text.prompts import PROMPTS, prepare
+from lightseek.text.kinds import PROMPTS
+from lightseek.text.prompts import prepare
 from lightseek.text.sampling import Sampler
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.padding import pad_batch

@@ -212,7 +212,7 @@ def test_a_trace_shows_its_layers_by_their_own_names(swapped):
 def learning(model: LightSeekOCR, policy: str) -> set[str]:
     freeze(model, policy)
     names = {name.removeprefix("decoder.model.") for name, p in model.named_parameters() if p.requires_grad}
-    freeze(model, "none")
+    freeze(model, None)
     return names
 
 
@@ -223,7 +223,7 @@ def test_freeze_policies_find_their_parts_whatever_they_are_called(swapped):
         if gpt2
         else ("model.embed_tokens.", "model.norm.", "model.layers.1.")
     )
-    everything = learning(swapped, "none")
+    everything = learning(swapped, None)
     assert everything - learning(swapped, "embeddings") == {f"{embeddings}weight"}
     last_layer = learning(swapped, "all-but-decoder-last-1")
     assert last_layer == {name for name in everything if name.startswith((norm, last))} and len(last_layer) > 8
@@ -354,7 +354,7 @@ def ours(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     small_model().save_pretrained(folder)
     return RunConfig(
-        model=str(folder), tokens="64", freeze="encoder", train_documents=4, eval_documents=2, steps=4, batch=2,
+        model=str(folder), mode="tiny", freeze="encoder", train_documents=4, eval_documents=2, steps=4, batch=2,
         eval_every=4, samples=0, max_new_tokens=4, lr=3e-3, device="cpu",
     )  # fmt: skip
 
@@ -374,12 +374,12 @@ def test_the_one_loop_trains_it_and_the_vision_cache_serves_it(ours, folders, tm
 @pytest.mark.parametrize("name", ["dense", *FOLDERS])
 def test_adapters_learn_on_it_come_back_and_merge(ours, folders, tmp_path, name):
     decoder = f"hf:{folders[name]}" if name in folders else name
-    config = replace(ours, decoder=decoder, lora="all-linear", freeze="none", steps=2, eval_every=2)
+    config = replace(ours, decoder=decoder, lora="all-linear", freeze=None, steps=2, eval_every=2)
     run, ids = Run(config, tmp_path / "run"), torch.tensor([[1, 5, 6, 7]])
     assert {name.split(".")[0] for name, p in run.model.named_parameters() if p.requires_grad} == {"decoder"}
     run.fit()
     save_adapter(run.model, tmp_path / "adapter")
-    again, _ = build_model(replace(config, lora="none"), "cpu")
+    again, _ = build_model(replace(config, lora=None), "cpu")
     with torch.no_grad():
         learned, before = run.model.eval()(ids).logits, again.eval()(ids).logits
         load_adapter(again, tmp_path / "adapter")

@@ -194,7 +194,7 @@ def test_switching_between_adapters_and_none(model):
 
 
 TINY = RunConfig(
-    tokens="64", task="ocr", train_documents=2, eval_documents=2, steps=4, batch=2, lr=5e-3, max_new_tokens=4,
+    mode="tiny", task="ocr", train_documents=2, eval_documents=2, steps=4, batch=2, lr=5e-3, max_new_tokens=4,
     lora="attention", lora_r=4,
 )  # fmt: skip
 
@@ -212,7 +212,7 @@ def test_a_run_lowers_the_loss_and_leaves_the_base_bit_for_bit(tmp_path):
         assert torch.equal(parameter, before[name]) != (".lora_" in name), name
     expected = run.model(IDS).logits
     save_trained(run.model, tmp_path, whole=True)  # merged, in the official layout
-    base, _ = build_model(changed(TINY, lora="none"))
+    base, _ = build_model(changed(TINY, lora=None))
     load_adapter(base.eval(), tmp_path / "adapter")
     assert torch.equal(base(IDS).logits, expected)
     whole = LightSeekOCR.from_pretrained(tmp_path / "model")
@@ -255,8 +255,8 @@ def test_parts_that_freeze_leaves_open_learn_beside_the_adapter_and_are_saved_wi
         ({"lora": "attenton"}, r"lora=attenton: nothing here is called 'attenton'; choose from attention, all-linear"),
         ({"freeze": "all-but-attention"}, "q_proj would learn .* and have an adapter"),
         ({"lora": "experts", "freeze": "all-but-experts"}, "experts would learn .* and have an adapter"),
-        ({"lora_r": 0}, "lora_r=0"),
-        ({"lora_dropout": 1.0}, "lora_dropout=1"),
+        ({"lora_r": 0}, "lora_r must be at least 1"),
+        ({"lora_dropout": 1.0}, "lora_dropout must be less than 1"),
         ({"quantize": "int8", "lora": "experts"}, "adapters on quantized experts are not possible"),
     ],
 )

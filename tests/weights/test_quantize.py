@@ -215,7 +215,7 @@ def test_without_bitsandbytes_it_says_what_to_install_and_what_does_without(mode
             ImportError, match=rf"quantize={kind} needs .*pip install 'lightseek\[quantize\]', or use int8"
         ):
             quantize(model, kind)
-    with pytest.raises(ValueError, match="quantize=int3: choose one of none, int8, nf4, bnb-int8"):
+    with pytest.raises(ValueError, match="unknown quantizer 'int3': choose one of int8, nf4, bnb-int8"):
         quantize(model, "int3")
     quantize(model, "int8")
 

@@ -95,7 +95,7 @@ def test_it_learns_and_its_row_stands_in_the_table(folder, tmp_path):
     assert {count.box for count in run.counts if count.trainable} == {"decoder"}
     results = finish(run, run.fit())
     assert run.rows[-1]["train_loss"] < run.rows[0]["train_loss"]
-    table = results_table([results], ["tokens", "decoder"])
+    table = results_table([results], ["mode", "decoder"])
     assert [next(iter(column.cells)) for column in table.columns[:2]] == ["text", config.decoder]
     assert list(table.columns[0].cells)[-1] == "lead-3"
 
@@ -107,17 +107,17 @@ def test_it_learns_and_its_row_stands_in_the_table(folder, tmp_path):
 
 
 def test_in_a_grid_it_reads_text_and_runs_once():
-    lists = {"context": ["vision", "text"], "tokens": ["64", "100"], "decoder": [None, "seq2seq:x"]}
+    lists = {"context": ["vision", "text"], "mode": ["tiny", "small"], "decoder": [None, "seq2seq:x"]}
     cells, swept = grid(RunConfig(cache_vision=True, freeze="encoder"), lists, Path("out"))
     assert all(cell.config.cache_vision == (cell.config.context == "vision") for cell in cells)
-    found = [(cell.config.context, cell.config.tokens, cell.config.decoder) for cell in cells]
+    found = [(cell.config.context, cell.config.mode, cell.config.decoder) for cell in cells]
     assert found == [
-        ("vision", "64", None),
-        ("text", "64", "seq2seq:x"),
-        ("vision", "100", None),
-        ("text", "64", None),
+        ("vision", "tiny", None),
+        ("text", "tiny", "seq2seq:x"),
+        ("vision", "small", None),
+        ("text", "tiny", None),
     ]
-    assert set(swept) == {"tokens", "freeze", "context", "decoder"}
+    assert set(swept) == {"mode", "freeze", "context", "decoder"}
 
 
 def test_a_model_that_only_continues_texts_is_no_baseline(tmp_path):

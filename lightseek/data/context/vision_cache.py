@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import nn
 
 from lightseek.model.ocr import DeepSeekOCR
 from lightseek.page.modes import Mode
@@ -55,12 +56,7 @@ class VisionCache:
 
         Raises ValueError if the encoder learns.
         """
-        learning = [name for name, parameter in model.encoder.named_parameters() if parameter.requires_grad]
-        if learning:
-            raise ValueError(
-                f"--cache-vision keeps each page as the encoder left it, but the encoder learns ({len(learning)} "
-                f"tensors, {learning[0]} first): add --freeze encoder, or leave out --cache-vision"
-            )
+        check_frozen(model.encoder)
         self.model, self.root, self.limit = model, Path(folder), limit
         self.autocast = AUTOCAST[precision]
         self.folder = self.root / encoder_digest(model, precision)
@@ -136,6 +132,16 @@ class VisionCache:
     def path(self, kind: str, key: str) -> Path:
         suffix = {"pages": "safetensors", "documents": "json"}[kind]
         return self.folder / kind / key[:2] / f"{key}.{suffix}"
+
+
+def check_frozen(encoder: nn.Module) -> None:
+    """Raise ValueError if a parameter of the encoder learns: what it makes of a page then changes with every step."""
+    learning = [name for name, parameter in encoder.named_parameters() if parameter.requires_grad]
+    if learning:
+        raise ValueError(
+            f"--cache-vision keeps what the encoder makes of a page, but the encoder learns ({len(learning)} "
+            f"tensors, {learning[0]} first): add --freeze encoder, or leave out --cache-vision"
+        )
 
 
 def encoder_digest(model: DeepSeekOCR, precision: str = "no") -> str:

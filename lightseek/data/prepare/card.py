@@ -69,12 +69,13 @@ def _header(job: Job, prepared: Prepared, title: str) -> str:
 
 
 def _pages(job: Job, total: Figures) -> str:
-    mode = find_mode(job.tokens)
+    mode = find_mode(job.mode)
     if total.pictures == len(total.text):
         return "The pages are the pictures of the source, unchanged."
     if job.images:
         return (
-            f"Pages are drawn for the mode {mode.name} ({mode.tokens} tokens a view), at most {job.pages} a document."
+            f"Pages are drawn for the mode {mode.name} ({mode.tokens} tokens a view), "
+            f"at most {job.max_pages} a document."
         )
     return (
         f"The rows hold texts only: pages are drawn in training. The counts of pages are for the mode {mode.name} "
@@ -98,7 +99,7 @@ def _left_out(job: Job, prepared: Prepared) -> str:
     total, bad = prepared.total, prepared.bad
     drawn = f", {total.dropped:,} characters that no page shows" if job.images else ""
     lines = [
-        f"- Documents that need more than {job.pages} pages: {total.truncated:,}{drawn}.",
+        f"- Documents that need more than {job.max_pages} pages: {total.truncated:,}{drawn}.",
         f"- Rows that could not be used: {len(bad):,}.",
     ]
     lines += [f"  - {message}" for message in bad[:20]]
@@ -113,7 +114,7 @@ def command(job: Job) -> str:
     parts = [f"python -m lightseek prepare {job.source} --out DIR"]
     if job.shares is not None:
         parts.append("--split " + "/".join(f"{share:g}" for share in job.shares))
-    for name in ("task", "tokens", "font", "pages", "format", "limit", "seed", "text_column", "summary_column"):
+    for name in ("task", "mode", "font", "max_pages", "format", "limit", "seed", "text_column", "summary_column"):
         value = getattr(job, name)
         if value != getattr(default, name):
             parts.append(f"--{name.replace('_', '-')} {'none' if value is None else value}")

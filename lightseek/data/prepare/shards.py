@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightseek.data.context.pages import MOST_PAGES, PageMaker
 from lightseek.data.document import Document, check_task
@@ -26,10 +26,10 @@ class Job:
     source: str
     task: str = "summarize"
     images: bool = False  # draw the pages and keep them as pictures
-    tokens: str = "small"
+    mode: str = "small"
     font: str = "DejaVuSans"
-    pages: int = MOST_PAGES
-    format: Literal["jsonl", "parquet"] = "jsonl"
+    max_pages: int = MOST_PAGES
+    format: str = "jsonl"  # one of FORMATS
     limit: int | None = None  # documents of each split; with shares, of all splits together
     shares: Shares | None = None
     seed: int = 0
@@ -77,7 +77,7 @@ def figures_file(work: Path, split: Split, number: int) -> Path:
 def write_shard(job: Job, out: Path, split: Split, number: int, shard: list[Document]) -> Figures:
     """Write one shard: its pictures, then its rows, then its figures, which mark it as done. Returns the figures."""
     figures, rows = Figures(), []
-    maker = PageMaker(job.tokens, job.font, job.pages)
+    maker = PageMaker(job.mode, job.font, job.max_pages)
     for index, document in enumerate(shard):
         name = f"images/{split}-{number:05d}/{index:05d}"
         try:
@@ -98,7 +98,7 @@ def write_shard(job: Job, out: Path, split: Split, number: int, shard: list[Docu
         figures.summary.append(len(row["summary"]))
         figures.pages.append(len(pages) or maker.needed(document.text))
         figures.pictures += bool(document.images)
-        figures.truncated += figures.pages[-1] > job.pages  # false for drawn pages, which are counted below
+        figures.truncated += figures.pages[-1] > job.max_pages  # false for drawn pages, which are counted below
     figures.truncated += maker.truncated.documents
     figures.dropped, figures.missing_glyphs = maker.truncated.characters, dict(maker.missing_glyphs)
     with atomic_write(part_file(out / WORK, split, number, job)) as temporary:

@@ -80,7 +80,7 @@ def _haystack(pages: int) -> DataSet:
         files="*/*_{configuration}Pages/Images_TextNeedles/*.jpg",
         splits={"test": "all"},
         tasks=("answer",),
-        note="The layout is that of the authors' evaluation scripts. It is for evaluation only; raise pages to see "
+        note="The layout is that of the authors' evaluation scripts. It is for evaluation only; raise max_pages to see "
         "whole reports.",
     )
 
@@ -230,3 +230,5 @@ _ALL = (
 )
 
 DATA_SETS: dict[str, DataSet] = {entry.name: entry for entry in _ALL}
+# For help texts. The haystacks differ in their number of pages only.
+DATA_SET_NAMES = ", ".join([*(name for name in DATA_SETS if "haystack" not in name), "document_haystack-5 to -200"])

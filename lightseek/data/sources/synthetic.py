@@ -18,6 +18,7 @@ from lightseek.data.document import Document
 from lightseek.data.sources.synthetic_kinds import ANYWHERE, KINDS, SLOTS, Draw, Kind
 from lightseek.data.splits import Split, check_split
 
+COUNTS = {"train": 10_000, "validation": 500, "test": 500}  # without a limit, as there is no last document
 CHARACTERS = 300  # short enough for the nano model to learn from in minutes
 _TRIES = 200
 _PARAGRAPH = 6  # sentences
@@ -41,6 +42,11 @@ def documents(split: Split, count: int, seed: int = 0, characters: int = CHARACT
     Raises ValueError if `characters` is too few for the facts.
     """
     return [document(split, index, seed, characters) for index in range(count)]
+
+
+def load(split: Split, limit: int | None = None, seed: int = 0, max_characters: int | None = None) -> list[Document]:
+    """The first `limit` documents of a split, as `documents` makes them; `COUNTS` of them if there is no limit."""
+    return documents(split, COUNTS[split] if limit is None else limit, seed, max_characters or CHARACTERS)
 
 
 def document(split: Split, index: int, seed: int = 0, characters: int = CHARACTERS) -> Document:
