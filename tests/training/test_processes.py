@@ -76,6 +76,6 @@ def test_two_processes_that_share_a_model_go_on_with_the_checkpoint_of_one(one, 
 def test_more_processes_than_documents_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Accelerator, "num_processes", 2)
     with pytest.raises(
-        ValueError, match=r"batch=5 documents a step cannot be dealt to 2 process\(es\) in accumulate=3"
+        ValueError, match=r"batch=5 documents a step cannot be split over 2 process\(es\) with accumulate=3"
     ):
         start(tiny_run(tmp_path, batch=5, accumulate=3))

@@ -177,7 +177,7 @@ def test_a_full_disk_ends_with_advice_and_loses_no_checkpoint(folder, tmp_path, 
     def no_space(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(DiskFull, match=r"is full .* let less learn .* checkpoint of step 2 is whole"):
+    with pytest.raises(DiskFull, match=r"is full .* let less learn .* checkpoint of step 2 is complete"):
         Run(config, tmp_path).fit(fill_disk)
     monkeypatch.undo()
     assert load_step(newest_state(tmp_path)) == 2 and load_step(tmp_path / PREVIOUS) == 1
@@ -220,7 +220,7 @@ def test_out_of_memory_ends_with_advice_that_the_run_goes_on_with(trouble, folde
         Run(config, tmp_path).fit()
     message = str(stopped.value)
     assert "set accumulate=2 (now 1) or gradient_checkpointing=true, with the same results" in message
-    assert "the checkpoint of step 2 is whole" in message and "\n" not in message
+    assert "the checkpoint of step 2 is complete" in message and "\n" not in message
     run = Run(replace(config, accumulate=2), tmp_path)
     run.fit()
     assert run.step == config.steps and len(losses(tmp_path)) == config.steps
