@@ -1,4 +1,4 @@
-"""A box of another kind in a loaded model: it saves, loads, traces, freezes and takes adapters like any other."""
+"""Tests of `swap_box`: a model with a box of another kind can be saved, loaded, traced, frozen and adapted."""
 
 import json
 
@@ -33,7 +33,7 @@ def swapped(kind: str = "meanpool", **settings) -> LightSeekOCR:
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_tokens_and_positions_follow_the_factor(factor):
-    """640 pixels are 40 x 40 patches: 400, 100 or 25 vision tokens."""
+    """A page of 640 pixels has 40 x 40 patches, which become 400, 100 or 25 vision tokens."""
     model = swapped(factor=factor)
     side = 16 * factor
     assert vision_tokens("small", token_side=side) == (40 // factor) ** 2
@@ -51,7 +51,7 @@ def test_a_factor_that_does_not_fit_the_page_is_refused():
 
 
 def test_a_mean_is_a_mean():
-    """Patches of one value give tokens of that value: the map to CLIP's width sees it once."""
+    """If all patches of a token have one value, the mean has that value too. Then it is mapped to CLIP's width."""
     pool = swapped().encoder.compressor
     x = torch.arange(4.0).repeat_interleave(4)[None, None, None].expand(1, SMALL.sam.neck, 16, 16)
     expected = pool.widen(torch.arange(4.0)[None, None, None].expand(1, SMALL.sam.neck, 4, 4))
@@ -105,7 +105,7 @@ def test_it_traces_freezes_and_takes_an_adapter(tmp_path):
 
 
 def test_the_vision_cache_tells_kinds_apart(tmp_path):
-    """Pages that one compressor encoded are not taken for those of another."""
+    """Pages that one compressor encoded are not used with another compressor."""
     folders = set()
     for model in (small_model(), swapped(), swapped(factor=2)):
         model.encoder.requires_grad_(False)
@@ -118,7 +118,7 @@ def test_the_vision_cache_tells_kinds_apart(tmp_path):
 
 
 class Strided(nn.Module):
-    """A kind of one's own, with settings of every JSON type."""
+    """A user's own kind of compressor, with settings of every JSON type."""
 
     def __init__(self, config, factor=4, name="", weights=(), options=None, bias=False):
         super().__init__()
