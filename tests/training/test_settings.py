@@ -1,4 +1,4 @@
-"""Settings: defaults, a JSON file, key=value, flags, and grids of them."""
+"""Tests of settings: the defaults, JSON files, key=value, flags and grids."""
 
 import json
 import re
