@@ -1,4 +1,4 @@
-"""From a document to what the model trains on: pages, prompt, target.
+"""Turns a document into a training example: pages, prompt and target. Also puts examples into a padded batch.
 
 document -> rendered page(s) at the mode's size -> views
          -> BOS, image positions (or the text's tokens), prompt | target, EOS
@@ -35,11 +35,11 @@ class Example:
 
     document: Document
     pages: list[Page]
-    prompt: list[int]  # ids, image positions or the document's text included
-    target: list[int]  # ids, EOS included
-    vision_tokens: int  # none if the document goes in as text
-    text_tokens: int  # of what stands on the pages: over `vision_tokens`, the compression ratio
-    dropped_characters: int = 0  # of the text, for want of pages
+    prompt: list[int]  # token ids; they include the image positions, or the document's text
+    target: list[int]  # token ids; the last one is EOS
+    vision_tokens: int  # 0 if the prompt holds the document as text
+    text_tokens: int  # of the text on the pages; divided by `vision_tokens` it is the compression ratio
+    dropped_characters: int = 0  # characters of the text for which there was no room
 
     @property
     def target_text(self) -> list[int]:
@@ -48,16 +48,16 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded for training. Labels are the target's ids where it stands and -100 over prompt and padding."""
+    """Right-padded examples for training. Labels are the target's ids, and -100 for the prompt and the padding."""
 
     input_ids: Int[Tensor, "b n"]
     labels: Int[Tensor, "b n"]
-    mask: Bool[Tensor, "b n"] | None  # none where nothing is padded
+    mask: Bool[Tensor, "b n"] | None  # False for padding; None if the batch has no padding
     pages: list[list[Page]]
 
 
 class ExampleMaker:
-    """Makes examples for one task at one mode, the same every time."""
+    """Makes examples for one task at one mode. The same document always gives the same example."""
 
     def __init__(
         self,
@@ -70,9 +70,10 @@ class ExampleMaker:
         cache: VisionCache | None = None,
         context: str = "vision",
     ) -> None:
-        """At most `pages` pages a document; `truncated` counts what that leaves out. A `cache` has them encoded.
+        """A document gets at most `pages` pages; `truncated` counts the rest. With a `cache` the pages come encoded.
 
-        With context `text` the document's own tokens stand where its pages would, as many as the decoder has room for.
+        With context `text` the prompt holds the document's tokens instead of its pages; long texts are cut to fit.
+        Raises ValueError for an unknown task or mode.
         """
         TASKS.check(task)
         self.config, self.tokenizer, self.task = config, tokenizer, task
@@ -84,22 +85,26 @@ class ExampleMaker:
 
     @property
     def missing_glyphs(self) -> Counter[str]:
-        """Characters the font could not draw, over all pages so far."""
+        """How often each character that the font could not draw occurred, over all pages so far."""
         return self.pages.missing_glyphs
 
     @property
     def truncated(self) -> Truncation:
-        """What the page budget left out so far."""
+        """How much text and how many pages the budget left out so far."""
         return self.pages.truncated
 
     def __call__(self, document: Document) -> Example:
-        """Raises ValueError, naming the document, when it lacks what the task needs or the decoder lacks positions."""
+        """Make the example of a document.
+
+        Raises ValueError, which names the document, when the document lacks something that the task needs, or when it
+        needs more positions than the decoder has.
+        """
         check_task(document, self.task)
         made = self.pages(document)
         if self.task == "ocr" and made.dropped_pages:
             raise ValueError(
                 f"document {document.name} has {made.dropped_pages} page(s) more than {self.pages.most}, "
-                "and which text stands on those is not known: raise max_pages"
+                "and nobody knows which part of its text is on them: raise max_pages"
             )
         views = self.pages.views(made)
         context = [[self.config.image_token_id] * image_positions(page) for page in views]
@@ -116,32 +121,32 @@ class ExampleMaker:
         length = len(example.prompt) + len(example.target)
         if length > self.config.decoder.max_positions:
             raise ValueError(
-                f"document {document.name}: {len(views)} page(s) and the target need {length} positions, the decoder "
-                f"has {self.config.decoder.max_positions}; use fewer tokens a page, fewer pages or shorter documents"
+                f"document {document.name}: {len(views)} page(s) and the target need {length} positions; the decoder "
+                f"has {self.config.decoder.max_positions}: use fewer tokens a page, fewer pages or shorter documents"
             )
         return example
 
     def images(self, document: Document) -> list[Image.Image]:
-        """The pages as pictures, for people to look at."""
+        """Return the pages as pictures that people can look at."""
         return self.pages.pictures(document)
 
     def prompt(self, document: Document, context: Sequence[Sequence[int]]) -> list[int]:
-        """BOS, what stands for the document, and the task's words or the document's question."""
+        """Return BOS, the document's ids from `context`, and then the task's words or the document's question."""
         tags = IMAGE_TAG * len(context)
         if self.task != "answer":
             words = PROMPTS[self.task].removeprefix(IMAGE_TAG)
             return fill_prompt(self.config, self.tokenizer, tags + words, context)
-        # A question comes from the data: its special tokens are plain text.
+        # A question comes from the data, so special tokens in it are encoded as plain text.
         ids = fill_prompt(self.config, self.tokenizer, tags, context)
         return ids + self.tokenizer.encode(f"\n{document.question.strip()}")
 
     def target(self, document: Document) -> str:
-        """What the model should write about a document: its answer, its summary, or the text on its pages."""
+        """Return the text that the model should write: the answer, the summary, or the text on the document's pages."""
         return self.pages.visible(document) if self.task == "ocr" else document.summary
 
 
 def collate(examples: Sequence[Example], pad: int) -> Batch:
-    """Pad to the longest on the right, and let the loss see the targets only."""
+    """Pad examples on the right to the longest one. The labels let the loss see the targets only."""
     input_ids, mask = pad_batch([example.prompt + example.target for example in examples], pad, side="right")
     labels = torch.full_like(input_ids, IGNORED)
     for i, example in enumerate(examples):

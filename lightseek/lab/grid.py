@@ -122,12 +122,12 @@ def check_surroundings(config: RunConfig) -> None:
     from lightseek.data.sources.load import check_source
     from lightseek.page.typeset.fonts import font_files
     from lightseek.tools.devices import find_device
-    from lightseek.training.kinds import ATTENTION, LOGS
+    from lightseek.training.kinds import LOGS
     from lightseek.weights.kinds import QUANTIZERS
 
-    for name, packages in {"attention": ATTENTION, "quantize": QUANTIZERS, "log": LOGS}.items():
+    for name, packages in {"attention": {"flash": "flash_attn"}, "quantize": QUANTIZERS, "log": LOGS}.items():
         value = getattr(config, name)
-        package = value and packages[value]
+        package = value and packages.get(value)
         if package and find_spec(package) is None:
             raise ImportError(f"{name}={value} needs the package {package}, which is not installed")
     if config.device != "auto":
@@ -157,16 +157,12 @@ def skeleton(config: RunConfig) -> "LightSeekOCR":
     """The model of a run on the meta device: it has all parameters, and no values in them."""
     import torch
 
-    from lightseek.model.config import OCRConfig
     from lightseek.model.decoders.hf import HFDecoder, describe
-    from lightseek.weights.loading import NANO, LightSeekOCR
-    from lightseek.weights.official import SWAPPED, find_folder
+    from lightseek.weights.hub import find_folder
+    from lightseek.weights.loading import NANO, LightSeekOCR, read_config
     from lightseek.weights.swap import attach, hf_source, swap_decoder, with_decoder
-    from lightseek.weights.swapped import read_config
 
-    folder = find_folder(config.model or NANO)
-    swapped = (folder / SWAPPED).is_file()
-    sizes = read_config(folder / SWAPPED) if swapped else OCRConfig.from_json(folder / "config.json")
+    sizes = read_config(find_folder(config.model or NANO))
     with torch.device("meta"):
         model = LightSeekOCR(sizes)
         if config.decoder in ("moe", "dense"):

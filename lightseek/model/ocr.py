@@ -49,7 +49,7 @@ class DeepSeekOCR(nn.Module):
         self.tokenizer: Any = None  # whoever loads the weights sets both: the tokenizer, for text in and out,
         self.folder: Path | None = None  # and the checkpoint that the weights came from
         self.encoder = DeepEncoder(config)
-        self.projector = Projector(config.projector)
+        self.projector = Projector(config)
         self.layout = Layout(config.decoder.width)
         self.decoder = build_decoder(config.decoder)
         reset_parameters(self)

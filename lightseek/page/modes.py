@@ -81,10 +81,18 @@ def rows_and_newlines(columns: int, rows: int) -> int:
     return rows * (columns + 1)
 
 
-def positions(mode: str | int | Mode, grid: tuple[int, int] = (1, 1)) -> int:
+def tokens_along(side: int, token_side: int = TOKEN_SIDE) -> int:
+    """Return the number of vision tokens along a side of so many pixels. Raises ValueError if they do not fill it."""
+    if side % token_side:
+        raise ValueError(f"a side of {side} pixels does not hold whole vision tokens of {token_side} pixels")
+    return side // token_side
+
+
+def positions(mode: str | int | Mode, grid: tuple[int, int] = (1, 1), token_side: int = TOKEN_SIDE) -> int:
     """Return the number of sequence positions of one image: tokens, newlines and the separator.
 
     `grid` is (columns, rows) of the tiles. Only the tiled modes use it, and (1, 1) means that there are no tiles.
+    `token_side` is the side of a vision token in pixels; another compressor may have another than 64.
     Raises ValueError for an unknown mode or a grid that the mode does not have.
 
     >>> positions("base"), positions("gundam", (2, 3))
@@ -94,37 +102,40 @@ def positions(mode: str | int | Mode, grid: tuple[int, int] = (1, 1)) -> int:
     columns, rows = grid
     if mode.tile and grid != (1, 1) and (min(grid) < 1 or not MIN_TILES <= columns * rows <= MAX_TILES):
         raise ValueError(f"no grid of {columns} x {rows} tiles: {mode.name} has {MIN_TILES} to {MAX_TILES}, or (1, 1)")
-    side = mode.side // TOKEN_SIDE
+    side = tokens_along(mode.side, token_side)
     count = rows_and_newlines(side, side) + 1  # the separator
     if mode.tile and columns * rows > 1:
-        per_tile = mode.tile // TOKEN_SIDE
+        per_tile = tokens_along(mode.tile, token_side)
         count += rows_and_newlines(columns * per_tile, rows * per_tile)
     return count
 
 
-def vision_tokens(mode: str | int | Mode, grid: tuple[int, int] = (1, 1)) -> int:
+def vision_tokens(mode: str | int | Mode, grid: tuple[int, int] = (1, 1), token_side: int = TOKEN_SIDE) -> int:
     """Return the number of vision tokens of one image, without newlines and separator.
 
-    Compression ratios divide by this number.
+    Compression ratios divide by this number. `grid` and `token_side` are as in `positions`.
     """
     mode = find_mode(mode)
     columns, rows = grid
     tiles = columns * rows if mode.tile and columns * rows > 1 else 0
-    return mode.tokens + tiles * ((mode.tile or 0) // TOKEN_SIDE) ** 2
+    return tokens_along(mode.side, token_side) ** 2 + tiles * tokens_along(mode.tile or 0, token_side) ** 2
 
 
-def valid_tokens(mode: str | int | Mode, width: int, height: int, grid: tuple[int, int] = (1, 1)) -> int:
+def valid_tokens(
+    mode: str | int | Mode, width: int, height: int, grid: tuple[int, int] = (1, 1), token_side: int = TOKEN_SIDE
+) -> int:
     """Return the number of vision tokens that see the image and not the grey padding (paper, equation 1).
 
     This is `ceil(n · (1 - (long - short) / long))` for a padded global view. Stretched views and tiles have no padding,
     so all their tokens count. `width` and `height` are those of the image, in pixels.
     """
     mode = find_mode(mode)
+    whole = vision_tokens(mode, token_side=token_side)
     if not mode.padded:
-        return mode.tokens
+        return whole
     long, short = max(width, height), min(width, height)
-    tiles = vision_tokens(mode, grid) - mode.tokens
-    return tiles + math.ceil(mode.tokens * short / long)
+    tiles = vision_tokens(mode, grid, token_side) - whole
+    return tiles + math.ceil(whole * short / long)
 
 
 def gundam_grid(width: int, height: int, tile: int = 640) -> tuple[int, int]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from lightseek.page.modes import TOKEN_SIDE, rows_and_newlines
+from lightseek.page.modes import TOKEN_SIDE, rows_and_newlines, tokens_along
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,9 +31,9 @@ class PageViews:
                 raise ValueError(f"a view is 3 x S x S with S a multiple of {TOKEN_SIDE}, got {tuple(view.shape)}")
 
     @staticmethod
-    def side(view: Float[Tensor, "3 s s"]) -> int:
-        """Return the number of vision tokens along one side of a view."""
-        return view.shape[-1] // TOKEN_SIDE
+    def side(view: Float[Tensor, "3 s s"], token_side: int = TOKEN_SIDE) -> int:
+        """Return the number of vision tokens along one side of a view, each `token_side` pixels wide."""
+        return tokens_along(view.shape[-1], token_side)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +55,8 @@ class EncodedPage:
                 raise ValueError(f"an encoded view is t x d with t a square number, got {tuple(view.shape)}")
 
     @staticmethod
-    def side(view: Float[Tensor, "t d"]) -> int:
-        """Return the number of vision tokens along one side of a view."""
+    def side(view: Float[Tensor, "t d"], token_side: int = TOKEN_SIDE) -> int:
+        """Return the number of vision tokens along one side of a view. Their size in pixels does not matter here."""
         return round(len(view) ** 0.5)
 
 
@@ -71,11 +71,11 @@ def check_grid(page: Page) -> None:
         raise ValueError(f"a grid of {columns} x {rows} tiles does not go with {tiles} tiles")
 
 
-def image_positions(page: Page) -> int:
+def image_positions(page: Page, token_side: int = TOKEN_SIDE) -> int:
     """Return the number of sequence positions that this page fills, as `modes.positions` counts them."""
-    side = page.side(page.global_view)
+    side = page.side(page.global_view, token_side)
     count = rows_and_newlines(side, side) + 1
     if page.tiles is not None:
-        (columns, rows), per_tile = page.grid, page.side(page.tiles[0])
+        (columns, rows), per_tile = page.grid, page.side(page.tiles[0], token_side)
         count += rows_and_newlines(columns * per_tile, rows * per_tile)
     return count

@@ -1,4 +1,4 @@
-"""A comparison's figures as rich tables."""
+"""Shows the figures of a comparison as rich tables."""
 
 from collections.abc import Callable
 from typing import Any
@@ -20,7 +20,7 @@ COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
 
 
 def tables(report: dict[str, Any]) -> list[Table]:
-    """Scores, differences, and scores by length."""
+    """Return the tables of scores, of differences and of scores by length."""
     found = [scores_table(report), *(difference_table(comparison) for comparison in report["comparisons"])]
     return [*found, lengths_table(report)] if report["models"][0]["bins"] else found
 
@@ -58,11 +58,11 @@ def difference_table(comparison: dict[str, Any]) -> Table:
 
 
 def lengths_table(report: dict[str, Any]) -> Table:
-    """As the paper's table 2: a row for each range of text tokens. Compression is the first model's."""
+    """Return a row for each range of text tokens, as in the paper's table 2. The compression is the first model's."""
     models, metrics = report["models"], headlines(report["task"])
     several = len(models) > 1
     columns = [(model, metric) for model in models for metric in (metrics[:1] if several else metrics)]
-    table = _table("by text tokens on the page(s)", "tokens")
+    table = _table("by text tokens on the pages of a document", "tokens")
     table.add_column("documents", justify="right")
     table.add_column("compression", justify="right")
     for model, metric in columns:

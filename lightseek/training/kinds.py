@@ -2,18 +2,8 @@
 
 import math
 
-from lightseek.model.kinds import HF_DECODERS
 from lightseek.scores.kinds import METRICS, Metric
 from lightseek.tools.registry import Registry
-
-DECODERS = Registry(
-    "decoder",
-    {name: name for name in ("moe", "dense", *HF_DECODERS)},
-    open={"hf:": "FOLDER_OR_ID", "seq2seq:": "FOLDER_OR_ID"},
-)
-
-# Attention kernel -> the package that it needs beside PyTorch.
-ATTENTION = Registry("attention", {"sdpa": None, "eager": None, "flash": "flash_attn"})
 
 # Part of the model -> a pattern that matches the start of the names of its parameters.
 PARTS = Registry(

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from lightseek.data.kinds import CONTEXTS, CORRUPTIONS, SOURCES, TASKS
+from lightseek.model.kinds import ATTENTION, DECODERS
 from lightseek.page.modes import MODES, find_mode
 from lightseek.tools.files import write_json
 from lightseek.tools.registry import Registry
-from lightseek.training.kinds import ATTENTION, DECODERS, LOGS, MEASURES, PARTS, PRECISIONS, SCHEDULES
+from lightseek.training.kinds import LOGS, MEASURES, PARTS, PRECISIONS, SCHEDULES
 from lightseek.weights.kinds import DTYPES, INITS, LORA_EXPERTS, LORA_TARGETS, QUANTIZERS
 
 # Other names that a command line and a JSON file may use for a setting.

@@ -1,4 +1,4 @@
-"""The linguistic crutch, taken away: what each kind of corruption keeps and what it removes."""
+"""Tests what each kind of corruption keeps of a text and what it removes."""
 
 import re
 from collections import Counter
@@ -20,7 +20,7 @@ def spaces(text: str) -> list[tuple[int, str]]:
 
 
 def shape(text: str) -> str:
-    """Capitals, small letters and digits as A, a and 0."""
+    """Write capitals, small letters and digits as A, a and 0."""
     return "".join("A" if c.isupper() else "a" if c.isalpha() else "0" if c.isdecimal() else c for c in text)
 
 
@@ -43,7 +43,7 @@ def test_replaced_text_has_words_of_the_same_lengths_and_other_digits():
 
 
 def test_random_text_has_the_shape_alone():
-    """17,576 three-letter strings: that a hundred of them hold the page's words by chance does not happen."""
+    """There are 17,576 strings of three letters, so a hundred random ones do not hold the page's words by chance."""
     page = "the pump and the bell " * 20
     noise = corrupt(page, "random", 0)
     assert shape(noise) == shape(page) and not set(noise.split()) & set(page.split())

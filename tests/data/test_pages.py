@@ -1,4 +1,4 @@
-"""From documents to pages: fonts that fill them, budgets that cut, and counts of what was cut."""
+"""Tests the way from documents to pages: fonts that fill a page, budgets that cut, and counts of what was cut."""
 
 from io import BytesIO
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Preparing a folder to train from: what is written can be read, kills cost no shard, bad rows are named."""
+"""Tests how a folder is prepared: it can be loaded, a kill costs no finished shard, and errors name bad rows."""
 
 import json
 import os
@@ -149,7 +149,7 @@ def test_pictures_are_kept_all_and_those_beyond_the_budget_counted(tmp_path):
     job = Job(str(source), task="ocr", max_pages=2, images=True)
     prepared = prepare(job, tmp_path / "out")
     assert (prepared.total.pages, prepared.total.truncated, prepared.total.pictures) == ([1, 3], 1, 2)
-    assert "Pages are pictures, as they came." in card(job, prepared)
+    assert "The pages are the pictures of the source, unchanged." in card(job, prepared)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_a_bad_row_stops_or_is_left_out_when_asked(tmp_path, capsys):
     told = " ".join(capsys.readouterr().err.split())
     assert "train.jsonl, row 4: 'text' must be a text, not nothing (--skip-bad leaves such rows out)" in told
     argv = ["prepare", str(source), "--out", str(tmp_path / "a"), "--processes", "1", "--skip-bad"]
-    for _ in range(2):  # the second finds everything done, and still knows
+    for _ in range(2):  # the second run writes nothing, but its card still lists the row
         assert main(argv) == 0
         assert "row 4: 'text' must be" in (tmp_path / "a" / "README.md").read_text()
     assert "left out: " in capsys.readouterr().err
@@ -186,14 +186,14 @@ def test_a_bad_row_stops_or_is_left_out_when_asked(tmp_path, capsys):
 def test_a_folder_of_another_job_is_left_alone(tmp_path):
     source = write_jsonl(tmp_path / "train.jsonl", rows(5))
     prepare(Job(str(source)), tmp_path / "out")
-    with pytest.raises(ValueError, match="out was prepared with another max_pages: give a new folder"):
+    with pytest.raises(ValueError, match=r"out was prepared with other settings \(max_pages\): give a new folder"):
         prepare(Job(str(source), max_pages=3), tmp_path / "out")
     write_jsonl(source, rows(6))
-    with pytest.raises(ValueError, match="with another the source's files"):
+    with pytest.raises(ValueError, match=r"with other settings \(files of the source\)"):
         prepare(Job(str(source)), tmp_path / "out")
     with pytest.raises(FileNotFoundError, match=r"no documents at gone\.jsonl"):
         prepare(Job("gone.jsonl"), tmp_path / "new")
-    assert prepare(Job(str(source)), tmp_path / "new").total.text  # nothing had come of the other
+    assert prepare(Job(str(source)), tmp_path / "new").total.text  # the failed job had written nothing there
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match="mine is there already: give an empty or a new folder"):
@@ -211,7 +211,7 @@ def test_shares_must_add_up(text, tmp_path):
 
 
 def test_a_killed_run_goes_on_and_redoes_no_shard(tmp_path):
-    """Killed with -9, workers and all, after some shards; it still ends with the files of a run never killed."""
+    """The run and its workers are killed with -9 after some shards. Started again, it ends with the same files."""
     script = (
         "import sys\n"
         "from pathlib import Path\n"

@@ -1,4 +1,4 @@
-"""Another decoder behind the same eyes: a dense twin, or any causal language model of transformers."""
+"""Tests of another decoder behind the same encoder: a dense twin, or a causal language model from transformers."""
 
 import json
 import os
@@ -33,8 +33,8 @@ from lightseek.training.settings import RunConfig
 from lightseek.weights.loading import LightSeekOCR, load_model
 from lightseek.weights.lora import merge
 from lightseek.weights.lora_files import load_adapter, save_adapter
-from lightseek.weights.official import CheckpointError
 from lightseek.weights.swap import load_tokenizer, swap_decoder
+from lightseek.weights.tensors import CheckpointError
 
 FOLDERS = {"gpt2": gpt2_folder, "qwen3": qwen3_folder}
 PAGE = Image.radial_gradient("L").convert("RGB")
@@ -61,7 +61,7 @@ def theirs(model: LightSeekOCR) -> transformers.PreTrainedModel:
 
 
 def test_the_dense_twin_has_as_many_active_parameters():
-    """MLPs are 96 wide in layer 0 and (2 + 1) * 24 = 72 wide, by what a token passes, in the others: 80 on average."""
+    """The MLP of layer 0 is 96 wide. In the other two layers a token uses (2 + 1) * 24 = 72. The average is 80."""
     moe, dense = SMALL.decoder, SMALL.decoder.dense_twin()
     assert (dense.dense_layers, dense.dense_width) == (3, 80)
     assert sum([moe.dense_width] + 2 * [(moe.chosen + moe.shared) * moe.expert_width]) == 3 * dense.dense_width
@@ -117,7 +117,7 @@ def test_the_image_token_is_an_id_that_no_text_and_no_embedding_has(swapped):
 
 
 def test_begin_end_and_padding_are_the_tokenizers(folders):
-    """GPT-2 has one special token for everything; Qwen3 ends with one, pads with another, and begins with none."""
+    """GPT-2 has one special token for everything. Qwen3 has different tokens for the end and for padding, and no BOS."""
     found = {}
     for name, folder in folders.items():
         model = small_model()
@@ -133,7 +133,7 @@ def test_begin_end_and_padding_are_the_tokenizers(folders):
 def test_their_tokenizers_lose_nothing(swapped, text):
     tokenizer = swapped.tokenizer
     ids = tokenizer.encode(text)
-    assert tokenizer.decode(ids) in (text, unicodedata.normalize("NFC", text))  # Qwen3's composes accents
+    assert tokenizer.decode(ids) in (text, unicodedata.normalize("NFC", text))  # Qwen3's tokenizer composes accents
     special = {tokenizer.id_of(token) for token in (END, "<|im_end|>")} - {None}
     assert not special & set(ids)
 
@@ -235,7 +235,7 @@ def test_freeze_policies_find_their_parts_whatever_they_are_called(swapped):
 def test_a_part_that_this_decoder_lacks_is_named_with_those_it_has(swapped):
     with pytest.raises(ValueError, match=r"no experts of its own: choose from none, encoder.*attention"):
         freeze(swapped, "sam+experts")
-    if swapped.config.decoder.name.endswith("gpt2"):  # its lm_head is its embeddings
+    if swapped.config.decoder.name.endswith("gpt2"):  # its lm_head shares the weights of its embeddings
         with pytest.raises(ValueError, match="no lm-head of its own"):
             freeze(swapped, "lm-head")
     with pytest.raises(ValueError, match="N is 1 to"):
@@ -256,7 +256,7 @@ def test_a_saved_model_comes_back_whole(swapped, tmp_path):
     assert ours.keys() == back.keys() and all(torch.equal(ours[name], back[name]) for name in ours)
     options = dict(mode="tiny", max_new_tokens=4)
     assert read(again, PAGE, **options)[0].text == read(swapped, PAGE, **options)[0].text
-    assert type(theirs(swapped)).from_pretrained(tmp_path / "decoder")  # theirs reads its part as it is
+    assert type(theirs(swapped)).from_pretrained(tmp_path / "decoder")  # transformers can read this folder
     assert (
         load_model(str(tmp_path), device="cpu", dtype="bfloat16").decoder.embed(torch.tensor([[1]])).dtype
         == torch.bfloat16
@@ -276,7 +276,7 @@ def test_a_saved_model_that_is_damaged_is_refused(swapped, tmp_path):
         LightSeekOCR.from_pretrained(tmp_path)
 
 
-# What cannot be
+# Decoders that are refused
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_a_tokenizer_that_is_not_byte_level_is_refused(tmp_path):
 
 
 def test_a_model_that_does_more_than_the_adapter_is_refused(tmp_path):
-    """Cohere multiplies its logits by a constant, outside of everything that the adapter calls."""
+    """Cohere multiplies its logits by a constant, in code that our adapter of transformers' models does not call."""
     folder = gpt2_folder(tmp_path / "gpt2")
     config = transformers.CohereConfig(
         vocab_size=400,
@@ -388,7 +388,7 @@ def test_adapters_learn_on_it_come_back_and_merge(ours, folders, tmp_path, name)
 
 
 def test_the_presets_come_from_the_hub_with_their_tokenizers(folders, tmp_path):
-    """`gpt2` and `qwen3`, by those names alone, from a hub on this machine."""
+    """The names `gpt2` and `qwen3` are enough. The models come from a hub server on this machine."""
     hub, where = tmp_path / "hub", {"gpt2": "openai-community/gpt2", "qwen3": "Qwen/Qwen3-0.6B"}
     for name, place in where.items():
         shutil.copytree(folders[name], hub / place / "main")
@@ -416,7 +416,7 @@ def test_the_presets_come_from_the_hub_with_their_tokenizers(folders, tmp_path):
 
 @pytest.mark.parametrize("kind", ["gpt2", "bart"])
 def test_a_checkpoint_that_brings_code_is_refused_without_a_question(tmp_path, monkeypatch, kind):
-    """transformers would ask on the terminal whether to run it, and a script that pipes `yes` would have it run."""
+    """transformers would ask on the terminal whether it may run the code. In a script that pipes `yes`, it would run."""
     folder = {"gpt2": gpt2_folder, "bart": bart_folder}[kind](tmp_path / kind)
     config = json.loads((folder / "config.json").read_text()) | {"model_type": "unheard_of"}
     names = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model", "AutoModelForSeq2SeqLM": "code.Model"}

@@ -1,4 +1,4 @@
-"""BART as a baseline: trained by the same loop, decoded and scored by the same code, in the same table."""
+"""Tests of BART as a baseline. The same code trains it, generates its texts, scores them and shows them in a table."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -71,10 +71,10 @@ def test_it_writes_what_transformers_writes_alone_and_in_a_batch(bart, beams):
         theirs = bart.decoder.model.generate(
             torch.tensor([prompt]), max_new_tokens=8, num_beams=beams, do_sample=False, length_penalty=1.0
         )
-        tokens = theirs[0, 1:].tolist()  # after the token that starts every text
+        tokens = theirs[0, 1:].tolist()  # without the token that starts every text
         assert ours.tokens == [token for token in tokens if token not in (bart.config.eos_token_id, pad)]
         assert ours.tokens == generate(bart, torch.tensor([prompt]), max_new_tokens=8, beams=beams)[0].tokens
-    assert len({tuple(one.tokens) for one in together}) == 2  # the prompt matters
+    assert len({tuple(one.tokens) for one in together}) == 2  # different prompts give different texts
 
 
 def test_pages_and_missing_labels_are_refused(bart):

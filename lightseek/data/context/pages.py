@@ -1,6 +1,7 @@
-"""A document's pages: its own pictures, or its text set so that it fills as few pages as it can.
+"""Makes the pages of a document: its own pictures, or its text drawn on as few pages as possible.
 
-One page if a readable font allows it, several if not, up to a budget. What the budget leaves out is counted.
+A text gets one page if a readable font allows that, and otherwise several, up to a budget. The text and the pictures
+beyond the budget are left out and counted.
 """
 
 from collections import Counter
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
     from lightseek.page.views import Page
 
 SMALLEST_FONT = 8  # pixels
-MOST_PAGES = 8  # of base, a quarter of the official decoder's positions
+MOST_PAGES = 8  # in the mode base they take a quarter of the official decoder's positions
 
 
 @dataclass(frozen=True)
 class Pages:
-    """The images of a document, the text that stands on them, and what found no place."""
+    """The images of a document, the text on them, and how much had no room."""
 
     images: list[Image.Image]
     text: str
@@ -35,7 +36,7 @@ class Pages:
 
 @dataclass
 class Truncation:
-    """What a page budget left out so far, each document counted once."""
+    """How much a page budget left out so far. Each document counts once."""
 
     documents: int = 0
     characters: int = 0
@@ -43,10 +44,10 @@ class Truncation:
 
 
 class PageMaker:
-    """Makes pages for one mode, the same every time."""
+    """Makes pages for one mode. The same document always gives the same pages."""
 
     def __init__(self, mode: str | int | Mode, font: str, most: int = MOST_PAGES) -> None:
-        """At most `most` pages a document. Raises ValueError for an unknown mode or a budget below 1."""
+        """A document gets at most `most` pages. Raises ValueError for an unknown mode or if `most` is below 1."""
         if most < 1:
             raise ValueError(f"pages must be at least 1, got {most}")
         self.mode, self.most = find_mode(mode), most
@@ -56,22 +57,22 @@ class PageMaker:
         self._cut: set[str] = set()  # documents in `truncated`
 
     def __call__(self, document: Document) -> Pages:
-        """Raises ValueError, naming the document, for a picture that can't be read."""
+        """Make a document's pages. Raises ValueError, which names the document, for a picture that can't be read."""
         pages = self.draw(document)
         self.count(document, pages)
         return pages
 
     def draw(self, document: Document) -> Pages:
-        """The same, not counted."""
+        """Make a document's pages without counting what was left out."""
         return self.show(document) if document.images else self.render(document.text)
 
     def pictures(self, document: Document) -> list[Image.Image]:
-        """The document for people to look at."""
+        """Return the document as pictures that people can look at."""
         return self.draw(document).images
 
     def views(self, pages: Pages) -> "list[Page]":
-        """The pages as the model takes them."""
-        from lightseek.page.preprocessing import page_views  # PyTorch, which the drawing of pages does without
+        """Return the pages as the model takes them."""
+        from lightseek.page.preprocessing import page_views  # needs PyTorch; drawing does not
 
         return [page_views(image, self.mode) for image in pages.images]
 
@@ -84,7 +85,7 @@ class PageMaker:
             self.truncated.pages += pages.dropped_pages
 
     def show(self, document: Document) -> Pages:
-        """The pictures that a document came as."""
+        """Return the pictures of a document that came as pictures."""
         images: list[Image.Image] = []
         for picture in document.images[: self.most]:
             try:
@@ -96,7 +97,7 @@ class PageMaker:
         return Pages(images[: self.most], document.text, dropped_pages=dropped)
 
     def render(self, text: str) -> Pages:
-        """Pages of plain text."""
+        """Draw a text on pages."""
         rendering = render_text(text, self.fit(text), max_pages=self.most, cut=True)
         if rendering.dropped:
             source = text.replace("\r\n", "\n").replace("\r", "\n").strip()
@@ -105,15 +106,15 @@ class PageMaker:
         return Pages(images, text, rendering.dropped, missing_glyphs=rendering.missing_glyphs)
 
     def visible(self, document: Document) -> str:
-        """The text that stands on a document's pages: all of it, unless the budget is too small."""
+        """Return the text that is on a document's pages: all of it, unless the budget is too small."""
         if document.images or self.needed(document.text) <= self.most:
             return document.text
         return self.render(document.text).text
 
     def needed(self, text: str) -> int:
-        """Pages that `text` needs in the smallest font; counting stops when the budget is spent."""
+        """Return how many pages `text` needs in the smallest font. Counting stops one page above the budget."""
         return count_pages(text, replace(self.style, font_size=SMALLEST_FONT), self.most + 1)
 
     def fit(self, text: str) -> PageStyle:
-        """The largest font at which the text fits on as few pages as the smallest font would need."""
+        """Return the style with the largest font that needs no more pages than the smallest font does."""
         return fit_pages(text, self.style, SMALLEST_FONT, most=self.most)

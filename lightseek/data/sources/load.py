@@ -1,4 +1,4 @@
-"""One entrance to all documents: generated ones, docstrings, data sets of the hub, or the user's own files."""
+"""Loads documents from any source: generated ones, docstrings, data sets of the hub, or the user's own files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,13 +21,14 @@ def load_documents(
     task: str = "summarize",
     on_bad: Callable[[ValueError], None] | None = None,
 ) -> list[Document]:
-    """At most `limit` documents of one split, in an order that `source`, `split` and `seed` decide.
+    """Return at most `limit` documents of one split, in an order that depends on `source`, `split` and `seed` only.
 
     `source` is `"synthetic"`, `"pydoc"`, a name in `sources/registry.py`, or the path of a JSONL, JSON, CSV or
-    parquet file or of a folder. The columns only matter for files; `summary_column=None` takes each text's first
-    sentence as its summary. Texts longer than `max_characters` are left out, never cut (synthetic ones are written to
-    fill that length). Every document has what `task` needs; one that doesn't raises ValueError or goes to `on_bad`.
-    Raises ValueError, or FileNotFoundError for a path that isn't there, saying what was wrong and where.
+    parquet file or of a folder. The columns only matter for files. With `summary_column=None` the first sentence of
+    each text is its summary. Texts longer than `max_characters` are left out and never cut; synthetic texts are
+    written to fill that length. A document that lacks something `task` needs is passed to `on_bad` as a ValueError;
+    without `on_bad` the error is raised. Raises ValueError for a wrong argument or if there is nothing to load, and
+    FileNotFoundError if the path does not exist. The message says what was wrong and where.
     """
     check_split(split)
     for name, value in (("limit", limit), ("max_characters", max_characters)):
