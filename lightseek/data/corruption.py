@@ -32,7 +32,7 @@ def corrupt(text: str, kind: str, seed: int = 0) -> str:
 
 
 def natural(text: str, r: Draw) -> str:
-    """The text as it is."""
+    """Return the text unchanged."""
     return text
 
 

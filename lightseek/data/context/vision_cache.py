@@ -135,11 +135,11 @@ class VisionCache:
 
 
 def check_frozen(encoder: nn.Module) -> None:
-    """Raise ValueError if a parameter of the encoder learns: what it makes of a page then changes with every step."""
+    """Raise ValueError if a parameter of the encoder learns: its output for a page then changes with every step."""
     learning = [name for name, parameter in encoder.named_parameters() if parameter.requires_grad]
     if learning:
         raise ValueError(
-            f"--cache-vision keeps what the encoder makes of a page, but the encoder learns ({len(learning)} "
+            f"--cache-vision keeps each page as the encoder left it, but the encoder learns ({len(learning)} "
             f"tensors, {learning[0]} first): add --freeze encoder, or leave out --cache-vision"
         )
 
