@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 from lightseek.commands.arguments import parse_run
-from lightseek.lab.grid import grid, run_cell
-from lightseek.training.settings import RunConfig
+from lightseek.lab.grid import check_cells, grid, run_cell
+from lightseek.training.settings import RunConfig, shown
 
 
 def main(argv: list[str]) -> None:
@@ -25,9 +25,12 @@ def main(argv: list[str]) -> None:
 
     with failing():
         cells, swept = grid(RunConfig(), lists, arguments.out)
+        check_cells(cells)  # before the first one trains for an hour
         results = []
         for number, cell in enumerate(cells, 1):
-            name = f"cell {number}/{len(cells)}  " + "  ".join(f"{key} {getattr(cell.config, key)}" for key in swept)
+            name = f"cell {number}/{len(cells)}  " + "  ".join(
+                f"{key} {shown(key, getattr(cell.config, key))}" for key in swept
+            )
             done = cell.finished() is not None
             where = "finished before, skipped" if done else str(cell.folder)
             console.print(f"[bold]{escape(name)}[/]  [dim]{escape(where)}[/]")
@@ -37,10 +40,11 @@ def main(argv: list[str]) -> None:
                 console.print(freeze_table(results[-1]["parameters"], cell.config.freeze))
                 tell_missing(results[-1]["missing_glyphs"])
                 tell_truncated(results[-1]["truncated"])
-        from lightseek.lab.results import results_table
+        from lightseek.lab.results import cell_names, results_table
         from lightseek.scores.plots import plot_grid
 
-        plot_grid(arguments.out / "grid.png", results, swept)
+        names = cell_names(results, swept)
+        plot_grid(arguments.out / "grid.png", dict(zip(names, results, strict=True)), cells[0].config.task)
         console.print(results_table(results, swept))
         console.print(f"[dim]samples, pages, curves and figures: {escape(str(arguments.out))}[/]")
 

@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
 
     with failing():
         config, out = RunConfig(**settings), arguments.out
-        if config.quantize != "none" and (arguments.save_model or arguments.push_to_hub):
+        if config.quantize and (arguments.save_model or arguments.push_to_hub):
             raise ValueError(
                 f"quantize={config.quantize} rounds weights, and --save-model and --push-to-hub write whole ones: "
                 "leave out one or the other (an adapter goes to OUT/adapter in any case, and fits the whole model)"
@@ -67,7 +67,7 @@ def run_training(config: RunConfig, out: Path, save_model: bool, hub_id: str | N
         console.print(f"[dim]uploaded to {escape(upload(out / 'model', hub_id))}[/]")
     tell_missing(results["missing_glyphs"])
     tell_truncated(results["truncated"])
-    console.print(results_table([results], ["tokens", "freeze"]))
+    console.print(results_table([results], ["mode", "freeze"]))
     console.print(f"[dim]everything about this run: {escape(str(out))}[/]")
     return 0
 

@@ -1,10 +1,10 @@
-"""Half-precision products on a CPU: PyTorch's own against float32 by blocks (`lightseek/model/cpu.py`).
+"""Compares half-precision products on a CPU: PyTorch's own and float32 by blocks (`lightseek/model/cpu.py`).
 
     python benchmarks/cpu_bfloat16.py
 
-A CPU with bfloat16 instructions wants the first column, one without the second. `MIN_ROWS` in cpu.py should lie
-where the second overtakes the first. Single rows are decode at batch 1, 8 to 64 rows a prompt's share of one expert,
-4096 a page in SAM.
+PyTorch's own products should be faster on a CPU with bfloat16 instructions, float32 by blocks on a CPU without them.
+`MIN_ROWS` in cpu.py should be the number of rows from which float32 is faster. Decode at batch 1 has one row; an expert
+gets 8 to 64 rows of a prompt; a page in SAM has 4096 rows.
 """
 
 import time
@@ -29,7 +29,7 @@ CONVOLUTIONS = {"SAM neck 3x3": (256, 256, 64, 1), "compressor": (512, 1024, 32,
 
 
 def seconds(work: Callable[[], object], at_least: float = 0.3) -> float:
-    """The best of a few runs: other programs can only slow one down."""
+    """Return the time of the fastest of a few runs, because other programs can only slow a run down."""
     work()
     best, end = float("inf"), time.perf_counter() + at_least
     while time.perf_counter() < end:
@@ -53,7 +53,7 @@ def main() -> None:
     for name, (out, width) in SHAPES.items():
         weight = torch.randn(out, width).bfloat16()
         for rows in ROWS:
-            if rows * out > 1e8:  # nobody scores a page's patches against a vocabulary
+            if rows * out > 1e8:  # no model multiplies a page's patches by the vocabulary
                 continue
             x = torch.randn(rows, width).bfloat16()
             add(name, str(rows), 2 * rows * out * width, lambda: F.linear(x, weight),  # noqa: B023

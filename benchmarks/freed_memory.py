@@ -1,9 +1,9 @@
-"""Training steps on a CPU with and without `keep_freed_memory`: seconds of a step, and memory at its peak.
+"""Measures training steps on a CPU with and without `keep_freed_memory`: seconds per step and peak memory.
 
-    python benchmarks/freed_memory.py                  # what `ablate.py` does: nano, its encoder frozen
+    python benchmarks/freed_memory.py                  # nano with its encoder frozen, as in `ablate.py`
     python benchmarks/freed_memory.py --freeze none
 
-Each measurement is a process of its own, as the setting is the whole process's; they take turns.
+The setting is for a whole process, so each measurement runs in a new process. The two ways take turns.
 """
 
 import argparse
@@ -19,10 +19,10 @@ WAYS = ("handed back", "kept")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--freeze", default="encoder", help="what stays as it is (encoder)")
-    parser.add_argument("--steps", type=int, default=8, help="timed, after two that are not")
-    parser.add_argument("--rounds", type=int, default=3, help="processes of each way; the fastest counts")
-    parser.add_argument("--way", choices=WAYS, help="measure this way in this process, and write it as JSON")
+    parser.add_argument("--freeze", default="encoder", help="the parts that do not learn (encoder)")
+    parser.add_argument("--steps", type=int, default=8, help="timed steps, after two untimed ones (8)")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each way, of which the fastest counts (3)")
+    parser.add_argument("--way", choices=WAYS, help="measure only this way, in this process, and print it as JSON")
     options = parser.parse_args()
     if options.way:
         print(json.dumps(measure(options.way, options.freeze, options.steps)))
@@ -50,7 +50,7 @@ def measure(way: str, freeze: str, steps: int) -> dict[str, float]:
     if way == "handed back":
         processes.keep_freed_memory = lambda: True
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(RunConfig(freeze=freeze, steps=steps + 2, device="cpu"), Path(folder))
+        run = Run(RunConfig(freeze=None if freeze == "none" else freeze, steps=steps + 2, device="cpu"), Path(folder))
         run.prepare()
         with PeakMemory(run.model.device) as memory:
             for step in range(steps + 2):
@@ -65,7 +65,7 @@ def show(found: dict[str, list[dict[str, float]]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("freed memory is", "seconds a step", "peak, GB")
+    table = Table("freed memory is", "seconds per step", "peak, GB")
     best = {way: min(row["seconds"] for row in rows) for way, rows in found.items()}
     for way, rows in found.items():
         table.add_row(way, f"{best[way]:.2f}", f"{max(row['peak'] for row in rows) / 1e9:.2f}")

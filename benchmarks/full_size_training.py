@@ -1,13 +1,14 @@
-"""Training steps: the whole decoder with the encoder frozen, adapters only, and transformers' `UnlimitedOcr` beside it.
+"""Measures training steps of the decoder with the encoder frozen, of adapters, and of transformers' `UnlimitedOcr`.
 
     python benchmarks/full_size_training.py                                     # a GPU of 80 GB: 3.3 B in bfloat16
     python benchmarks/full_size_training.py --preset nano                       # a CPU: the small preset in float32
     python benchmarks/full_size_training.py --preset deepseek-ocr --what lora   # a CPU with 14 GB: minutes
 
-`decoder` and `lora` are steps of the real loop: memory at its peak, and all positions of the decoder (vision tokens,
-prompt, target) a second. `ratio` is forward and backward of the same batch on the same weights, ours and theirs in
-turns, gradients for everything but the encoder. The optimizer stays out of that: it would be ours for both, and two
-of its states would not fit. transformers has no convolutional stem, so nano goes without here.
+`decoder` and `lora` run steps of the real training loop. They measure the peak memory and the positions per second in
+the decoder (vision tokens, prompt and target). `ratio` runs forward and backward of the same batch on the same weights,
+in LightSeek and in transformers in turns, with gradients for all but the encoder. It runs no optimizer step: both would
+use the same optimizer, and there is no memory for two optimizer states. transformers has no convolutional stem, so nano
+has none here.
 """
 
 import argparse
@@ -28,12 +29,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=["nano", "deepseek-ocr"])
     parser.add_argument("--what", nargs="+", choices=WHAT, default=WHAT)
-    parser.add_argument("--tokens", default="small", help="vision tokens a page, or a mode's name")
-    parser.add_argument("--batch", type=int, help="documents a step: 8 on a GPU, 1 on a CPU")
-    parser.add_argument("--steps", type=int, default=4, help="timed, after one that is not")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each for the ratio")
-    parser.add_argument("--checkpoint", type=Path, help="a formula checkpoint of the preset, to skip writing one")
-    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    parser.add_argument("--tokens", default="small", help="vision tokens per page, or the name of a mode (small)")
+    parser.add_argument("--batch", type=int, help="documents per step (8 on a GPU, 1 on a CPU)")
+    parser.add_argument("--steps", type=int, default=4, help="timed steps, after an untimed one (4)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each model for the ratio (5)")
+    parser.add_argument("--checkpoint", type=Path, help="a formula checkpoint of the preset; without it one is written")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     gpu = torch.cuda.is_available()
     options.preset = options.preset or ("deepseek-ocr" if gpu else "nano")
@@ -49,7 +50,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, fl
     from lightseek.training.settings import RunConfig
 
     config = RunConfig(
-        model=str(folder), task="ocr", tokens=options.tokens, batch=options.batch, train_documents=32,
+        model=str(folder), task="ocr", mode=options.tokens, batch=options.batch, train_documents=32,
         eval_documents=1, steps=options.steps + 1, lr=2e-5,
     )  # fmt: skip
     runs = {"lora": replace(config, lora="attention", lr=1e-3), "decoder": replace(config, freeze="encoder")}
@@ -60,7 +61,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, fl
 
 
 def train(config, steps: int) -> dict[str, float]:
-    """Steps of the real loop; the first, which makes the optimizer's state and warms kernels up, is not timed."""
+    """Time steps of the real loop, without the first, which also makes the optimizer's state and warms up kernels."""
     from lightseek.tools.memory import PeakMemory, release_memory
     from lightseek.training.run import Run
 
@@ -85,7 +86,7 @@ def train(config, steps: int) -> dict[str, float]:
 
 
 def compare(folder: Path, config, rounds: int) -> dict[str, float]:
-    """Forward and backward of one batch, in turns."""
+    """Time forward and backward of one batch, in LightSeek and transformers in turns."""
     import torch
 
     from lightseek.data.examples import collate

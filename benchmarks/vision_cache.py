@@ -1,10 +1,10 @@
-"""An epoch of fine-tuning with the encoder frozen, with `--cache-vision` and without.
+"""Measures an epoch of fine-tuning with the encoder frozen, with `--cache-vision` and without.
 
     python benchmarks/vision_cache.py
     python benchmarks/vision_cache.py --tokens small --documents 64 --threads 2
 
-Two runs of the nano preset with the same settings take turns, a step at a time, so that whatever else the machine does
-slows both. Their losses are compared bit by bit.
+Two runs of the nano preset with the same settings take turns after each step, so that other programs slow down both.
+Their losses are compared bit by bit.
 """
 
 import argparse
@@ -23,13 +23,13 @@ from lightseek.training.settings import RunConfig
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--tokens", default="base", help="vision tokens a page, or a mode's name (base)")
-    parser.add_argument("--documents", type=int, default=32, help="of the epoch (32)")
-    parser.add_argument("--threads", type=int, default=1, help="of PyTorch (1)")
+    parser.add_argument("--tokens", default="base", help="vision tokens per page, or the name of a mode (base)")
+    parser.add_argument("--documents", type=int, default=32, help="documents in the epoch (32)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (1)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     settings = RunConfig(
-        tokens=arguments.tokens, freeze="encoder", train_documents=arguments.documents, eval_documents=8, epochs=1
+        mode=arguments.tokens, freeze="encoder", train_documents=arguments.documents, eval_documents=8, epochs=1
     )
     with tempfile.TemporaryDirectory() as folder:
         plain = Run(settings, Path(folder) / "plain")
@@ -56,8 +56,8 @@ def main() -> None:
     Console().print(table)
     equal = sum(a == b for a, b in zip(*losses.values(), strict=True))
     apart = max(abs(a / b - 1) for a, b in zip(*losses.values(), strict=True))
-    print(f"losses: {equal} of {len(losses['with'])} steps bit-identical, furthest apart {apart:.1e} (relative)")
-    print(f"filling the cache: {filling:.1f} s once, for {size:,} bytes")
+    print(f"losses: {equal} of {len(losses['with'])} steps bit-identical, largest relative difference {apart:.1e}")
+    print(f"filling the cache took {filling:.1f} s once, for {size:,} bytes")
 
 
 def seconds(work) -> float:

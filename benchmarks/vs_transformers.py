@@ -1,10 +1,10 @@
-"""LightSeek against transformers' `UnlimitedOcr`, the same architecture on the same weights, in one run.
+"""Compares the speed of LightSeek and of transformers' `UnlimitedOcr`, the same architecture on the same weights.
 
     python benchmarks/vs_transformers.py                          # nano without its stem, float32
     python benchmarks/vs_transformers.py --preset deepseek-ocr    # 3.3 B in bfloat16: 14 GB of memory, 7 of disk
 
-The two take turns, so that whatever else the machine does hits both, and the best of the rounds counts: other programs
-can only slow one down. Read the ratios; the seconds are this machine's.
+The two take turns, so that other programs slow down both. The best round counts, because other programs can only slow a
+round down. The ratios are what counts; the seconds are those of this machine.
 """
 
 import argparse
@@ -19,11 +19,11 @@ from pathlib import Path
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", choices=["nano", "deepseek-ocr"], default="nano")
-    parser.add_argument("--rounds", type=int, default=3, help="turns each takes")
-    parser.add_argument("--tokens", type=int, default=32, help="tokens to decode")
-    parser.add_argument("--sides", type=int, nargs="+", default=[640, 1024], help="pixels")
-    parser.add_argument("--checkpoint", type=Path, help="a formula checkpoint of the preset, to skip writing one")
-    parser.add_argument("--json", type=Path, help="write the figures here as well")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each model (3)")
+    parser.add_argument("--tokens", type=int, default=32, help="tokens to decode (32)")
+    parser.add_argument("--sides", type=int, nargs="+", default=[640, 1024], help="pixels per page side (640 1024)")
+    parser.add_argument("--checkpoint", type=Path, help="a formula checkpoint of the preset; without it one is written")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     if options.checkpoint:
         rows = compare(options.checkpoint, options)
@@ -50,7 +50,7 @@ def write(folder: Path, preset: str) -> Path:
 
 
 def load_theirs(folder: Path, dtype):
-    """transformers reads our folder as it is, given a `config.json` in its own schema: a second folder of links."""
+    """Load our folder with transformers, through a folder of links that has a `config.json` in its own schema."""
     from transformers import UnlimitedOcrForConditionalGeneration
 
     from lightseek import OCRConfig
@@ -89,7 +89,7 @@ def compare(folder: Path, options: argparse.Namespace) -> list[dict]:
 
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(4, ours.config.decoder.vocabulary - 1, (1, 280), generator=generator)
-    ids = ids.masked_fill(ids == ours.config.image_token_id, 5)  # text only: the encoder has its own rows
+    ids = ids.masked_fill(ids == ours.config.image_token_id, 5)  # text only: the encoder is measured above
 
     def fresh():
         return KVCache(ours.config.decoder, 1, ids.shape[1] + options.tokens + 1, ours.dtype, "cpu")
@@ -119,7 +119,7 @@ def compare(folder: Path, options: argparse.Namespace) -> list[dict]:
 
 
 def take_turns(mine: Callable, reference: Callable, rounds: int) -> tuple[float, float]:
-    """Best seconds of each, measured alternately after a warm-up. What returns a float has timed itself."""
+    """Return the best seconds of each, measured in turns after a warm-up. A function may return its own seconds."""
     best = [float("inf"), float("inf")]
     for turn in range(rounds + 1):
         for index, work in enumerate((mine, reference)):

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from lightseek.commands.arguments import Parser
+from lightseek.commands.arguments import CommandParser, Parser
 
 COMMANDS = (  # each a file in lightseek/commands
     "read",
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> Parser:
     top = Parser(prog="python -m lightseek", description="DeepSeek-OCR from scratch: read pages, look inside.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="command")
+    commands = top.add_subparsers(dest="command", required=True, metavar="command", parser_class=CommandParser)
     for name in COMMANDS:
         import_module(f"lightseek.commands.{name}").add_parser(commands)
     return top

@@ -181,7 +181,7 @@ from pathlib import Path
 from lightseek.training.settings import RunConfig
 from lightseek.training.run import Run
 config = RunConfig(
-    model={str(folder)!r}, tokens="small", task="ocr", characters=120, train_documents=1, eval_documents=1, batch=1,
+    model={str(folder)!r}, mode="small", task="ocr", characters=120, train_documents=1, eval_documents=1, batch=1,
     lora="attention", lr=2e-3, warmup=0, steps=6, samples=0, device="cpu",
 )
 Run(config, Path({str(tmp_path)!r})).fit()

@@ -40,7 +40,7 @@ def tiny_run(folder: Path, **settings) -> RunConfig:
     return RunConfig(
         **{
             "model": str(folder),
-            "tokens": "64",
+            "mode": "tiny",
             "train_documents": 6,
             "eval_documents": 3,
             "steps": 4,

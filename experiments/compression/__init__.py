@@ -1,1 +1,1 @@
-"""How much text a model reads from a vision token, and how well it reads pages of other shapes."""
+"""Measures how much text a model reads from a vision token, and how well it reads pages of other shapes."""

@@ -1,10 +1,11 @@
-"""How much text can a vision token carry? The paper's figure 1a at nano's size, and how much of it is guessed.
+"""Measures how much text a vision token can hold (the paper's figure 1a at nano's size), and how much is guessed.
 
-    python -m experiments.compression.curve --out runs/compression      # goes on where it was
+    python -m experiments.compression.curve --out runs/compression      # continues a run that was stopped
 
-Pages of 1, 2, 4, ... text tokens per vision token, in each mode of the config, are read by the model: OCR precision and
-CER, with 95 % intervals over the pages. Then the same pages with the language taken out of their text step by step
-(`lightseek.data.corruption`): what is lost was guessed, not seen. Leaves results.json and .md, curve.png, crutch-*.png.
+The model reads pages with 1, 2, 4, ... text tokens per vision token, in each mode of the config. The results are OCR
+precision and CER with 95 % intervals over the pages. Then it reads the same pages with less and less language in their
+text (`lightseek.data.corruption`). The precision that is lost was guessed, not seen. The program writes results.json,
+results.md, curve.png and crutch-*.png.
 """
 
 import argparse
@@ -34,11 +35,11 @@ HERE = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Point:
-    """Pages of one length in one mode, in one kind of text."""
+    """A point of the curve: pages of one length in one mode with one kind of text."""
 
-    tokens: int  # vision tokens a page
+    tokens: int  # vision tokens per page
     ratio: float  # text tokens per vision token, of the natural text
-    text: str  # of lightseek.data.corruption.KINDS_OF_TEXT
+    text: str  # one of CORRUPTIONS in lightseek/data/kinds.py
 
     @property
     def name(self) -> str:
@@ -52,10 +53,10 @@ def points(config: dict[str, Any]) -> Iterator[Point]:
 
 
 def pages_of(point: Point, config: dict[str, Any], tokenizer: Tokenizer) -> list[Document]:
-    """Texts of one length: text i starts with held-out document i and goes on with those after it."""
+    """Return texts of one length. Text i starts with held-out document i and continues with the next documents."""
     found = load_documents(config["data"], "test", config["pages"], config["seed"], task="ocr")
     texts = [normalise(document.text) for document in found]
-    wanted = round(point.ratio * point.tokens)  # of the natural text: other kinds stand on pages that look alike
+    wanted = round(point.ratio * point.tokens)  # of the natural text, so that the pages of all kinds look alike
     pages: list[Document] = []
     for number in range(config["pages"]):
         start, text = number % len(texts), ""
@@ -79,14 +80,14 @@ def read(
     model,
     progress,
 ) -> None:
-    """Predictions for one point, into a file that a killed run goes on with; its pages are of so many tokens."""
+    """Write the predictions of one point to a file, which a killed run continues. Its texts have `tokens` tokens."""
     from lightseek.data.examples import ExampleMaker
 
     settings = {"task": "ocr", "point": name, "model": config["model"], "pages": config["pages"]}
     settings |= {"data": config["data"], "seed": config["seed"], "files": config["weights"]}
     done = done_before(path, settings, documents)
     make = ExampleMaker(model.config, model.tokenizer, "ocr", mode, config["font"], pages=1)
-    room = round(1.25 * tokens) + 32  # for a text that rambles
+    room = round(1.25 * tokens) + 32  # more than the text has, so that too long predictions count as errors
     found = predict(model, make, documents[done:], batch=config["batch"], max_new_tokens=room)
     task = progress.add_task(name, total=len(documents), completed=done, figures="")
     for prediction in append_predictions(path, settings, len(documents), found):
@@ -95,7 +96,7 @@ def read(
 
 
 def row(point: Point, path: Path) -> dict[str, Any]:
-    """The figures of one point."""
+    """Return the figures of one point."""
     scored = score(path, "ocr", point.name)
     measured = sum(p.text_tokens for p in scored.predictions) / sum(p.vision_tokens for p in scored.predictions)
     scores = {name: found for name, found in figures(scored.tallies).items() if name in ("ocr_precision", "cer")}
@@ -117,7 +118,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def plot(path: Path, lines: dict[str, list[dict[str, Any]]], label: str) -> None:
-    """OCR precision over compression, a line for each entry, with the intervals."""
+    """Draw the OCR precision for each compression ratio, with its interval. Each entry of `lines` is one line."""
     figure, axes = new_figure()
     for name, rows in lines.items():
         ratios, scores = [row["ratio"] for row in rows], [row["ocr_precision"] for row in rows]
@@ -126,14 +127,14 @@ def plot(path: Path, lines: dict[str, list[dict[str, Any]]], label: str) -> None
     axes.set_xscale("log", base=2)
     ticks = sorted({row["ratio"] for rows in lines.values() for row in rows})
     axes.set_xticks(ticks, [f"{tick:g}x" for tick in ticks])
-    axes.set(xlabel="text tokens per vision token, of the natural text", ylabel=label, ylim=(0, 102))
+    axes.set(xlabel="text tokens per vision token (of the natural text)", ylabel=label, ylim=(0, 102))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     save_figure(figure, path)
 
 
 def report(out: Path, rows: list[dict[str, Any]], config: dict[str, Any]) -> None:
-    """Write all that is known so far."""
+    """Write the results of all points so far."""
     write_json(out / "results.json", {"config": config, "points": rows})
     write_text(out / "results.md", table(rows))
     by_mode = {}
@@ -144,21 +145,21 @@ def report(out: Path, rows: list[dict[str, Any]], config: dict[str, Any]) -> Non
         plot(out / "curve.png", natural, "OCR precision %")
     for mode, texts in by_mode.items():
         if len(texts) > 1:
-            plot(out / f"crutch-{mode}.png", texts, f"OCR precision %, {mode} vision tokens")
+            plot(out / f"crutch-{mode}.png", texts, f"OCR precision % with {mode} vision tokens")
 
 
 def options(about: str, config: str, out: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", type=Path, default=HERE / config)
     parser.add_argument("--out", type=Path, default=Path(out))
-    parser.add_argument("--model", help="a checkpoint's folder or hub id; without one, nano")
-    parser.add_argument("--pages", type=int, help="a point, instead of the config's")
+    parser.add_argument("--model", help="the folder or hub id of a checkpoint (nano)")
+    parser.add_argument("--pages", type=int, help="pages per point (the config's number)")
     parser.add_argument("--device", help="cpu, cuda (a CUDA device if there is one)")
     return parser
 
 
 def open_config(arguments: argparse.Namespace) -> tuple[dict[str, Any], "LightSeekOCR"]:
-    """The config, with what was asked for and the weights' fingerprint, and the model."""
+    """Return the config, with the options and the fingerprint of the weights in it, and the model."""
     from lightseek.weights.loading import NANO, load_model
 
     config = json.loads(arguments.config.read_text(encoding="utf-8"))

@@ -1,9 +1,10 @@
-"""Pages as people have them: pictures of any shape, in every mode, gundam's tiles too.
+"""Measures how well a model reads pictures of other shapes than the square pages, in every mode with gundam's tiles.
 
-    python -m experiments.compression.shapes --out runs/shapes      # goes on where it was
+    python -m experiments.compression.shapes --out runs/shapes      # continues a run that was stopped
 
-The same texts as in `curve.py`, all of one length, on pictures of each size of the config, in letters as large as fit.
-Leaves results.json and results.md: the CER of each shape in each mode, with 95 % intervals over the pages.
+The texts are those of `curve.py`, all of one length. They are drawn on pictures of each size in the config, in the
+largest letters that fit. The program writes results.json and results.md: the CER of each shape in each mode, with 95 %
+intervals over the pages.
 """
 
 from dataclasses import replace
@@ -18,11 +19,11 @@ from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.console import bars, console, failing
 from lightseek.tools.files import write_json, write_text
 
-LARGEST = 1 / 16  # of the page's longer side: the font, where there is room
+LARGEST = 1 / 16  # the largest font size divided by the page's longer side
 
 
 def pictures_of(size: tuple[int, int], config: dict[str, Any], tokenizer: Tokenizer) -> list[Document]:
-    """Texts, each with its page as a PNG of `size`, width and height in pixels."""
+    """Return texts, each with its page as a PNG. `size` is the width and height in pixels."""
     width, height = size
     documents = []
     for document in pages_of(Point(config["tokens"], 1, "natural"), config, tokenizer):
@@ -35,7 +36,7 @@ def pictures_of(size: tuple[int, int], config: dict[str, Any], tokenizer: Tokeni
 
 
 def table(sizes: dict[str, tuple[int, int]], rows: list[dict[str, Any]]) -> str:
-    """CER in %, a line for each shape and a column for each mode."""
+    """Return a table of the CER in %, with a line for each shape and a column for each mode."""
     modes = list(dict.fromkeys(row["mode"] for row in rows))
     lines = [f"| page | {' | '.join(modes)} |", "|---" * (len(modes) + 1) + "|"]
     for shape, (width, height) in sizes.items():
@@ -53,7 +54,7 @@ def main() -> None:
         with bars() as progress:
             for mode in config["modes"]:
                 for shape, size in config["sizes"].items():
-                    name = f"{size[0]}x{size[1]}-{mode}"  # another size is another file
+                    name = f"{size[0]}x{size[1]}-{mode}"  # each size has its own file
                     path = arguments.out / f"{name}.jsonl"
                     documents = pictures_of(size, config, model.tokenizer)
                     read(name, documents, mode, config["tokens"], config, path, model, progress)

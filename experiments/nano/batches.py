@@ -21,7 +21,8 @@ from lightseek.model.config import OCRConfig
 from lightseek.model.ocr import IGNORED
 from lightseek.page.preprocessing import page_views
 from lightseek.page.views import EncodedPage, PageViews, image_positions
-from lightseek.text.prompts import PROMPTS, prompt_ids
+from lightseek.text.kinds import PROMPTS
+from lightseek.text.prompts import prompt_ids
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.padding import pad_batch
 

@@ -1,15 +1,25 @@
-"""How a command line fills the settings of a run: `--config file.json`, `key=value`, or flags."""
+"""How a command line fills the settings of a run: `--config file.json`, `key=value`, or flags.
+
+This is argparse and not tyro or jsonargparse: neither reads `key=value` words or turns several values into a grid, so
+both would need most of this file around them, and both take longer to import.
+"""
 
 import argparse
+import difflib
 import json
+import re
 import types
 import typing
-from collections.abc import Callable
-from dataclasses import fields
+from collections.abc import Callable, Iterable
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lightseek.training.settings import RunConfig
+from lightseek.page.modes import find_mode
+from lightseek.training.settings import ALIASES, GROUPS, RunConfig, check_value, shown
+
+OVERRIDE = re.compile(r"[A-Za-z][\w-]*=")
+PAIRS = "lr_boxes"  # the one setting whose own values are written KEY=VALUE
 
 
 class Parser(argparse.ArgumentParser):
@@ -19,6 +29,21 @@ class Parser(argparse.ArgumentParser):
         from lightseek.tools.console import fail
 
         raise SystemExit(fail(ValueError(f"{message} (see {self.prog} --help)")))
+
+    def refuse(self, unknown: list[str]) -> NoReturn:
+        """End the program because of arguments that it does not know, and suggest a flag that looks like the first."""
+        close = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
+        self.error(f"unrecognized arguments: {' '.join(unknown)}{close}")
+
+
+class CommandParser(Parser):
+    """The parser of one command. It knows its own flags, so it is the one to suggest another."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+        arguments, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.refuse(unknown)
+        return arguments, []
 
 
 def parse_run(
@@ -31,36 +56,115 @@ def parse_run(
     """(settings, arguments): the settings named in `argv`, each with its list of values if `grid`, and the rest.
 
     `extra(parser)` adds the program's own flags. Later wins: defaults, then `--config`, then `key=value`, then flags.
-    A grid takes flags only, since `--tokens 64 100` reads to the next flag.
+    `key=value` may stand anywhere, also after the values of a flag: `--freeze encoder none steps=6`.
     Bad input ends the program with a one-line message and exit code 2.
     """
+    description += " Several values of a setting make a grid." * grid
     parser = Parser(prog=program, description=description, allow_abbrev=False)
-    if not grid:
-        parser.add_argument("overrides", nargs="*", metavar="key=value", help="any setting below, written short")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="JSON object of settings")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="any setting below, written without dashes")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="a JSON object of settings")
     extra(parser)
-    settings = parser.add_argument_group("settings" + (" (several values make a grid)" if grid else ""))
-    for setting in fields(RunConfig):
-        switch = setting.type is bool and not grid
-        settings.add_argument(
-            "--" + setting.name.replace("_", "-"),
-            default=argparse.SUPPRESS,
-            help=f"{setting.metadata['help']} (default: {setting.default})",
-            **(dict(action="store_const", const="true") if switch else dict(metavar="X", nargs="+" if grid else None)),
-        )
-    arguments = parser.parse_intermixed_args(argv)
+    for group in GROUPS:
+        title, _, about = group.__doc__.partition(": ")
+        section = parser.add_argument_group(title, about)
+        for setting in group.__annotations__:
+            add_setting(section, group.__dataclass_fields__[setting], grid)
+    arguments, unknown = parser.parse_known_intermixed_args(argv)
+    if unknown:
+        parser.refuse(unknown)
     try:
         chosen = _read_config(arguments.config) if arguments.config else {}
-        for override in getattr(arguments, "overrides", ()):
+        named = {setting.name for setting in fields(RunConfig)}
+        given = {name: value for name, value in vars(arguments).items() if name in named}
+        overrides = list(arguments.overrides)
+        if grid:
+            given = {name: _split(name, values, overrides) for name, values in given.items()}
+        for override in overrides:
             key, equals, text = override.partition("=")
             if not equals:
                 raise ValueError(f"{override!r} is neither a flag nor key=value")
             chosen[key.replace("-", "_")] = text
-        names = {setting.name for setting in fields(RunConfig)}
-        chosen.update({name: value for name, value in vars(arguments).items() if name in names})
+        chosen = {_known(name): value for name, value in chosen.items()} | given
         return {name: _convert(name, value, grid) for name, value in chosen.items()}, arguments
     except ValueError as error:
         parser.error(str(error))
+
+
+def add_setting(section: Any, setting: Field, grid: bool = False) -> None:
+    """Add the flag of a setting to the parser of a run, under all its names and with its help text."""
+    if setting.type is bool and not grid:
+        how: dict[str, Any] = {"action": "store_const", "const": "true"}
+    else:
+        how = {"metavar": "X", "nargs": "+" if grid else None}
+    section.add_argument(
+        *flags(setting.name),
+        dest=setting.name,
+        default=argparse.SUPPRESS,
+        help=help_of(setting, setting.default),
+        **how,
+    )
+
+
+def add_settings(command: Parser, **defaults: Any) -> None:
+    """Add flags that mean what the settings of a run of the same names mean, with these defaults."""
+    for name, default in defaults.items():
+        setting = RunConfig.__dataclass_fields__[name]
+
+        def read(text: str, setting: Field = setting) -> Any:
+            try:
+                value = _convert(setting.name, text, grid=False)
+                check_value(setting.name, value, setting.metadata)
+                return find_mode(value).name if setting.name == "mode" else value
+            except ValueError as error:
+                raise argparse.ArgumentTypeError(str(error)) from None
+
+        command.add_argument(
+            *flags(name), dest=name, type=read, default=default, metavar="X", help=help_of(setting, default)
+        )
+
+
+def flags(name: str) -> list[str]:
+    """The flags of a setting: `--mode` and `--tokens`."""
+    names = [name, *(alias for alias, setting in ALIASES.items() if setting == name)]
+    return ["--" + each.replace("_", "-") for each in names]
+
+
+def help_of(setting: Field, default: Any) -> str:
+    """The help text of a setting: what it is, the kinds there are, and the default."""
+    kinds = setting.metadata["kinds"]
+    choices = f": {'none, ' * (setting.default is None)}{kinds.choices}" if kinds is not None else ""
+    return f"{setting.metadata['help']}{choices} (default: {shown(setting.name, default)})"
+
+
+def did_you_mean(name: str, names: Iterable[str]) -> str:
+    """The end of a message: `; did you mean NAME?`, or nothing if no name is similar."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _split(name: str, values: list[str], overrides: list[str]) -> list[str]:
+    """The values of a flag of a grid. Words like key=value behind the first are settings and go to `overrides`."""
+    rest = [word for word in values[1:] if OVERRIDE.match(word)]
+    if name == PAIRS:  # encoder=1e-5 is one of its values
+        rest = [word for word in rest if _name_of(word.partition("=")[0]) is not None]
+    overrides += rest
+    return [values[0], *(word for word in values[1:] if word not in rest)]
+
+
+def _name_of(key: str) -> str | None:
+    """The setting that a key names, by its name or another one; None if there is none."""
+    name = key.replace("-", "_")
+    name = ALIASES.get(name, name)
+    return name if name in RunConfig.__dataclass_fields__ else None
+
+
+def _known(key: str) -> str:
+    """The setting that a key names. Raises ValueError, with the settings there are, for another key."""
+    if (name := _name_of(key)) is not None:
+        return name
+    names = [setting.name for setting in fields(RunConfig)]
+    close = did_you_mean(key, [*names, *ALIASES])
+    raise ValueError(f"unknown setting {key!r}{close or '; the settings are ' + ', '.join(names)}")
 
 
 def _read_config(path: Path) -> dict[str, Any]:
@@ -76,16 +180,14 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _convert(name: str, value: Any, grid: bool) -> Any:
-    kinds = {setting.name: setting.type for setting in fields(RunConfig)}
-    if name not in kinds:
-        raise ValueError(f"unknown setting {name!r}; the settings are {', '.join(kinds)}")
     if grid:
         values = value if isinstance(value, list) else [value]
         return [_convert(name, item, grid=False) for item in values]
-    kind, optional = kinds[name], False
+    setting = RunConfig.__dataclass_fields__[name]
+    kind, optional = setting.type, False
     if isinstance(kind, types.UnionType):
         kind, optional = typing.get_args(kind)[0], True
-    if optional and (value is None or value == "none"):
+    if optional and (value is None or value == "none" or (name == "precision" and value == "no")):
         return None
     try:
         if kind is bool:

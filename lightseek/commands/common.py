@@ -9,15 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightseek.commands.arguments import Parser
-from lightseek.page.modes import MODES, find_mode
+from lightseek.commands.arguments import Parser, add_settings
+from lightseek.text.kinds import IMAGE_TAG, PROMPTS
 
 if TYPE_CHECKING:
     from lightseek.page.render import RenderedPage
     from lightseek.weights.loading import LightSeekOCR
 
-DTYPES = ("float32", "bfloat16", "float16")
-QUANTIZED = ("int8", "nf4", "bnb-int8")
 WIDTH = 132  # of tables that go into a file or a pipe
 EPILOG = "Full sizes without the weights: `formula` writes made-up ones; then `--model` with their folder."
 
@@ -32,7 +30,7 @@ def open_model(arguments: argparse.Namespace) -> "LightSeekOCR":
         arguments.dtype,
         progress=watched,
         adapter=arguments.adapter,
-        quantize=arguments.quantize or "none",
+        quantize=arguments.quantize,
     )
     if arguments.adapter and not arguments.quantize:
         from lightseek.weights.lora import merge
@@ -60,8 +58,6 @@ def open_pages(path: Path, mode: str | None = None, letters: tuple[int, int] | N
 
 def full_prompt(prompt: str) -> str:
     """A prompt by its name, or as it is; `<image>` goes first where it is not placed."""
-    from lightseek.text.prompts import IMAGE_TAG, PROMPTS
-
     prompt = PROMPTS.get(prompt, prompt)
     return prompt if IMAGE_TAG in prompt else f"{IMAGE_TAG}\n{prompt}"
 
@@ -86,21 +82,21 @@ def add(commands: Any, run: Callable[[argparse.Namespace], None], about: str) ->
 
 
 def add_input(command: Parser) -> None:
-    command.add_argument("--mode", type=mode_name, default="base", help=f"{', '.join(MODES)}, or tokens: 100 (base)")
-    command.add_argument("--prompt", default="ocr", help="ocr, markdown, figure, summarize, or your own words (ocr)")
+    """Add how a page is shown to the model, and what it is asked."""
+    add_settings(command, mode="base")
+    command.add_argument(
+        "--prompt",
+        default="ocr",
+        metavar="X",
+        help=f"what to ask for: {', '.join(PROMPTS)}, or your own words (default: ocr)",
+    )
 
 
 def add_model(command: Parser) -> None:
-    command.add_argument("--model", metavar="DIR|HUB_ID", help="a checkpoint; without one, nano, which is shipped")
-    command.add_argument("--adapter", metavar="DIR|HUB_ID", help="a LoRA adapter to put on it, in peft's format")
-    command.add_argument("--quantize", choices=QUANTIZED, help="hold the weights in 8 or 4 bits: less memory")
-    command.add_argument("--device", help="cpu, cuda, cuda:1, mps (a CUDA device if there is one)")
-    command.add_argument("--dtype", choices=DTYPES, help="of the weights (the checkpoint's own)")
-    command.add_argument("--seed", type=int, default=0, help="of sampling (0)")
-
-
-def mode_name(text: str) -> str:
-    try:
-        return find_mode(text).name
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    """Add the flags of the model that `open_model` reads."""
+    command.add_argument("--adapter", metavar="DIR|HUB_ID", help="a LoRA adapter for the model, in the format of peft")
+    command.add_argument(
+        "--device", metavar="X", help="the device: cpu, cuda, cuda:1 or mps (default: a CUDA device if there is one)"
+    )
+    add_settings(command, model=None, quantize=None, dtype=None)
+    command.add_argument("--seed", type=int, default=0, metavar="N", help="the seed for random numbers (default: 0)")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightseek.commands.common import add, say, show
-from lightseek.commands.generate import TASKS
+from lightseek.data.kinds import TASKS
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -34,14 +34,14 @@ def evaluate(arguments: argparse.Namespace) -> None:
 def write(out: Path, models: list[Any], found: dict[str, Any]) -> None:
     """`evaluation.json`, and the plots."""
     from lightseek.scores.compare import paired
+    from lightseek.scores.kinds import headlines
     from lightseek.scores.plots import plot_differences, plot_lengths, plot_scores
-    from lightseek.scores.tables import HEADLINES
     from lightseek.tools.files import write_json
 
     plot_scores(out / "scores.png", found)
     if found["models"][0]["bins"]:
         plot_lengths(out / "lengths.png", found)
-    metric = HEADLINES[found["task"]][0]
+    metric = headlines(found["task"])[0]
     for number, other in enumerate(models[1:]):
         name = "differences.png" if len(models) == 2 else f"differences-{number + 2}.png"
         tally = paired(models[0], other, metric)
@@ -62,9 +62,20 @@ def edges(text: str) -> list[int]:
 
 def add_parser(commands: Any) -> None:
     command = add(commands, evaluate, "score predictions, and compare models on the same pages")
-    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="predictions; the first is compared with")
-    command.add_argument("--out", type=Path, metavar="DIR", help="also write evaluation.json and plots here")
-    command.add_argument("--task", choices=TASKS, help="how to score (as the file says, or else summarize)")
     command.add_argument(
-        "--bins", type=edges, metavar="N,N,...", help="bounds of the ranges of text tokens (8 or fewer)"
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="files of predictions; the others are compared with the first",
+    )
+    command.add_argument("--out", type=Path, metavar="DIR", help="a folder for evaluation.json and the plots")
+    command.add_argument(
+        "--task", choices=list(TASKS), help="the task to score (default: the task in the file, or summarize)"
+    )
+    command.add_argument(
+        "--bins",
+        type=edges,
+        metavar="N,N,...",
+        help="the bounds of the ranges of text tokens (default: at most 8 ranges)",
     )

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lightseek.commands.common import DTYPES, add, say
+from lightseek.commands.arguments import add_settings
+from lightseek.commands.common import add, say
 from lightseek.model.config import PRESETS
 
 
@@ -26,6 +27,11 @@ def formula(arguments: argparse.Namespace) -> None:
 
 def add_parser(commands: Any) -> None:
     command = add(commands, formula, "write a checkpoint of full size with made-up values")
-    command.add_argument("--preset", choices=PRESETS, default="deepseek-ocr", help="sizes (deepseek-ocr: 6.7 GB)")
+    command.add_argument(
+        "--preset",
+        choices=PRESETS,
+        default="deepseek-ocr",
+        help="the sizes of the model (default: deepseek-ocr, which takes 6.7 GB)",
+    )
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty or new folder")
-    command.add_argument("--dtype", choices=DTYPES, default="bfloat16", help="of the values (bfloat16)")
+    add_settings(command, dtype="bfloat16")

@@ -5,18 +5,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightseek.commands.arguments import Parser
-from lightseek.commands.common import add, add_model, mode_name, open_model, say
-from lightseek.page.modes import MODES
-from lightseek.training.settings import CHOICES
+from lightseek.commands.arguments import Parser, add_settings
+from lightseek.commands.common import add, add_model, open_model, say
+from lightseek.data.kinds import SOURCES
+from lightseek.data.sources.registry import DATA_SET_NAMES
+from lightseek.data.splits import SPLITS
 
 if TYPE_CHECKING:
     from lightseek.data.document import Document
     from lightseek.data.examples import ExampleMaker
     from lightseek.weights.loading import LightSeekOCR
 
-TASKS = ("summarize", "ocr", "answer")
-CORRUPTIONS = ("natural", "shuffled", "replaced", "random")
 BATCH = 8
 DEFAULTS: dict[str, dict[str, Any]] = {
     "summarize": {"beams": 4, "length_penalty": 2.0, "max_new_tokens": 256},
@@ -82,7 +81,7 @@ def open_maker(arguments: argparse.Namespace) -> "tuple[LightSeekOCR, ExampleMak
     model = open_model(arguments)
     if model.tokenizer is None:
         raise ValueError(f"{arguments.model} has no tokenizer.json, and text needs it: put the official one there")
-    how = {"font": arguments.font, "pages": arguments.pages, "context": arguments.context}
+    how = {"font": arguments.font, "pages": arguments.max_pages, "context": arguments.context}
     return model, ExampleMaker(model.config, model.tokenizer, arguments.task, arguments.mode, **how)
 
 
@@ -97,7 +96,7 @@ def open_documents(arguments: argparse.Namespace) -> "list[Document]":
         arguments.limit,
         arguments.seed,
         text_column=arguments.text_column,
-        summary_column=None if arguments.summary_column == "none" else arguments.summary_column,
+        summary_column=arguments.summary_column,
         max_characters=arguments.characters,
         task=arguments.task,
     )
@@ -109,37 +108,42 @@ def open_documents(arguments: argparse.Namespace) -> "list[Document]":
 
 
 def add_writing(command: Parser) -> None:
-    """The model, how it sees a document, and how it writes."""
-    command.add_argument(
-        "--mode", "--tokens", type=mode_name, default="base", help=f"{', '.join(MODES)}, or tokens: 100 (base)"
-    )
-    command.add_argument(
-        "--context", choices=CHOICES["context"], default="vision", help="documents as pages, or as their text (vision)"
-    )
-    command.add_argument("--pages", type=int, default=8, metavar="N", help="most pages a document (8)")
-    command.add_argument("--font", default="DejaVuSans", help="of the pages: a DejaVu face or a font file (DejaVuSans)")
+    """Add the model, how it is shown a document, and how it writes."""
+    add_settings(command, mode="base", context="vision", max_pages=8, font="DejaVuSans")
     add_model(command)
-    command.add_argument("--batch", type=int, default=BATCH, metavar="N", help=f"documents at once ({BATCH})")
-    command.add_argument("--beams", type=int, metavar="N", help="texts searched over (4 for summaries, otherwise 1)")
     command.add_argument(
-        "--length-penalty", type=float, metavar="X", help="above 1 favours long texts (2 for summaries)"
+        "--batch", type=int, default=BATCH, metavar="N", help=f"the number of documents at once (default: {BATCH})"
     )
-    command.add_argument("--max-new-tokens", type=int, metavar="N", help="longest text (256; 1024 for ocr)")
+    beams, penalty, longest = (in_words(name) for name in ("beams", "length_penalty", "max_new_tokens"))
+    command.add_argument("--beams", type=int, metavar="N", help=f"the number of texts that beam search keeps ({beams})")
+    command.add_argument(
+        "--length-penalty",
+        type=float,
+        metavar="X",
+        help=f"a value above 1 favours long texts in beam search ({penalty})",
+    )
+    command.add_argument("--max-new-tokens", type=int, metavar="N", help=f"the longest text, in tokens ({longest})")
+
+
+def in_words(option: str) -> str:
+    """The defaults of an option for each task, for a help text."""
+    return "default: " + ", ".join(f"{values[option]:g} for {task}" for task, values in DEFAULTS.items())
 
 
 def add_parser(commands: Any) -> None:
     command = add(commands, generate, "write a model's texts about every document of a data set to a JSONL file")
-    command.add_argument("data", metavar="DATA", help="synthetic, pydoc, a named data set, or a file or folder")
-    command.add_argument("--out", type=Path, required=True, metavar="FILE", help="predictions.jsonl; added to if there")
-    command.add_argument("--task", choices=TASKS, default="summarize", help="what to write (summarize)")
-    command.add_argument("--split", choices=("train", "validation", "test"), default="test", help="(test)")
-    command.add_argument("--limit", type=int, metavar="N", help="at most this many documents")
-    command.add_argument("--text-column", default="text", metavar="NAME", help="of the text, for files (text)")
+    sources = f"{SOURCES.choices}, {DATA_SET_NAMES}, or a file or a folder"
+    command.add_argument("data", metavar="DATA", help=f"where the documents come from: {sources}")
     command.add_argument(
-        "--summary-column", default="summary", metavar="NAME", help="of the summary; none: the first sentence (summary)"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the file of predictions; the command continues an old one",
     )
-    command.add_argument("--characters", type=int, metavar="N", help="leave longer documents out")
-    command.add_argument(
-        "--corrupt", choices=CORRUPTIONS, default="natural", help="take the language out of the text first (natural)"
-    )
+    add_settings(command, task="summarize")
+    command.add_argument("--split", choices=SPLITS, default="test", help="the part of the data (default: test)")
+    command.add_argument("--limit", type=int, metavar="N", help="the largest number of documents (default: all)")
+    add_settings(command, text_column="text", summary_column="summary", corrupt="natural")
+    command.add_argument("--characters", type=int, metavar="N", help="leave out documents with more characters")
     add_writing(command)

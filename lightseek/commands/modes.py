@@ -34,4 +34,4 @@ def modes(arguments: argparse.Namespace) -> None:
 
 def add_parser(commands: Any) -> None:
     command = add(commands, modes, "the modes and their token arithmetic")
-    command.add_argument("--json", action="store_true")
+    command.add_argument("--json", action="store_true", help="print the table as JSON")

@@ -5,7 +5,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lightseek.commands.common import add, mode_name, say
+from lightseek.commands.arguments import add_settings
+from lightseek.commands.common import add, say
+from lightseek.data.kinds import FORMATS, SOURCES, TASKS
+from lightseek.data.sources.registry import DATA_SET_NAMES, DATA_SETS
 
 SHOWN = 20  # bad rows
 
@@ -15,26 +18,25 @@ def prepare(arguments: argparse.Namespace) -> None:
     from lightseek.data.prepare.card import write_card
     from lightseek.data.prepare.folder import prepare as write
     from lightseek.data.prepare.shards import Job
-    from lightseek.data.sources.registry import DATA_SETS
     from lightseek.tools.console import bars
 
-    if arguments.pages < 1 or arguments.processes < 1 or (arguments.limit or 1) < 1:
-        raise ValueError("--pages, --processes and --limit must be at least 1")
+    if arguments.processes < 1 or (arguments.limit or 1) < 1:
+        raise ValueError("--processes and --limit must be at least 1")
     source = arguments.source
     job = Job(
         source=source,
         task=arguments.task or (DATA_SETS[source].tasks[0] if source in DATA_SETS else "summarize"),
         images=arguments.images,
-        tokens=arguments.tokens,
+        mode=arguments.mode,
         font=arguments.font,
-        pages=arguments.pages,
+        max_pages=arguments.max_pages,
         format=arguments.format,
         limit=arguments.limit,
         shares=arguments.split,
         seed=arguments.seed,
         skip_bad=arguments.skip_bad,
         text_column=arguments.text_column,
-        summary_column=None if arguments.summary_column == "none" else arguments.summary_column,
+        summary_column=arguments.summary_column,
     )
     said = 0
 
@@ -53,7 +55,7 @@ def prepare(arguments: argparse.Namespace) -> None:
     total = prepared.total
     if total.truncated:
         dropped = f": {total.dropped:,} characters are on none" if job.images else ""
-        say(f"{total.truncated:,} documents need more than {job.pages} pages{dropped} (--pages)")
+        say(f"{total.truncated:,} documents need more than {job.max_pages} pages{dropped} (--max-pages)")
     counts = ", ".join(f"{len(figures.text):,} {split}" for split, figures in prepared.splits.items())
     print(f"{arguments.out}: {counts} documents; train with --data {arguments.out} --task {job.task}")
     if arguments.push_to_hub:
@@ -88,25 +90,34 @@ def shares(text: str) -> tuple[float, float, float]:
 
 
 def add_parser(commands: Any) -> None:
-    from lightseek.data.sources.registry import DATA_SETS
-
     command = add(commands, prepare, "make a folder to train from, of a data set or your own documents")
-    names = ", ".join(name for name in DATA_SETS if not name.startswith("document_haystack-"))
-    command.epilog = f"Data sets: {names}, document_haystack-5 to -200."
-    command.add_argument("source", metavar="NAME|PATH", help="a data set, synthetic, pydoc, or your file or folder")
+    command.epilog = f"Data sets: {DATA_SET_NAMES}."
+    command.add_argument(
+        "source",
+        metavar="NAME|PATH",
+        help=f"where the documents come from: a data set, {SOURCES.choices}, a file or a folder",
+    )
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty or new folder")
-    command.add_argument("--task", choices=("ocr", "summarize", "answer"), help="(the data set's own, or summarize)")
-    command.add_argument("--images", action="store_true", help="draw the pages now, as PNG files")
-    command.add_argument("--tokens", type=mode_name, default="small", help="vision tokens a page, or a mode (100)")
-    command.add_argument("--font", default="DejaVuSans", help="a DejaVu face or a font file (DejaVuSans)")
-    command.add_argument("--pages", type=int, default=8, metavar="N", help="most pages a document (8)")
-    command.add_argument("--split", type=shares, metavar="A/B/C", help="shares of train/validation/test, all anew")
-    command.add_argument("--limit", type=int, metavar="N", help="most documents of a split; with --split, in all")
-    command.add_argument("--format", choices=("jsonl", "parquet"), default="jsonl", help="of the rows (jsonl)")
-    command.add_argument("--skip-bad", action="store_true", help="leave out rows that can't be used, and say so")
-    command.add_argument("--text-column", default="text", metavar="X", help="of your files (text)")
-    command.add_argument("--summary-column", default="summary", metavar="X", help="none: the first sentence (summary)")
-    command.add_argument("--seed", type=int, default=0, help="of what a limit draws (0)")
-    command.add_argument("--processes", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="at a time")
-    command.add_argument("--push-to-hub", metavar="ID", help="then upload it as the data set ID")
+    command.add_argument(
+        "--task",
+        choices=list(TASKS),
+        help="what a model shall learn (default: the first task of the data set, or summarize)",
+    )
+    command.add_argument("--images", action="store_true", help="draw the pages now and store them as PNG files")
+    add_settings(command, mode="small", font="DejaVuSans", max_pages=8, text_column="text", summary_column="summary")
+    command.add_argument(
+        "--split", type=shares, metavar="A/B/C", help="put all documents together and split them into these shares"
+    )
+    command.add_argument(
+        "--limit", type=int, metavar="N", help="the largest number of documents of each split, or of all with --split"
+    )
+    command.add_argument("--format", choices=FORMATS, default="jsonl", help="the format of the files (default: jsonl)")
+    command.add_argument("--skip-bad", action="store_true", help="leave out rows that cannot be used, and name them")
+    command.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="the seed for the choice of --limit (default: 0)"
+    )
+    command.add_argument(
+        "--processes", type=int, default=min(8, os.cpu_count() or 1), metavar="N", help="the number of processes"
+    )
+    command.add_argument("--push-to-hub", metavar="ID", help="upload the folder as this data set of the hub")
     command.add_argument("--private", action="store_true", help="make a new data set on the hub private")

@@ -11,7 +11,7 @@ from lightseek.tools.console import bars, console, errors
 
 
 def tell_missing(glyphs: dict[str, int]) -> None:
-    """Say which characters the font could not draw, if any."""
+    """Print which characters the font could not draw, if there are any."""
     if glyphs:
         shown = " ".join(list(glyphs)[:20])
         told = f"the font has no glyph for {len(glyphs)} characters: {escape(shown)} (--font)"
@@ -19,11 +19,11 @@ def tell_missing(glyphs: dict[str, int]) -> None:
 
 
 def tell_truncated(truncated: dict[str, int]) -> None:
-    """Say how much of the documents found no place on their pages, if any did not."""
+    """Print how much text of the documents was dropped because they have too few pages or positions, if any was."""
     if truncated["documents"]:
         parts = [f"{truncated[name]:,} {name}" for name in ("characters", "pages") if truncated[name]]
         errors.print(
-            f"{truncated['documents']:,} documents need more pages than they may have (--pages) or, as text, more "
+            f"{truncated['documents']:,} documents need more pages than they may have (--max-pages) or, as text, more "
             f"positions than the decoder has: {' and '.join(parts)} dropped",
             highlight=False,
             soft_wrap=True,
@@ -32,7 +32,7 @@ def tell_truncated(truncated: dict[str, int]) -> None:
 
 @contextmanager
 def running() -> Iterator[tuple]:
-    """(report for each training step, tick for each evaluated batch), shown as two bars."""
+    """Show two progress bars. Yields two callbacks: one for each training step and one for each evaluated batch."""
     with bars() as progress:
         train = progress.add_task("train", total=None, figures="")
         read = progress.add_task("read test pages", total=None, figures="", visible=False)
@@ -58,7 +58,7 @@ def running() -> Iterator[tuple]:
 
 
 def encode_pages(run) -> None:
-    """Fill a run's vision cache, if it has one, and say where that is and how much it holds."""
+    """Fill the vision cache of a run, if it has one, and print where the cache is and how much it holds."""
     if run.cache is None:
         return
     with bars() as progress:
@@ -69,7 +69,7 @@ def encode_pages(run) -> None:
 
 @contextmanager
 def overfitting(steps: int) -> Iterator:
-    """Report for each step of an overfit check."""
+    """Show the progress of an overfit check. Yields the callback for each step."""
     with bars() as progress:
         task = progress.add_task("overfit", total=steps, figures="")
 
@@ -79,9 +79,9 @@ def overfitting(steps: int) -> Iterator:
         yield on_step
 
 
-def freeze_table(counts: list[dict[str, Any]], policy: str) -> Table:
-    """Trainable and frozen parameters of each box."""
-    table = Table(title=f"what learns with --freeze {policy}", title_justify="left")
+def freeze_table(counts: list[dict[str, Any]], policy: str | None) -> Table:
+    """Return the table of trainable and frozen parameters in each box."""
+    table = Table(title=f"what learns with --freeze {policy or 'none'}", title_justify="left")
     table.add_column("box")
     table.add_column("trainable", justify="right")
     table.add_column("frozen", justify="right", style="dim")

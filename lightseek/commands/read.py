@@ -51,13 +51,39 @@ def read(arguments: argparse.Namespace) -> None:
 
 def add_parser(commands: Any) -> None:
     command = add(commands, read, "read documents: pictures, PDFs, text or Markdown (rendered to pages first)")
-    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="one result per page")
+    command.add_argument(
+        "files",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="pictures, PDFs, text or Markdown files; each page gives one result",
+    )
     add_input(command)
     add_model(command)
-    command.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="longest text (512)")
-    command.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (0)")
-    command.add_argument("--top-p", type=float, default=1.0, help="sample from the likeliest tokens of this mass (1)")
-    command.add_argument("--beams", type=int, default=1, metavar="N", help="beam search over this many texts (1)")
+    command.add_argument(
+        "--max-new-tokens",
+        type=int,
+        default=512,
+        metavar="N",
+        help="the longest text of a page, in tokens (default: 512)",
+    )
+    command.add_argument(
+        "--temperature",
+        type=float,
+        default=0.0,
+        metavar="X",
+        help="the temperature of sampling; 0 takes the likeliest token (default: 0)",
+    )
+    command.add_argument(
+        "--top-p",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="sample from the likeliest tokens that have this probability together (default: 1)",
+    )
+    command.add_argument(
+        "--beams", type=int, default=1, metavar="N", help="the number of texts that beam search keeps (default: 1)"
+    )
     output = command.add_mutually_exclusive_group()
-    output.add_argument("--stream", action="store_true", help="show the text as it comes")
-    output.add_argument("--json", action="store_true", help="text, tokens, finish reason and timings as JSON")
+    output.add_argument("--stream", action="store_true", help="show the text while it is written")
+    output.add_argument("--json", action="store_true", help="print text, tokens, finish reason and timings as JSON")

@@ -58,5 +58,7 @@ def open_document(path: Path) -> "Document":
 
 def add_parser(commands: Any) -> None:
     command = add(commands, summarize, "summarize documents: text, Markdown, PDFs, pictures")
-    command.add_argument("files", nargs="+", type=Path, metavar="FILE", help="one summary each; - is text from stdin")
+    command.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="each file gives one summary; - reads text from stdin"
+    )
     add_writing(command)

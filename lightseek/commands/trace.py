@@ -22,12 +22,20 @@ def trace(arguments: argparse.Namespace) -> None:
     page = pick_page(arguments.file, arguments.page)
     model = open_model(arguments)
     views = page_views(page.image, arguments.mode)
+    count = image_positions(views, model.config.token_side)
     text = arguments.text.read_text(encoding="utf-8") if arguments.text else page.text
     if model.tokenizer is None:
         say("this checkpoint has no tokenizer.json: the prompt is the page alone, without text")
-        ids = [model.config.bos_token_id] + [model.config.image_token_id] * image_positions(views)
+        ids = [model.config.bos_token_id] + [model.config.image_token_id] * image_positions(
+            views, model.config.token_side
+        )
     else:
-        ids = prompt_ids(model.config, model.tokenizer, full_prompt(arguments.prompt), [image_positions(views)])
+        ids = prompt_ids(
+            model.config,
+            model.tokenizer,
+            full_prompt(arguments.prompt),
+            [count],
+        )
     result = run(
         model,
         torch.tensor([ids], device=model.device),
@@ -55,11 +63,17 @@ def pick_page(path: Path, number: int) -> "RenderedPage":
 def add_parser(commands: Any) -> None:
     command = add(commands, trace, "one page through the model, stage by stage")
     command.add_argument("file", type=Path, metavar="FILE", help="a picture, PDF, text or Markdown file")
-    command.add_argument("--page", type=int, default=1, metavar="N", help="which page of it (1)")
-    command.add_argument("--text", type=Path, metavar="FILE", help="the page's text, for the compression ratio")
+    command.add_argument(
+        "--page", type=int, default=1, metavar="N", help="the number of the page in the file (default: 1)"
+    )
+    command.add_argument(
+        "--text", type=Path, metavar="FILE", help="a file with the text of the page, for the compression ratio"
+    )
     add_input(command)
     add_model(command)
-    command.add_argument("--inside", action="store_true", help="also attention, MLP and router inside each block")
-    command.add_argument("--cold", action="store_true", help="time the first pass, one-time costs included")
-    command.add_argument("--picture", type=Path, metavar="FILE", help="draw time per box and load per expert")
-    command.add_argument("--json", action="store_true", help="everything as JSON")
+    command.add_argument("--inside", action="store_true", help="also show attention, MLP and router inside each block")
+    command.add_argument("--cold", action="store_true", help="time the first pass, which includes one-time costs")
+    command.add_argument(
+        "--picture", type=Path, metavar="FILE", help="a PNG file for the time of each box and the load of each expert"
+    )
+    command.add_argument("--json", action="store_true", help="print everything as JSON")

@@ -1,1 +1,1 @@
-"""Documents to read and to summarize: generated, found on every Python, or the user's own."""
+"""The documents that a model reads and summarizes, and the path from a document to a training batch."""

@@ -1,10 +1,10 @@
-"""Batches of documents of like length, so that little of a right-padded batch is padding.
+"""Puts documents of similar length into one batch, so that little of a right-padded batch is padding.
 
     permutation of the epoch -> windows of `bucket` batches, each sorted by length -> batches, in random order
 
-The order follows from the seed, the step and the lengths, so a resumed run goes on with it. Sorting windows instead of
-the whole epoch leaves to chance which documents meet in a batch. Lengths are estimates: nothing is drawn for them, and
-only a small data set is tokenized.
+The order depends on the seed, the step and the lengths only, so a resumed run continues in the same order. If the whole
+epoch were sorted, the same documents would meet in a batch every time; with windows, chance decides. Lengths are
+estimates: no page is drawn for them, and only a small data set is tokenized.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,20 +15,20 @@ import numpy as np
 from lightseek.data.document import Document
 from lightseek.data.examples import ExampleMaker
 
-TOKENIZED = 5_000_000  # characters, some seconds' work; of more text than that, characters are counted instead
-SAMPLE = 20_000  # characters that tell how many make a token: 1 of nano's, about 4 of the official tokenizer's
+TOKENIZED = 5_000_000  # characters, which take some seconds; in a larger data set only characters are counted
+SAMPLE = 20_000  # characters, to measure characters per token: 1 for nano's tokenizer, about 4 for the official one
 
 
 class BatchOrder:
-    """Which documents each step trains on: `order(step)`, steps from 0, epoch after epoch.
+    """Says which documents each step trains on: `order(step)` returns their indices. Steps count from 0.
 
     Every epoch has every document once. A batch that begins in one epoch and ends in the next is not sorted.
     """
 
     def __init__(self, lengths: Sequence[int], batch: int, seed: int, bucket: int = 1) -> None:
-        """`bucket` is how many batches are sorted by length together; 1 leaves the order to chance alone."""
+        """`bucket` batches are sorted by length together; with 1 the order is random."""
         self.lengths, self.batch, self.seed, self.bucket = np.asarray(lengths), batch, seed, bucket
-        self.epoch = lru_cache(maxsize=4)(self._epoch)  # a batch may need two, or more if it is larger than an epoch
+        self.epoch = lru_cache(maxsize=4)(self._epoch)  # a batch can span two epochs, or more if epochs are short
 
     def __call__(self, step: int) -> list[int]:
         count = len(self.lengths)
@@ -41,7 +41,7 @@ class BatchOrder:
         order = random.permutation(count)
         if self.bucket == 1:
             return order
-        start = min(count, -epoch * count % batch)  # before it, the end of the batch begun in the epoch before
+        start = min(count, -epoch * count % batch)  # what is before it ends the previous epoch's last batch
         end = start + (count - start) // batch * batch
         windows = [
             order[first : min(first + batch * self.bucket, end)] for first in range(start, end, batch * self.bucket)
@@ -55,7 +55,7 @@ class BatchOrder:
 
 
 def estimated_lengths(make: ExampleMaker, documents: Sequence[Document]) -> list[int]:
-    """About how many positions each document's pages and texts fill in the decoder."""
+    """Estimate how many positions in the decoder each document's context and texts fill."""
     texts = [(document.text if make.task == "ocr" else document.summary) + document.question for document in documents]
     sample = "".join(document.text[:SAMPLE] for document in documents[:20])[:SAMPLE] or " "
     per_character = len(make.tokenizer.encode(sample)) / len(sample)
@@ -68,7 +68,7 @@ def estimated_lengths(make: ExampleMaker, documents: Sequence[Document]) -> list
 
 
 def padding_share(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> float:
-    """Share of all positions that are padding when each batch is padded to its longest."""
+    """Return the share (0 to 1) of all positions that are padding when each batch is padded to its longest document."""
     filled = padded = 0
     for batch in batches:
         filled += sum(lengths[i] for i in batch)

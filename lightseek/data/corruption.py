@@ -1,50 +1,50 @@
-"""Text with the language taken out of it, step by step: does the model read, or does it guess?
+"""Removes the language from a text, step by step, to find out whether a model reads a page or guesses it.
 
-A decoder knows how English goes on, so it can write a page that it hardly saw. Take away what it knows, keep what the
-encoder sees, and the difference in OCR precision is how much was guessed (arXiv 2601.03714):
+A decoder can predict how an English sentence continues, so it can write a page that it hardly saw. These corruptions
+make the text less predictable while pages look alike to the encoder. The difference in OCR precision says how much of
+the page was guessed (arXiv 2601.03714):
 
-    natural    The pump failed at 7:15.      all of it can be guessed at
-    shuffled   failed 7:15. pump The at      the words help each other, their order does not
-    replaced   Put once bricks us 5:20.      words, each for itself, and other digits
-    random     Spc yofb vneyke xs 6:59.      nothing to guess at
+    natural    The pump failed at 7:15.      all of it can be guessed
+    shuffled   failed 7:15. pump The at      the choice of words helps to guess, their order does not
+    replaced   Put once bricks us 5:20.      each word is English, but has nothing to do with its neighbours
+    random     Spc yofb vneyke xs 6:59.      nothing can be guessed
 
-Every kind leaves white space where it was and the text as long as it was, so pages stay alike.
+Every kind keeps the white space and the length of the text.
 """
 
 import re
-from collections.abc import Callable
 from functools import cache
 from random import Random
 from string import ascii_lowercase, ascii_uppercase, digits
 
+from lightseek.data.kinds import CORRUPTIONS
 from lightseek.data.sources.synthetic_kinds import ANYWHERE, KINDS, WORDS, Draw
 
 _LETTERS = re.compile(r"[^\W\d_]+")
 
 
 def corrupt(text: str, kind: str, seed: int = 0) -> str:
-    """`text` with less language in it; the same for equal arguments, and drawn anew for each text.
+    """Return `text` with less language in it. Equal arguments give equal results; each text has its own random draws.
 
-    kind: one of `KINDS_OF_TEXT`. Raises ValueError for another.
+    kind: one of `CORRUPTIONS`. Raises ValueError for any other kind.
     """
-    if kind not in _CORRUPTIONS:
-        raise ValueError(f"unknown kind of text {kind!r}: choose one of {', '.join(KINDS_OF_TEXT)}")
-    return _CORRUPTIONS[kind](text, Random(f"{seed} {text}").random)
+    return CORRUPTIONS.find(kind)(text, Random(f"{seed} {text}").random)
 
 
-def _natural(text: str, r: Draw) -> str:
+def natural(text: str, r: Draw) -> str:
+    """The text as it is."""
     return text
 
 
-def _shuffled(text: str, r: Draw) -> str:
-    """The words, with their punctuation, in any order."""
-    pieces = re.split(r"(\S+)", text)  # white space at even places, words at odd ones
+def shuffled(text: str, r: Draw) -> str:
+    """Put the words, with their punctuation, into a random order."""
+    pieces = re.split(r"(\S+)", text)  # white space has even indices, words have odd ones
     pieces[1::2] = sorted(pieces[1::2], key=lambda _: r())
     return "".join(pieces)
 
 
-def _replaced(text: str, r: Draw) -> str:
-    """Each word by one of the vocabulary with as many letters, capitals where they were; digits by others."""
+def replaced(text: str, r: Draw) -> str:
+    """Replace each word by one of the vocabulary with as many letters and the same capitals, and each digit by one."""
 
     def word(match: re.Match) -> str:
         old, new = match[0], _word(len(match[0]), r)
@@ -55,8 +55,8 @@ def _replaced(text: str, r: Draw) -> str:
     return re.sub(r"\d", lambda _: _pick(digits, r), _LETTERS.sub(word, text))
 
 
-def _random(text: str, r: Draw) -> str:
-    """Letters by letters A to Z, capitals where they were; digits by digits; the rest stays."""
+def random(text: str, r: Draw) -> str:
+    """Replace each letter by a random letter A to Z of the same case, and each digit by a digit. The rest stays."""
 
     def letters(match: re.Match) -> str:
         return "".join(_pick(ascii_uppercase if c.isupper() else ascii_lowercase, r) for c in match[0])
@@ -64,17 +64,8 @@ def _random(text: str, r: Draw) -> str:
     return re.sub(r"\d", lambda _: _pick(digits, r), _LETTERS.sub(letters, text))
 
 
-_CORRUPTIONS: dict[str, Callable[[str, Draw], str]] = {
-    "natural": _natural,
-    "shuffled": _shuffled,
-    "replaced": _replaced,
-    "random": _random,
-}
-KINDS_OF_TEXT = tuple(_CORRUPTIONS)
-
-
 def _word(length: int, r: Draw) -> str:
-    """A word of `length` letters; words one after the other where the vocabulary has none so long."""
+    """Return a word of `length` letters. It is joined from several words if the vocabulary has none of that length."""
     vocabulary = _vocabulary()
     longest = len(vocabulary) - 1
     parts = []
@@ -86,7 +77,7 @@ def _word(length: int, r: Draw) -> str:
 
 @cache
 def _vocabulary() -> list[list[str]]:
-    """Words of the generated documents by their number of letters, up to the first number that none has."""
+    """Return the words of the generated documents by number of letters, up to the first number that no word has."""
     templates = [*ANYWHERE, *(line for kind in KINDS for line in (*kind.titles, *sum(kind.tells, ()), *kind.others))]
     texts = [re.sub(r"{.*?}", "", template) for template in templates]
     texts += [" ".join(words) for name, words in WORDS.items() if "-" not in name]  # no halves of names

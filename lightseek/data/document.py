@@ -1,8 +1,7 @@
-"""One entrance to all documents: generated ones, docstrings, the hub's data sets, or the user's own files.
+"""Defines a document: a text to read and the summary that a model should write of it. Also splits texts into sentences.
 
-A document is a text to read, and the summary a model should write of it. Wherever it comes from, `train`,
-`validation` and `test` share no text (unless the user's own files put it in two), and which of them a text belongs to
-never depends on `seed` or `limit`.
+The splits `train`, `validation` and `test` share no text, unless the user's own files put one text into two splits. The
+split of a text never depends on `seed` or `limit`.
 """
 
 import re
@@ -11,15 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-TASKS = ("ocr", "summarize", "answer")  # what a model can learn to write: the text, its summary, or an answer
+from lightseek.data.kinds import TASKS
 
 
 @dataclass(frozen=True)
 class Document:
-    """A text and its reference summary; `facts` are strings that a correct summary must contain (may be empty).
+    """A text and its reference summary. `facts` are strings that a correct summary must contain; there may be none.
 
-    `images` are its pages where it comes as pictures, as files or as the bytes of files; then the text or the summary
-    may be unknown (""). With a `question`, the summary is the answer to it.
+    `images` holds the pages of a document that comes as pictures: each is a path or the bytes of a picture file. The
+    text or the summary of such a document may be unknown (""). If there is a `question`, the summary is its answer.
     """
 
     text: str
@@ -31,31 +30,30 @@ class Document:
 
 
 def check_task(document: Document, task: str) -> None:
-    """Raise ValueError, naming the document, when it lacks what a task needs."""
+    """Raise ValueError, which names the document, when the document lacks something that the task needs."""
     if not document.text and not document.images:
         raise ValueError(f"document {document.name} has no text and no pictures")
-    needed = {"ocr": ("text",), "summarize": ("summary",), "answer": ("question", "summary")}[task]
-    for name in needed:
+    for name in TASKS.find(task):
         if not getattr(document, name):
             usable = "answer" if document.question else "summarize" if document.summary else "ocr"
             raise ValueError(f"document {document.name} has no {name}, which --task {task} needs: try --task {usable}")
 
 
 def split_key(document: Document) -> str:
-    """What decides a document's split where nothing names it: its text, or its first page if it comes as pictures."""
+    """Return the string whose hash decides a document's split: its text, or its first page if it comes as pictures."""
     if not document.images:
         return document.text
     page = document.images[0]
     return f"{crc32(page):08x}" if isinstance(page, bytes) else "/".join(page.parts[-2:])
 
 
-# A sentence ends at . ! ? (and closing quotes) before white space and something that can start one, or at a blank line.
+# A sentence ends at a blank line, or at . ! ? and closing quotes, if white space and a possible first letter follow.
 _SENTENCE_END = re.compile(r"""(?P<stop>[.!?]+["'”’»)\]`]*)\s+(?=["'“‘«(\[`¿¡*]*[^\Wa-z])|\n[^\S\n]*\n\s*""")
 _ABBREVIATION = re.compile(r"(?:\b(?:e\.g|i\.e|cf|vs|etc|Mr|Mrs|Ms|Dr|Prof|St|No|Nr|Fig|Sec|Eq|al)|\b[A-Z])\.$")
 
 
 def sentences(text: str) -> Iterator[str]:
-    """The sentences of `text`, stripped, inner line breaks kept. A heading on a paragraph of its own counts as one."""
+    """Yield the stripped sentences of `text`, with inner line breaks. A heading between blank lines is a sentence."""
     start = 0
     for end in _SENTENCE_END.finditer(text):
         stop = end["stop"]
@@ -70,7 +68,7 @@ def sentences(text: str) -> Iterator[str]:
 
 
 def split_first_sentence(text: str) -> tuple[str, str]:
-    """The first sentence on one line, and the rest as it stands (empty when there is no more)."""
+    """Return the first sentence on one line, and the rest of the text unchanged ("" if there is no more)."""
     text = text.strip()
     first = next(sentences(text), "")
     return " ".join(first.split()), text[len(first) :].strip()

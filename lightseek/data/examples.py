@@ -1,4 +1,4 @@
-"""From a document to what the model trains on: pages, prompt, target.
+"""Turns a document into a training example: pages, prompt and target. Also puts examples into a padded batch.
 
 document -> rendered page(s) at the mode's size -> views
          -> BOS, image positions (or the text's tokens), prompt | target, EOS
@@ -17,13 +17,14 @@ from lightseek.data.context.base import ContextMaker, Truncation
 from lightseek.data.context.pages import MOST_PAGES
 from lightseek.data.context.spec import ContextSpec
 from lightseek.data.context.vision_cache import VisionCache
-from lightseek.data.document import TASKS, Document, check_task
-from lightseek.data.kinds import CONTEXTS
+from lightseek.data.document import Document, check_task
+from lightseek.data.kinds import CONTEXTS, TASKS
 from lightseek.model.config import OCRConfig
 from lightseek.model.ocr import IGNORED
 from lightseek.page.modes import Mode, find_mode
 from lightseek.page.views import Page, image_positions, image_tokens
-from lightseek.text.prompts import IMAGE_TAG, PROMPTS, fill_prompt
+from lightseek.text.kinds import IMAGE_TAG, PROMPTS
+from lightseek.text.prompts import fill_prompt
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.padding import pad_batch
 
@@ -34,11 +35,11 @@ class Example:
 
     document: Document
     pages: list[Page]
-    prompt: list[int]  # ids, image positions or the document's text included
-    target: list[int]  # ids, EOS included
-    vision_tokens: int  # none if the document goes in as text
-    text_tokens: int  # of what stands on the pages: over `vision_tokens`, the compression ratio
-    dropped_characters: int = 0  # of the text, for want of pages
+    prompt: list[int]  # token ids; they include the image positions, or the document's text
+    target: list[int]  # token ids; the last one is EOS
+    vision_tokens: int  # 0 if the prompt holds the document as text
+    text_tokens: int  # of the text on the pages; divided by `vision_tokens` it is the compression ratio
+    dropped_characters: int = 0  # characters of the text for which there was no room
 
     @property
     def target_text(self) -> list[int]:
@@ -47,16 +48,16 @@ class Example:
 
 @dataclass(frozen=True)
 class Batch:
-    """Right-padded for training. Labels are the target's ids where it stands and -100 over prompt and padding."""
+    """Right-padded examples for training. Labels are the target's ids, and -100 for the prompt and the padding."""
 
     input_ids: Int[Tensor, "b n"]
     labels: Int[Tensor, "b n"]
-    mask: Bool[Tensor, "b n"] | None  # none where nothing is padded
+    mask: Bool[Tensor, "b n"] | None  # False for padding; None if the batch has no padding
     pages: list[list[Page]]
 
 
 class ExampleMaker:
-    """Makes examples for one task at one mode, the same every time."""
+    """Makes examples for one task at one mode. The same document always gives the same example."""
 
     def __init__(
         self,
@@ -69,13 +70,12 @@ class ExampleMaker:
         cache: VisionCache | None = None,
         context: str = "vision",
     ) -> None:
-        """At most `pages` pages a document; `truncated` counts what that leaves out. A `cache` has them encoded.
+        """A document gets at most `pages` pages; `truncated` counts the rest. With a `cache` the pages come encoded.
 
         `context` is one of `lightseek.data.kinds.CONTEXTS`. With `text` the document's own tokens stand where its
         pages would, as many as the decoder has room for. Raises ValueError for a task or a context there is not.
         """
-        if task not in TASKS:
-            raise ValueError(f"unknown task {task!r}: choose one of {', '.join(TASKS)}")
+        TASKS.check(task)
         self.config, self.tokenizer, self.task = config, tokenizer, task
         self.mode = find_mode(mode)
         spec = ContextSpec(config, tokenizer, task, self.mode, font, pages, cache)
@@ -92,16 +92,20 @@ class ExampleMaker:
         return self.context.truncated
 
     def __call__(self, document: Document) -> Example:
-        """Raises ValueError, naming the document, when it lacks what the task needs or the decoder lacks positions."""
+        """Make the example of a document.
+
+        Raises ValueError, which names the document, when the document lacks something that the task needs, or when it
+        needs more positions than the decoder has.
+        """
         check_task(document, self.task)
         shown = self.context(document)
         views = self.context.views(shown)
         if self.task == "ocr" and shown.dropped_pages:
             raise ValueError(
                 f"document {document.name} has {shown.dropped_pages} page(s) more than {len(views)}, "
-                "and which text stands on those is not known: raise pages"
+                "and nobody knows which part of its text is on them: raise max_pages"
             )
-        places = [[self.config.image_token_id] * image_positions(page) for page in views]
+        places = [[self.config.image_token_id] * image_positions(page, self.config.token_side) for page in views]
         if ids := self.context.ids(shown):
             places.append(ids)
         target = shown.text if self.task == "ocr" else document.summary
@@ -110,15 +114,15 @@ class ExampleMaker:
             pages=views,
             prompt=self.prompt(document, places),
             target=[*self.tokenizer.encode(target), self.config.eos_token_id],
-            vision_tokens=sum(map(image_tokens, views)),
+            vision_tokens=sum(image_tokens(page, self.config.token_side) for page in views),
             text_tokens=len(self.tokenizer.encode(shown.text)),
             dropped_characters=shown.dropped_characters,
         )
         length = len(example.prompt) + len(example.target)
         if length > self.config.decoder.max_positions:
             raise ValueError(
-                f"document {document.name}: {len(views)} page(s) and the target need {length} positions, the decoder "
-                f"has {self.config.decoder.max_positions}; use fewer tokens a page, fewer pages or shorter documents"
+                f"document {document.name}: {len(views)} page(s) and the target need {length} positions; the decoder "
+                f"has {self.config.decoder.max_positions}: use fewer tokens a page, fewer pages or shorter documents"
             )
         return example
 
@@ -142,7 +146,7 @@ class ExampleMaker:
 
 
 def collate(examples: Sequence[Example], pad: int) -> Batch:
-    """Pad to the longest on the right, and let the loss see the targets only."""
+    """Pad examples on the right to the longest one. The labels let the loss see the targets only."""
     input_ids, mask = pad_batch([example.prompt + example.target for example in examples], pad, side="right")
     labels = torch.full_like(input_ids, IGNORED)
     for i, example in enumerate(examples):

@@ -1,8 +1,11 @@
-"""Every kind of what documents go through, by name. This file loads no PyTorch."""
+"""The kinds of data by name: tasks, contexts, sources of documents, and corruptions. This file loads no PyTorch."""
 
 from lightseek.tools.registry import Registry
 
-# Each is a function that builds a context maker (`data/context/base.py`) from a `ContextSpec`.
+# Task -> the fields of a document that it needs. `data/document.py` checks them.
+TASKS = Registry("task", {"ocr": ("text",), "summarize": ("summary",), "answer": ("question", "summary")})
+
+# Context -> a function that builds a context maker (`data/context/base.py`) from a `ContextSpec`.
 CONTEXTS = Registry(
     "context",
     {
@@ -10,3 +13,21 @@ CONTEXTS = Registry(
         "text": "lightseek.data.context.text:text_context",
     },
 )
+
+# Source -> a function (split, limit, seed, max_characters) that returns documents. The data sets of the hub are in
+# `sources/registry.py`, and the path of a file or a folder is a source too.
+SOURCES = Registry(
+    "source of documents",
+    {
+        "synthetic": "lightseek.data.sources.synthetic:load",
+        "pydoc": "lightseek.data.sources.pydoc:documents",
+    },
+)
+
+# Corruption -> a function (text, draw) that returns the text with less language in it.
+CORRUPTIONS = Registry(
+    "kind of text",
+    {name: f"lightseek.data.corruption:{name}" for name in ("natural", "shuffled", "replaced", "random")},
+)
+
+FORMATS = ("jsonl", "parquet")  # of the files of a prepared folder

@@ -1,4 +1,4 @@
-"""Train, validation and test: which of them a document belongs to follows from the document alone."""
+"""Divides documents into train, validation and test by a hash, so that a document's split never changes."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -6,8 +6,8 @@ from zlib import crc32
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
-Shares = tuple[float, float, float]  # of train, validation and test, together 1
-SMALL = 100  # different documents: fewer could leave a split empty by chance
+Shares = tuple[float, float, float]  # the shares of train, validation and test; their sum is 1
+SMALL = 100  # different documents; with fewer, a hash could leave a split empty by chance
 _PARTS: dict[Split, int] = {"test": 1, "validation": 1, "train": 8}
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
@@ -26,35 +26,38 @@ def check_split(split: str) -> None:
 
 
 def text_split(text: str) -> Split:
-    """The split that a text belongs to, by its hash alone: 80 % train, 10 % validation, 10 % test."""
+    """Return the split of a text, which depends on its hash only: 80 % train, 10 % validation, 10 % test."""
     return part_of(text, SPLITS)
 
 
 def part_of(key: str, splits: Sequence[Split]) -> Split:
-    """Which of these splits a key belongs to, by its hash alone: 8 parts train, 1 validation, 1 test."""
+    """Return one of `splits` for a key, which depends on its hash only: 8 parts train, 1 validation, 1 test.
+
+    Raises ValueError if `splits` is empty.
+    """
     parts = {split: part for split, part in _PARTS.items() if split in splits}
     bucket = crc32(key.encode()) % sum(parts.values())
     for split, part in parts.items():
         if bucket < part:
             return split
         bucket -= part
-    raise ValueError("there must be a split to belong to")
+    raise ValueError("splits is empty: give at least one")
 
 
 def divide(keys: Sequence[str], shares: Shares | None = None) -> dict[str, Split]:
-    """The split of each key: by its hash, or, of fewer than `SMALL` different ones, by its rank among the hashes.
+    """Return the split of each key, by its hash. Fewer than `SMALL` different keys are divided by the order of hashes.
 
-    Without `shares`, as `text_split`. Of few keys, a split whose share is not 0 gets at least one, train first, then
-    validation.
+    Without `shares` the shares are those of `text_split`. Few keys are divided so that each split whose share is not
+    0 gets at least one; if there are too few even for that, train comes first, then validation.
     """
     ranked = sorted(set(keys), key=lambda key: (crc32(key.encode()), key))
     if len(ranked) >= SMALL:
         return {key: text_split(key) if shares is None else share_of(key, shares) for key in ranked}
     train, validation, test = shares or (0.8, 0.1, 0.1)
-    least = sum(share > 0 for share in (train, validation))  # keys wanted before test gets its one
+    least = sum(share > 0 for share in (train, validation))  # keys that train and validation need before test gets one
     tests = min(max(1, int(len(ranked) * test)), max(0, len(ranked) - least)) if test else 0
     validations = min(max(1, int(len(ranked) * validation)), len(ranked) - tests - (train > 0)) if validation else 0
-    if not train:  # nothing is left over
+    if not train:  # so the other splits take all keys
         tests = len(ranked) - validations if test else 0
         validations = len(ranked) - tests
     return {
@@ -64,6 +67,6 @@ def divide(keys: Sequence[str], shares: Shares | None = None) -> dict[str, Split
 
 
 def share_of(key: str, shares: Shares) -> Split:
-    """The split of a key by its hash, each with its share."""
+    """Return the split of a key by its hash, where each split gets its share of all hashes."""
     place = crc32(key.encode()) / 2**32
     return "test" if place < shares[2] else "validation" if place < shares[2] + shares[1] else "train"

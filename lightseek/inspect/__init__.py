@@ -1,1 +1,1 @@
-"""Look inside: what runs when a model runs."""
+"""Looks inside a model while it runs: shapes, time, values and the use of experts."""

@@ -1,9 +1,9 @@
-"""What runs when a model runs: forward hooks on its own modules note shapes, time and values. `trace.py` is the way in.
+"""Records what happens when a model runs: forward hooks on its modules note shapes, time and values for `trace.py`.
 
-There are three levels. A *box* is a box of the architecture figure, a *stage* a step inside it (a transformer block, a
-convolution), and an *inside* a part of a block (attention, MLP, router). Every second belongs to one stage, so the
-stages' shares add up to one, less the glue between modules; a box is the sum of its stages, an inside a second look at
-time that its stage already has.
+There are three levels. A *box* is a box of the architecture figure. A *stage* is a step inside a box (a transformer
+block, a convolution). An *inside* is a part of a block (attention, MLP, router). Every second inside a module belongs
+to exactly one stage, so the stages' shares add up to one, except for the time between modules. The time of a box is the
+sum of its stages. The time of an inside is a part of its stage's time.
 """
 
 import time
@@ -25,7 +25,7 @@ BOX, STAGE, INSIDE = 0, 1, 2  # levels
 
 @dataclass
 class Stage:
-    """One run of one module. A module that runs twice (tiles, then the global view) has two, `run` 0 and 1."""
+    """One run of one module. A module that runs twice (tiles, then the global view) has two stages, `run` 0 and 1."""
 
     name: str  # the module's path: "encoder.sam.blocks.2"
     box: str  # "encoder.sam"
@@ -36,7 +36,7 @@ class Stage:
     dtype: str = ""
     seconds: float = 0.0
     share: float = 0.0  # of the whole pass
-    minimum: float | None = None  # values: None on the meta device
+    minimum: float | None = None  # of the output's values; None on the meta device
     maximum: float | None = None
     mean: float | None = None
     std: float | None = None
@@ -53,13 +53,13 @@ class Stage:
 
 
 class Recorder:
-    """Records every stage of `model` that runs inside its `with` block, in the order they start.
+    """Records every stage of `model` that runs inside its `with` block, in the order in which the stages start.
 
     >>> with Recorder(model) as recorder:                     # doctest: +SKIP
     ...     model.encode_page(views)
     >>> [stage.name for stage in recorder.stages]             # doctest: +SKIP
 
-    `seconds` is the time between entering and leaving. Looking at values takes time too; that is left out everywhere.
+    `seconds` is the time spent in the `with` block. No time includes the work of looking at values.
     """
 
     def __init__(self, model: DeepSeekOCR) -> None:
@@ -67,7 +67,7 @@ class Recorder:
         self.stages: list[Stage] = []
         self.seconds = 0.0
         self._running: list[tuple[Stage, float]] = []
-        self._looking = 0.0  # seconds spent on values so far
+        self._looking = 0.0  # seconds spent on looking at values so far
         self._runs: dict[str, int] = {}
 
     def __enter__(self) -> "Recorder":
@@ -84,7 +84,7 @@ class Recorder:
         for handle in self._handles:
             handle.remove()
         for stage in self.stages:
-            if stage.level == BOX:  # its own hook would miss decoder.embed and lm_head, called from outside
+            if stage.level == BOX:  # its own hook misses decoder.embed and lm_head, which the model calls itself
                 parts = [s for s in self.stages if (s.level, s.box, s.run) == (STAGE, stage.box, stage.run)]
                 stage.seconds = sum(part.seconds for part in parts)
             stage.share = stage.seconds / self.seconds
@@ -107,25 +107,25 @@ class Recorder:
         stage.seconds = ended - began
         stage.look_at(first_tensor(output))
         stage.note = note(module, stage.shape)
-        self._looking = time.perf_counter() - ended  # the clock stood still
+        self._looking = time.perf_counter() - ended  # the clock stands still meanwhile
 
     def _clock(self) -> float:
-        """Seconds, not counting those spent looking; waits for a GPU to finish what it was given."""
+        """Return the time in seconds, without the time spent on looking at values. Waits until a GPU has finished."""
         if self.model.device.type not in ("cpu", "meta"):
             torch.accelerator.synchronize(self.model.device)
         return time.perf_counter() - self._looking
 
 
 def stage_names(model: DeepSeekOCR) -> Iterator[tuple[str, str, int]]:
-    """(module path, its box, level) of everything traced. Follows the modules there are, so swapped boxes show too."""
+    """Yield (module path, box, level) of all traced modules. It reads the model, so swapped boxes show too."""
     encoder = [f"encoder.{name}" for name, _ in model.encoder.named_children()] or ["encoder"]
     for box in [*encoder, "projector", "layout", "decoder"]:
         module = model.get_submodule(box)
-        children = getattr(module, "stages", None) or dict(_flat_children(module))  # another decoder says itself
+        children = getattr(module, "stages", None) or dict(_flat_children(module))  # another decoder names its stages
         if box == "projector":
             children = {}
         if not children:
-            yield box, box, STAGE  # a box of one stage
+            yield box, box, STAGE  # this box is a single stage
             continue
         yield box, box, BOX
         for name, child in children.items():
@@ -158,7 +158,7 @@ def first_tensor(output: Any) -> Tensor:
 
 
 def note(module: nn.Module, shape: tuple[int, ...]) -> str:
-    """What a newcomer should know about this stage and cannot see from its shape."""
+    """Return a fact about the stage that its shape does not show, for a newcomer; "" if there is none."""
     match module:
         case SamBlock():
             return f"window {module.window}x{module.window}" if module.window else "global attention"

@@ -1,6 +1,7 @@
-"""A trace as rich tables and as a picture."""
+"""Shows a trace as rich tables and as a picture."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -8,12 +9,14 @@ from rich.table import Table
 from rich.text import Text
 
 from lightseek.inspect.recorder import INSIDE, Stage
-from lightseek.inspect.trace import Trace
 
-SHOWN = 6  # experts named per layer
+if TYPE_CHECKING:
+    from lightseek.inspect.trace import Trace
+
+SHOWN = 6  # busiest experts that are listed for each layer
 
 
-def tables(trace: Trace, inside: bool = False) -> RenderableType:
+def tables(trace: "Trace", inside: bool = False) -> RenderableType:
     rows, positions = trace.sequence
     headline = (
         f"{trace.parameters:,} parameters, {trace.active_parameters:,} of the decoder's active per token; "
@@ -26,8 +29,8 @@ def tables(trace: Trace, inside: bool = False) -> RenderableType:
     return Group(*parts)
 
 
-def stages(trace: Trace, inside: bool) -> Table:
-    """Boxes in bold; below each its stages, whose shares add up to it."""
+def stages(trace: "Trace", inside: bool) -> Table:
+    """Return a table of the boxes in bold. Below each box are its stages, whose shares add up to that of the box."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="stages of one forward pass", title_style="bold")
     table.add_column("stage", no_wrap=True)
     table.add_column("shape", no_wrap=True)
@@ -55,7 +58,7 @@ def stage_row(stage: Stage) -> list[str]:
     ]
 
 
-def boxes(trace: Trace) -> Table:
+def boxes(trace: "Trace") -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in ("box", "seconds", "share"):
         table.add_column(title, justify="left" if title == "box" else "right")
@@ -67,7 +70,7 @@ def boxes(trace: Trace) -> Table:
     return table
 
 
-def experts(trace: Trace) -> Table:
+def experts(trace: "Trace") -> Table:
     title = f"experts: share of the slots that the busiest {SHOWN} got"
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=title, title_style="bold")
     for title in ("layer", "busiest", "unused", "entropy", "chosen hold", "balance loss"):
@@ -80,8 +83,8 @@ def experts(trace: Trace) -> Table:
     return table
 
 
-def picture(trace: Trace, path: str | Path) -> None:
-    from matplotlib.figure import Figure  # no pyplot: nothing global, no window
+def picture(trace: "Trace", path: str | Path) -> None:
+    from matplotlib.figure import Figure  # not pyplot: no window system, no global state
 
     from lightseek.tools.files import atomic_write
 
@@ -102,7 +105,7 @@ def picture(trace: Trace, path: str | Path) -> None:
         axes[1].set_yticks(range(len(load)), [str(use.layer) for use in trace.experts])
         axes[1].set_xlabel("expert")
         axes[1].set_ylabel("layer")
-        axes[1].set_title("Load of every expert (1 = its even share)")
+        axes[1].set_title("Load of each expert (1 = the average load)")
         figure.colorbar(image, ax=axes[1])
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format=Path(path).suffix.lstrip(".") or "png", dpi=120)

@@ -1,11 +1,11 @@
-"""One forward pass, stage by stage: shapes, parameters, time, values, and which experts were used.
+"""Traces one forward pass, stage by stage: shapes, parameters, time, values, and which experts were used.
 
     trace = lightseek.inspect.trace.trace(model, input_ids, pages)
     trace["encoder.compressor"].shape        # (1, 1024, 16, 16) for a base page
     rich.print(trace.table())
 
-Nothing is simulated: `recorder.py` hooks the modules of the model while it runs, and what they did is kept here, with
-the token arithmetic of the pages and the routing of the experts.
+Nothing is simulated: `recorder.py` records the model's own modules while they run. A `Trace` keeps these records
+together with the token arithmetic of the pages and the routing of the experts.
 """
 
 import math
@@ -21,13 +21,13 @@ from torch import Tensor
 from lightseek.inspect.recorder import STAGE, Recorder, Stage
 from lightseek.model.moe import MoE, Routing
 from lightseek.model.ocr import DeepSeekOCR
-from lightseek.page.modes import TOKEN_SIDE, Mode, find_mode, valid_tokens
+from lightseek.page.modes import TOKEN_SIDE, Mode, find_mode, tokens_along, valid_tokens
 from lightseek.page.views import PageViews
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-PATCH = 16  # pixels a side
+PATCH = 16  # pixels per side
 
 
 @dataclass(frozen=True)
@@ -37,24 +37,25 @@ class PageTokens:
     views: tuple[tuple[int, int], ...]  # (how many, side in pixels), tiles before the global view
     mode: str | None
     pixels: int
-    patches: int  # of 16 x 16 pixels: what SAM works on
-    tokens: int  # after the 16x compressor: vision tokens
+    patches: int  # of 16 x 16 pixels; SAM works on these
+    tokens: int  # vision tokens, after the 16x compressor
     newlines: int
     separators: int
     positions: int  # in the decoder's sequence
-    valid: int | None  # tokens that see the image, not the grey padding; needs the page's size
-    text_tokens: int | None  # of the text on the page, if it is known
+    valid: int | None  # tokens that see the page, not the grey padding; None without the page's size
+    text_tokens: int | None  # of the text on the page; None if unknown
 
     @property
     def compression(self) -> float | None:
-        """Text tokens per vision token, the paper's compression ratio."""
+        """Text tokens per vision token: the paper's compression ratio. None if the text is unknown."""
         return None if self.text_tokens is None else self.text_tokens / self.tokens
 
     def __str__(self) -> str:
         views = " + ".join(f"{count} x {side}x{side}" if count > 1 else f"{side}x{side}" for count, side in self.views)
+        fewer = self.patches // self.tokens
         lines = [
             f"{self.mode or 'page'}: {views} pixels = {self.pixels:,} pixels",
-            f"/ 16x16 = {self.patches:,} patches; / 16 (compressor) = {self.tokens:,} vision tokens",
+            f"/ 16x16 = {self.patches:,} patches; / {fewer} (compressor) = {self.tokens:,} vision tokens",
             f"+ {self.newlines} newlines + {self.separators} separator = {self.positions:,} positions",
         ]
         if self.valid is not None and self.valid != self.tokens:
@@ -69,14 +70,15 @@ def page_tokens(
     mode: str | int | Mode | None = None,
     size: tuple[int, int] | None = None,
     text_tokens: int | None = None,
+    token_side: int = TOKEN_SIDE,
 ) -> PageTokens:
-    """The arithmetic of `views`. `size` is the page's width and height in pixels before it was fitted to the mode."""
+    """Return the arithmetic of `views`. `size` is the page's width and height in pixels before fitting to the mode."""
     columns, rows = views.grid
     count, side = (0, 0) if views.tiles is None else (len(views.tiles), views.tiles.shape[-1])
     whole = views.global_view.shape[-1]
     pixels = count * side**2 + whole**2
-    tokens = pixels // TOKEN_SIDE**2
-    newlines = (rows * side + whole) // TOKEN_SIDE
+    tokens = pixels // token_side**2
+    newlines = rows * tokens_along(side, token_side) + tokens_along(whole, token_side)
     return PageTokens(
         views=((count, side), (1, whole)) if count else ((1, whole),),
         mode=None if mode is None else find_mode(mode).name,
@@ -86,24 +88,24 @@ def page_tokens(
         newlines=newlines,
         separators=1,
         positions=tokens + newlines + 1,
-        valid=None if mode is None or size is None else valid_tokens(mode, *size, grid=(columns, rows)),
+        valid=None if mode is None or size is None else valid_tokens(mode, *size, (columns, rows), token_side),
         text_tokens=text_tokens,
     )
 
 
 @dataclass(frozen=True)
 class ExpertUse:
-    """Where one mixture-of-experts layer sent the tokens of the pass."""
+    """To which experts one mixture-of-experts layer sent the tokens of the pass."""
 
     layer: int
-    share: tuple[float, ...]  # of the chosen slots, per expert; sums to 1
+    share: tuple[float, ...]  # share of all choices that fell on each expert; sums to 1
     probability: tuple[float, ...]  # the router's mean probability, per expert; sums to 1
-    chosen_mass: float  # mean probability that a token's chosen experts hold together
-    balance_loss: float  # 1 when the load is even, up to experts / chosen when it all goes to the same few
+    chosen_mass: float  # mean over tokens: the sum of the probabilities of the chosen experts
+    balance_loss: float  # 1 for an even load; experts / chosen if all tokens choose the same experts
 
     @property
     def most_used(self) -> list[int]:
-        """Experts with any load, the busiest first."""
+        """The experts that were chosen at least once, the busiest first."""
         return [e for e in sorted(range(len(self.share)), key=lambda e: -self.share[e]) if self.share[e] > 0]
 
     @property
@@ -112,7 +114,7 @@ class ExpertUse:
 
     @property
     def entropy(self) -> float:
-        """Of the load, as a fraction of the largest possible: 1 when every expert works equally much."""
+        """The entropy of the load divided by the largest possible one: 1 if every expert gets equally many tokens."""
         return -sum(s * math.log(s) for s in self.share if s > 0) / math.log(max(len(self.share), 2))
 
     @classmethod
@@ -130,12 +132,12 @@ class ExpertUse:
 
 @dataclass
 class Trace:
-    """What one forward pass did. `trace[name]` is a stage, of its last run: the global view where there are tiles."""
+    """The record of one forward pass. `trace[name]` is the last run of a stage: the global view if there are tiles."""
 
     stages: list[Stage]
     seconds: float
     parameters: int
-    active_parameters: int  # of the decoder, per token, without the embedding table (of which one row is read)
+    active_parameters: int  # of the decoder, per token, without the embedding table (a token reads one row)
     pages: list[PageTokens]
     experts: list[ExpertUse]
     sequence: tuple[int, int]  # rows and positions of the decoder's input
@@ -145,7 +147,7 @@ class Trace:
         return self.runs(name)[-1]
 
     def runs(self, name: str) -> list[Stage]:
-        """Every run of a stage, in order. Raises KeyError when it did not run."""
+        """Return every run of a stage, in order. Raises KeyError if the stage did not run."""
         found = [stage for stage in self.stages if stage.name == name]
         if not found:
             raise KeyError(f"no stage {name!r} ran: there are {', '.join(dict.fromkeys(s.name for s in self.stages))}")
@@ -153,14 +155,14 @@ class Trace:
 
     @property
     def boxes(self) -> dict[str, float]:
-        """Seconds per box of the figure, over all runs, in the order of the pipeline."""
+        """The seconds of each box of the architecture figure, summed over all runs, in the order of the pipeline."""
         seconds: dict[str, float] = {}
         for stage in sorted((s for s in self.stages if s.level == STAGE), key=lambda s: s.box == "decoder"):
             seconds[stage.box] = seconds.get(stage.box, 0.0) + stage.seconds
         return seconds
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values for `json.dumps`; a NaN or infinity becomes the string "nan" or "inf"."""
+        """Return plain values for `json.dumps`. A NaN or an infinity becomes the string "nan" or "inf"."""
         extra = ("most_used", "unused", "entropy")
         return _plain(
             {
@@ -172,13 +174,13 @@ class Trace:
         )
 
     def table(self, inside: bool = False) -> "RenderableType":
-        """For `rich.print`: the stages, the time per box, the token arithmetic, the experts."""
+        """Return the stages, the time per box, the token arithmetic and the experts, for `rich.print`."""
         from lightseek.inspect.tables import tables
 
         return tables(self, inside)
 
     def save_picture(self, path: str | Path) -> None:
-        """Draw the time per box and the load of every expert; the suffix says the format (.png, .svg, .pdf)."""
+        """Draw the time per box and the load of every expert. The suffix chooses the format (.png, .svg, .pdf)."""
         from lightseek.inspect.tables import picture
 
         picture(self, path)
@@ -198,18 +200,18 @@ def trace(
 ) -> Trace:
     """Run `model` once on a prompt and record every stage.
 
-    input_ids, pages, mask: as in `DeepSeekOCR.forward`. mode: names the pages' mode, for the arithmetic.
-    sizes, text_tokens: per page, in order: width and height before fitting, and the token count of its text.
-    warm_up: run once before, unrecorded: a first pass also pays for reading the weights and choosing kernels.
-    logits: score every position, or (as generation does) only the last one.
+    input_ids, pages, mask: as in `DeepSeekOCR.forward`. mode: the mode of the pages, for the token arithmetic.
+    sizes: the width and height in pixels of each page before fitting. text_tokens: the token count of each page's text.
+    warm_up: run once before without recording, because a first pass also reads weights from disk and chooses kernels.
+    logits: compute the scores of all positions, or of the last one only, as generation does.
 
-    Raises ValueError when images and image positions do not match.
+    Raises ValueError if images and image positions do not match.
     """
     if warm_up:
         model(input_ids, pages=pages, mask=mask, logits=logits)
     with Recorder(model) as recorder:
         output = model(input_ids, pages=pages, mask=mask, logits=logits)
-    images = [page for row in pages or [] for page in row]
+    images, side = [page for row in pages or [] for page in row], model.config.token_side
     moe_layers = [i for i, layer in enumerate(model.decoder.layers) if isinstance(getattr(layer, "mlp", None), MoE)]
     return Trace(
         stages=recorder.stages,
@@ -217,7 +219,7 @@ def trace(
         parameters=sum(p.numel() for p in model.parameters()),
         active_parameters=active_parameters(model),
         pages=[
-            page_tokens(page, mode, sizes[i] if sizes else None, text_tokens[i] if text_tokens else None)
+            page_tokens(page, mode, sizes[i] if sizes else None, text_tokens[i] if text_tokens else None, side)
             for i, page in enumerate(images)
         ],
         experts=[ExpertUse.of(layer, routing, mask) for layer, routing in zip(moe_layers, output.routing, strict=True)],
@@ -227,7 +229,7 @@ def trace(
 
 
 def active_parameters(model: DeepSeekOCR) -> int:
-    """Decoder parameters that one token passes through: of the routed experts only the chosen ones."""
+    """Count the decoder parameters that one token passes through. Only the chosen ones of the routed experts count."""
     total = sum(p.numel() for p in model.decoder.parameters())
     total -= sum(p.numel() for p in model.decoder.embed.parameters())
     for module in model.decoder.modules():

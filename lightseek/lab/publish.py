@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from lightseek import __version__
+from lightseek.scores.kinds import METRICS
 from lightseek.tools.files import write_text
+from lightseek.training.settings import current
 
-SCORES = ("rouge1", "rouge2", "rougeL", "rougeLsum", "cer", "wer", "ocr_precision", "facts", "repetition")
 LOSSES = {"train_loss": "training, the last tenth", "eval_loss": "validation"}
 DEFAULT_MODEL = "nano, the small preset"
 HOW_TO_READ = """```python
@@ -26,7 +27,7 @@ def write_card(folder: Path, results: dict[str, Any], hub_id: str | None = None)
 
 def card(results: dict[str, Any], name: str) -> str:
     """The card as Markdown. `name` is what a reader loads the model by. A figure that was not measured is left out."""
-    settings = results["settings"]
+    settings = current(results["settings"])
     base, task = settings["model"], settings["task"]
     header = ["library_name: lightseek", "pipeline_tag: image-text-to-text", "tags: [ocr, lightseek]"]
     if base and not Path(base).exists():  # a hub id
@@ -34,7 +35,7 @@ def card(results: dict[str, Any], name: str) -> str:
     lead3 = results.get("lead3", {}) if task == "summarize" else {}
     scores = [
         [score, f"{results[score]:.1f}", *([f"{lead3[score]:.1f}"] if score in lead3 else [""] if lead3 else [])]
-        for score in SCORES
+        for score in METRICS
         if score in results
     ]
     losses = [[title, f"{results[key]:.3f}"] for key, title in LOSSES.items() if key in results]
@@ -45,14 +46,14 @@ def card(results: dict[str, Any], name: str) -> str:
     parts = [
         f"# {base or DEFAULT_MODEL}: {task}{vision}",
         f"Trained by LightSeek {__version__} from {f'`{base}`' if base else DEFAULT_MODEL}.",
-        *([HOW_TO_READ.format(name=name, mode=settings["tokens"])] if results.get("vision_tokens") else []),
+        *([HOW_TO_READ.format(name=name, mode=settings["mode"])] if results.get("vision_tokens") else []),
         "## What it scores",
-        f"On {settings['eval_documents']} test documents of `{settings['data']}`, in percent; greedy, at most "
-        f"{settings['max_new_tokens']} tokens.{ratio}",
+        f"On {settings['eval_documents']} test documents of `{settings['data']}`, in percent except words; greedy, "
+        f"at most {settings['max_new_tokens']} tokens.{ratio}",
         *([table(["metric", "model", *(["lead-3"] if lead3 else [])], scores)] if scores else []),
         *([table(["loss", "cross-entropy a token"], losses)] if losses else []),
         *([f"The weights are those after step {results['chosen_step']}{steps}."] if "chosen_step" in results else []),
-        f"## What learned (`freeze={settings['freeze']}`)",
+        f"## What learned (`freeze={settings['freeze'] or 'none'}`)",
         *([table(["box", "trainable", "frozen"], boxes)] if boxes else []),
         "## What it took",
         costs(results),

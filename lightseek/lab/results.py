@@ -13,12 +13,14 @@ from typing import Any
 
 from rich.table import Table
 
+from lightseek.scores.kinds import METRICS
 from lightseek.scores.metrics import evaluate, lead
 from lightseek.scores.plots import plot_losses
 from lightseek.scores.predictions import Prediction, predict, save_predictions
 from lightseek.tools.files import write_json, write_text
 from lightseek.training.log import write_page
 from lightseek.training.run import Run
+from lightseek.training.settings import current, shown
 
 RESULTS = "results.json"
 PREDICTIONS = "predictions.jsonl"  # what `python -m lightseek evaluate` compares
@@ -29,11 +31,7 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "train-\nable": ("trainable_parameters", "{:.2f}M"),
     "train\nloss": ("train_loss", "{:.2f}"),
     "eval\nloss": ("eval_loss", "{:.2f}"),
-    "CER\n%": ("cer", "{:.1f}"),
-    "ROUGE\n1": ("rouge1", "{:.1f}"),
-    "ROUGE\n2": ("rouge2", "{:.1f}"),
-    "ROUGE\nL": ("rougeL", "{:.1f}"),
-    "facts\n%": ("facts", "{:.1f}"),
+    **{metric.column: (name, "{:.1f}") for name, metric in METRICS.items() if metric.column},
     "sec": ("seconds", "{:.0f}"),
     "peak\nMB": ("peak_bytes", "{:.0f}"),
 }
@@ -117,11 +115,15 @@ def results_table(cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> Tabl
 
 
 def setting(cell: dict[str, Any], name: str) -> str:
-    """A cell's setting as the table shows it: tokens of pages that there are none of stay out."""
-    value = cell["settings"][name]
-    if name == "tokens" and not cell.get("vision_tokens", 1):
+    """A cell's setting as the table shows it. The mode of a cell whose documents are no pages is "text"."""
+    if name == "mode" and not cell.get("vision_tokens", 1):
         return "text"
-    return "none" if value is None else str(value)  # as it is asked for
+    return shown(name, current(cell["settings"]).get(name))
+
+
+def cell_names(cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> list[str]:
+    """A name for each cell, made of the settings that tell the cells apart."""
+    return [", ".join(f"{name} {setting(cell, name)}" for name in swept) for cell in cells]
 
 
 def written(figures: dict[str, Any], key: str, form: str) -> str:

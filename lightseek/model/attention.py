@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from lightseek.model.kinds import ATTENTION
+
 Bias = Float[Tensor, "#b #h #n m"] | Bool[Tensor, "#b #h #n m"] | None
 Query, Keys = Float[Tensor, "b h n k"], Float[Tensor, "b h m k"]
 
@@ -81,19 +83,14 @@ class Flash(nn.Module):
         return self.kernel(q, k, v, causal=causal, softmax_scale=scale).transpose(1, 2)
 
 
-CORES = {"sdpa": Sdpa, "eager": Eager, "flash": Flash}
-
-
 def set_attention(model: nn.Module, name: str) -> None:
     """Put the core `name` (`sdpa`, `eager` or `flash`) into every attention layer of `model`.
 
     Raises ValueError for another name, and ImportError for `flash` if flash-attn is not installed.
     No layer changes then.
     """
-    if name not in CORES:
-        raise ValueError(f"unknown attention {name!r}: choose one of {', '.join(CORES)}")
+    core = ATTENTION.find(name)
     layers = [module for module in model.modules() if isinstance(getattr(module, "attend", None), nn.Module)]
-    core = CORES[name]
     fresh = [core() for _ in layers]
     for layer, attend in zip(layers, fresh, strict=True):
         layer.attend = attend

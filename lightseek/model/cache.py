@@ -12,7 +12,7 @@ from lightseek.model.config import DecoderConfig
 
 
 class Cache:
-    """What any decoder keeps of the positions that it has seen: ours, or one of transformers."""
+    """The base of all caches: it keeps what a decoder, ours or one of transformers, needs of the positions so far."""
 
     length: int  # the number of these positions
 

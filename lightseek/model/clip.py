@@ -12,19 +12,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lightseek.model.attention import Sdpa
-from lightseek.model.config import ClipConfig
+from lightseek.model.config import ClipConfig, OCRConfig
 from lightseek.model.layers import Conv2d, Linear, resize_grid, run_block
 
 
 class Clip(nn.Module):
     """Turns compressed features into contextual features, with a class token in front. There is no final norm."""
 
-    def __init__(self, config: ClipConfig) -> None:
+    def __init__(self, config: OCRConfig) -> None:
         super().__init__()
+        sizes = config.clip
         self.recompute = False  # gradient checkpointing
-        self.embeddings = ClipEmbeddings(config)
-        self.pre_layernorm = nn.LayerNorm(config.width, eps=1e-5)
-        self.blocks = nn.ModuleList(ClipBlock(config) for _ in range(config.layers))
+        self.embeddings = ClipEmbeddings(sizes)
+        self.pre_layernorm = nn.LayerNorm(sizes.width, eps=1e-5)
+        self.blocks = nn.ModuleList(ClipBlock(sizes) for _ in range(sizes.layers))
 
     def forward(self, features: Float[Tensor, "b d r r"]) -> Float[Tensor, "b 1+r*r d"]:
         x = self.pre_layernorm(self.embeddings(features))

@@ -1,121 +1,34 @@
-"""Every size of the model, as dataclasses that read and write the official `config.json`.
+"""All sizes of the model: `OCRConfig` joins those of the boxes, and `PRESETS` are the models that we know.
 
-A preset is a value, not a code path: `OCRConfig.preset("deepseek-ocr")` and `OCRConfig.preset("nano")` build the same
-classes. Sizes the official schema has no key for (they are constants of the reference code) are written under a key of
-ours only when they differ from the official value, so an official file comes back unchanged.
+A preset is a value and not a code path: `OCRConfig.preset("deepseek-ocr")` and `OCRConfig.preset("nano")` build the
+same classes.
 """
 
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+from lightseek.model.config_json import Reader, read_fields, read_official, write_official, write_transformers
+from lightseek.model.kinds import BOXES
+from lightseek.model.sizes import (
+    PATCH,
+    BoxConfig,
+    ClipConfig,
+    ConfigError,
+    DecoderConfig,
+    HFDecoderConfig,
+    ProjectorConfig,
+    SamConfig,
+)
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
-
-
-class ConfigError(ValueError):
-    """A `config.json` that is missing something, or asks for something this model does not have."""
-
-
-@dataclass(frozen=True)
-class SamConfig:
-    """SAM ViT-B (Kirillov et al. 2023), the window-attention half of the encoder, and its neck."""
-
-    width: int = 768
-    layers: int = 12
-    heads: int = 12
-    global_blocks: tuple[int, ...] = (2, 5, 8, 11)  # the others attend within windows
-    patch: int = 16  # pixels
-    window: int = 14  # patches
-    grid: int = 64  # side of the stored position embedding, in patches: 1024 / 16
-    mlp_ratio: int = 4
-    neck: int = 256  # channels
-    stem: tuple[int, ...] = ()  # channels of a convolutional stem's halvings; empty: the patch convolution
-
-
-@dataclass(frozen=True)
-class ClipConfig:
-    """CLIP-L (Radford et al. 2021), the dense-attention half of the encoder."""
-
-    width: int = 1024
-    layers: int = 24
-    heads: int = 16
-    image_size: int = 224  # pixels; with `patch`, gives the side of the stored position embedding
-    patch: int = 14
-    mlp_ratio: int = 4
-
-    @property
-    def grid(self) -> int:
-        return self.image_size // self.patch
-
-
-@dataclass(frozen=True)
-class ProjectorConfig:
-    """From concatenated CLIP and SAM channels to the decoder's width."""
-
-    kind: Literal["linear", "mlp"] = "linear"
-    input_width: int = 2048
-    width: int = 1280
-
-
-@dataclass(frozen=True)
-class DecoderConfig:
-    """The DeepSeek-V2-style mixture-of-experts decoder (3B-A570M in the paper)."""
-
-    width: int = 1280
-    layers: int = 12
-    heads: int = 10
-    dense_layers: int = 1  # the first ones have one MLP instead of experts
-    dense_width: int = 6848
-    experts: int = 64
-    chosen: int = 6  # experts per token
-    shared: int = 2  # experts every token passes, held as one MLP
-    expert_width: int = 896
-    vocabulary: int = 129280
-    max_positions: int = 8192
-    rope_theta: float = 10000.0
-    norm_eps: float = 1e-6
-    balance_alpha: float = 0.001  # weight of the sequence-wise balance loss in training
-
-    @property
-    def head_width(self) -> int:
-        return self.width // self.heads
-
-    def dense_twin(self) -> "DecoderConfig":
-        """One MLP in every layer, as wide as the MLPs that a token passes in this decoder are on average."""
-        active = (self.chosen + self.shared) * self.expert_width
-        widths = [self.dense_width] * self.dense_layers + [active] * (self.layers - self.dense_layers)
-        return replace(self, dense_layers=self.layers, dense_width=round(sum(widths) / len(widths)))
-
-    def rules(self) -> dict[str, bool]:
-        """What must hold, and whether it does."""
-        return {
-            "decoder width must be a multiple of its heads": self.width % self.heads == 0,
-            "decoder head width must be even (rotary embedding)": self.head_width % 2 == 0,
-            "experts per token must not exceed the experts": self.chosen <= self.experts,
-            "dense layers must not exceed the layers": self.dense_layers <= self.layers,
-        }
-
-
-@dataclass(frozen=True)
-class HFDecoderConfig:
-    """A causal language model of transformers in the decoder's place: what the other boxes need to know of it."""
-
-    name: str  # where it came from
-    transformers: dict[str, Any]  # its own config.json
-    width: int
-    layers: int
-    vocabulary: int
-    max_positions: int
-    balance_alpha: float = 0.0  # nothing is routed
-
-    def rules(self) -> dict[str, bool]:
-        return {}
+OFFICIAL_PROJECTORS = ("linear", "mlp")  # the kinds that the official schema can name
 
 
 @dataclass(frozen=True)
 class OCRConfig:
-    """The whole model. `from_dict` and `to_dict` speak the official `config.json` schema.
+    """All sizes of the model. `from_dict` and `to_dict` read and write the official `config.json` schema.
 
     >>> OCRConfig.preset("deepseek-ocr").decoder.experts
     64
@@ -131,8 +44,9 @@ class OCRConfig:
     pad_token_id: int = 2
     image_token_id: int = 128815
     dtype: str = "bfloat16"  # of the stored weights
-    smallest_letters: int = 12  # font sizes in pixels that the weights were trained to read: a text is drawn in them
+    smallest_letters: int = 12  # a text is drawn in font sizes that the weights can read, in pixels
     largest_letters: int = 32
+    boxes: dict[str, BoxConfig] = field(default_factory=dict)  # the boxes that are not official, by their axis
 
     def __post_init__(self) -> None:
         for box in (self.sam, self.clip, self.projector, self.decoder):
@@ -142,7 +56,7 @@ class OCRConfig:
                 if isinstance(size, int | float) and (size < 0 or (size == 0 and not may_be_zero)):
                     raise ConfigError(f"{type(box).__name__}.{item.name} must be positive, got {size}")
         tokens = [self.bos_token_id, self.eos_token_id, self.pad_token_id]
-        if isinstance(self.decoder, DecoderConfig):  # elsewhere the image token is a mark that no text can have
+        if isinstance(self.decoder, DecoderConfig):  # for other decoders the image token is not in the vocabulary
             tokens.append(self.image_token_id)
         checks = {
             "SAM width must be a multiple of its heads": self.sam.width % self.sam.heads == 0,
@@ -167,25 +81,59 @@ class OCRConfig:
         for rule, holds in checks.items():
             if not holds:
                 raise ConfigError(f"these sizes do not fit together: {rule}")
+        for axis, box in self.boxes.items():
+            check_box(axis, box)
+
+    @property
+    def official(self) -> bool:
+        """Whether every box is of an official kind, so that the official layout can hold the model."""
+        return not self.boxes and isinstance(self.decoder, DecoderConfig)
+
+    @property
+    def factor(self) -> int:
+        """How many patches along a side become one vision token: 4, so that the compressor makes 16 times fewer."""
+        return self.box("compressor").settings.get("factor", 4)
+
+    @property
+    def token_side(self) -> int:
+        """The pixels along a side of one vision token: 64 for the official compressor."""
+        return PATCH * self.factor
 
     @property
     def letters(self) -> tuple[int, int]:
-        """The smallest and the largest letters, font sizes in pixels, that the model reads well."""
+        """The smallest and the largest font size, in pixels, that the model reads well."""
         return self.smallest_letters, self.largest_letters
+
+    def box(self, axis: str) -> BoxConfig:
+        """Return the kind and the settings of the box at `axis`, a name in `kinds.BOXES`."""
+        official = self.projector.kind if axis == "projector" else BOXES[axis].official
+        return self.boxes.get(axis, BoxConfig(official))
+
+    def with_box(self, axis: str, kind: str, settings: dict[str, Any] | None = None) -> "OCRConfig":
+        """Return a copy with another kind of box at `axis`. Raises ConfigError for an unknown kind or axis."""
+        boxes = {name: box for name, box in self.boxes.items() if name != axis}
+        if axis == "projector" and kind in OFFICIAL_PROJECTORS and not settings:
+            return replace(self, boxes=boxes, projector=replace(self.projector, kind=kind))
+        if axis not in BOXES or kind != BOXES[axis].official or settings:
+            boxes[axis] = BoxConfig(kind, dict(settings or {}))
+        return replace(self, boxes=boxes)
 
     @classmethod
     def preset(cls, name: str) -> "OCRConfig":
-        """`"deepseek-ocr"`, the official 3.3 B model, or `"nano"`, the same boxes at a few million parameters."""
+        """Return the sizes of `"deepseek-ocr"`, the official model of 3.3 B parameters, or of `"nano"`, a small one.
+
+        Both have the same boxes; nano has a few million parameters. Raises ConfigError for any other name.
+        """
         if name not in PRESETS:
             raise ConfigError(f"unknown preset {name!r}: choose one of {', '.join(PRESETS)}")
         return PRESETS[name]
 
     @classmethod
     def from_json(cls, path: str | Path) -> "OCRConfig":
-        """Read a `config.json`; every ConfigError names the file."""
+        """Read a `config.json`. Raises ConfigError, which names the file, if it is missing or wrong."""
         path = Path(path)
         try:
-            return cls.from_dict(_Reader(json.loads(path.read_text(encoding="utf-8"))).values)
+            return cls.from_dict(Reader(json.loads(path.read_text(encoding="utf-8"))).values)
         except FileNotFoundError:
             raise ConfigError(f"{path}: there is no such file; an official checkpoint has a config.json") from None
         except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -194,305 +142,52 @@ class OCRConfig:
             raise ConfigError(f"{path}: {error}") from None
 
     @classmethod
-    def from_dict(cls, official: dict[str, Any]) -> "OCRConfig":
-        """Build from the official schema. Raises ConfigError naming the key that is missing or not supported."""
-        reader = _Reader(official)
-        language, vision = reader.section("language_config"), reader.section("vision_config")
-        towers = vision.section("width")
-        sam, clip = towers.section("sam_vit_b"), towers.section("clip-l-14-224")
-        projector = reader.section("projector_config")
-        for section in (reader, language):
-            _refuse_unsupported(section)
+    def from_dict(cls, values: dict[str, Any]) -> "OCRConfig":
+        """Read what `to_dict` writes: the official schema or, for boxes that are not official, our own names.
 
-        kind = projector.value("projector_type", str)
-        if kind not in PROJECTOR_KINDS:
-            raise ConfigError(f"projector_config.projector_type is {kind!r}: only {sorted(PROJECTOR_KINDS)} are known")
-        if kind != "linear" and projector.values.get("depth", 2) != 2:
-            raise ConfigError(f"projector_config.depth is {projector.values['depth']!r}: an mlp has 2 layers here")
-        channels = sam.value("downsample_channels", list)
-        if len(channels) != 2:
-            raise ConfigError(f"downsample_channels is {channels}: the compressor has exactly two convolutions")
-        return cls(
-            sam=SamConfig(
-                width=sam.value("width", int),
-                layers=sam.value("layers", int),
-                heads=sam.value("heads", int),
-                global_blocks=tuple(sam.value("global_attn_indexes", list)),
-                **sam.extras(SAM_EXTRAS, SamConfig()),
-            ),
-            compressor=(channels[0], channels[1]),
-            clip=ClipConfig(
-                width=clip.value("width", int),
-                layers=clip.value("layers", int),
-                heads=clip.value("heads", int),
-                image_size=clip.value("image_size", int),
-                patch=clip.value("patch_size", int),
-                **clip.extras(CLIP_EXTRAS, ClipConfig()),
-            ),
-            projector=ProjectorConfig(
-                kind=PROJECTOR_KINDS[kind],
-                input_width=projector.value("input_dim", int),
-                width=projector.value("n_embed", int),
-            ),
-            decoder=_decoder(reader, language),
-            **{name: language.value(name, int) for name in ("bos_token_id", "eos_token_id")},
-            **reader.extras(MODEL_EXTRAS, cls()),
-            dtype=reader.value("torch_dtype", str) if official.get("torch_dtype") else "bfloat16",
-        )
+        Raises ConfigError, which names the key that is missing, wrong or not supported.
+        """
+        if "sam" in values:
+            return cls(**read_fields(values))
+        return cls(**read_official(values, cls()))
 
     def to_dict(self) -> dict[str, Any]:
-        """The official schema: what `config.json` holds, and what the reference code and vLLM read.
+        """Return the contents of `config.json` in the official schema, which the reference code and vLLM read.
 
-        It has no place for another decoder; with one these are our own field names, as in `summary`.
+        The schema knows only the official boxes. With any other, this returns our own field names, as `summary` does.
         """
-        if not isinstance(self.decoder, DecoderConfig):
-            return self.summary()
-        sam, clip, decoder, projector = self.sam, self.clip, self.decoder, self.projector
-        sizes = {
-            **{theirs: getattr(decoder, ours) for ours, theirs in DECODER_KEYS.items()},
-            **_differing(decoder, DecoderConfig(), DECODER_EXTRAS),
-            "num_key_value_heads": decoder.heads,
-            "bos_token_id": self.bos_token_id,
-            "eos_token_id": self.eos_token_id,
-            **REFERENCE_SWITCHES,
-        }
-        projector_kind = {ours: theirs for theirs, ours in PROJECTOR_KINDS.items()}[projector.kind]
-        language = {**sizes, "architectures": ["DeepseekV2ForCausalLM"], "auto_map": LANGUAGE_AUTO_MAP}
-        return {
-            "_name_or_path": "deepseek-ai/DeepSeek-OCR",
-            "candidate_resolutions": [[1024, 1024]],
-            "global_view_pos": "head",
-            "architectures": ["DeepseekOCRForCausalLM"],
-            "auto_map": AUTO_MAP,
-            "language_config": {**language, "torch_dtype": self.dtype},
-            "model_type": "deepseek_vl_v2",
-            "projector_config": {
-                "input_dim": projector.input_width,
-                "model_type": "mlp_projector",
-                "n_embed": projector.width,
-                "projector_type": projector_kind,
-                **({"depth": 2} if projector.kind == "mlp" else {}),
-            },
-            "tile_tag": "2D",
-            "torch_dtype": self.dtype,
-            "transformers_version": "4.46.3",
-            "vision_config": {
-                "image_size": 1024,
-                "mlp_ratio": 3.7362,
-                "model_name": "deeplip_b_l",
-                "model_type": "vision",
-                "width": {
-                    "clip-l-14-224": {
-                        "heads": clip.heads,
-                        "image_size": clip.image_size,
-                        "layers": clip.layers,
-                        "patch_size": clip.patch,
-                        "width": clip.width,
-                        **_differing(clip, ClipConfig(), CLIP_EXTRAS),
-                    },
-                    "sam_vit_b": {
-                        "downsample_channels": list(self.compressor),
-                        "global_attn_indexes": list(sam.global_blocks),
-                        "heads": sam.heads,
-                        "layers": sam.layers,
-                        "width": sam.width,
-                        **_differing(sam, SamConfig(), SAM_EXTRAS),
-                    },
-                },
-            },
-            **sizes,
-            **_differing(self, PRESETS["deepseek-ocr"], MODEL_EXTRAS),
-        }
+        return write_official(self, OCRConfig()) if self.official else self.summary()
 
     def to_transformers(self, sliding_window: int | None = None) -> dict[str, Any]:
-        """The same sizes in transformers' `unlimited_ocr` schema, whose classes read our checkpoints as they are."""
-        d = self.decoder
-        if self.projector.kind != "linear":
-            raise ConfigError("transformers' unlimited_ocr has a linear projector only")
-        if self.sam.stem:
-            raise ConfigError("transformers' unlimited_ocr has a patch convolution and no stem: take stem=() of sam")
-        return {
-            "model_type": "unlimited_ocr",
-            "architectures": ["UnlimitedOcrForConditionalGeneration"],
-            "image_token_id": self.image_token_id,
-            "text_config": {
-                **self.to_dict()["language_config"],
-                "sliding_window": sliding_window or d.max_positions,
-                "rope_parameters": {"rope_type": "default", "rope_theta": d.rope_theta},
-                "rms_norm_eps": d.norm_eps,
-            },
-            "vision_config": {
-                "sam_config": {
-                    "hidden_size": self.sam.width,
-                    "num_hidden_layers": self.sam.layers,
-                    "num_attention_heads": self.sam.heads,
-                    "global_attn_indexes": list(self.sam.global_blocks),
-                    "downsample_channels": list(self.compressor),
-                    "mlp_dim": self.sam.width * self.sam.mlp_ratio,
-                    "output_channels": self.sam.neck,
-                    "patch_size": self.sam.patch,
-                    "window_size": self.sam.window,
-                    "image_size": self.sam.grid * self.sam.patch,
-                },
-                "encoder_config": {
-                    "hidden_size": self.clip.width,
-                    "num_hidden_layers": self.clip.layers,
-                    "num_attention_heads": self.clip.heads,
-                    "intermediate_size": self.clip.width * self.clip.mlp_ratio,
-                    "image_size": self.clip.image_size,
-                    "patch_size": self.clip.patch,
-                },
-            },
-        }
+        """Return the same sizes in the `unlimited_ocr` schema of transformers, whose classes read our checkpoints.
+
+        Raises ConfigError for a box that the schema lacks: an MLP projector, a stem, a box that is not official.
+        """
+        if not self.official:
+            raise ConfigError("transformers' unlimited_ocr has the official boxes only")
+        return write_transformers(self, sliding_window)
 
     def with_(self, **changes: Any) -> "OCRConfig":
-        """A copy with some fields replaced: `config.with_(dtype="float32")`."""
+        """Return a copy with some fields replaced: `config.with_(dtype="float32")`."""
         return replace(self, **changes)
 
     def summary(self) -> dict[str, Any]:
-        """Plain nested dictionary of our own field names, for logs."""
+        """Return a plain nested dictionary with our own field names, for logs."""
         return asdict(self)
 
 
-# Ours -> the official key, for what every official file has.
-DECODER_KEYS = {
-    "width": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "dense_layers": "first_k_dense_replace",
-    "dense_width": "intermediate_size",
-    "experts": "n_routed_experts",
-    "chosen": "num_experts_per_tok",
-    "shared": "n_shared_experts",
-    "expert_width": "moe_intermediate_size",
-    "vocabulary": "vocab_size",
-    "max_positions": "max_position_embeddings",
-}
-# Ours -> the key we add for a constant of the reference code, only when it differs.
-DECODER_EXTRAS = {"rope_theta": "rope_theta", "norm_eps": "rms_norm_eps", "balance_alpha": "aux_loss_alpha"}
-SAM_EXTRAS = {
-    "patch": "patch_size",
-    "window": "window_size",
-    "grid": "position_grid",
-    "mlp_ratio": "mlp_ratio",
-    "neck": "neck_channels",
-    "stem": "stem_channels",
-}
-MODEL_EXTRAS = {
-    "pad_token_id": "pad_token_id",
-    "image_token_id": "image_token_id",
-    "smallest_letters": "smallest_letters",
-    "largest_letters": "largest_letters",
-}
-CLIP_EXTRAS = {"mlp_ratio": "mlp_ratio"}
-PROJECTOR_KINDS: dict[str, Literal["linear", "mlp"]] = {"mlp": "mlp", "linear": "linear", "mlp_gelu": "mlp"}
-
-# Options of the general DeepSeek-V2 code, all at the only value this model uses.
-REFERENCE_SWITCHES = {
-    "kv_lora_rank": None,
-    "lm_head": True,
-    "n_group": 1,
-    "q_lora_rank": None,
-    "qk_nope_head_dim": 0,
-    "qk_rope_head_dim": 0,
-    "rm_head": False,
-    "topk_group": 1,
-    "topk_method": "greedy",
-    "use_mla": False,
-    "v_head_dim": 0,
-}
-# Options that would change the arithmetic, and the value for which ours is right.
-ONLY_VALUES = {
-    "attention_bias": False,
-    "hidden_act": "silu",
-    "kv_lora_rank": None,
-    "moe_layer_freq": 1,
-    "n_group": 1,
-    "norm_topk_prob": False,
-    "q_lora_rank": None,
-    "rope_scaling": None,
-    "routed_scaling_factor": 1.0,
-    "scoring_func": "softmax",
-    "tie_word_embeddings": False,
-    "topk_group": 1,
-    "topk_method": "greedy",
-    "use_mla": False,
-}
-AUTO_MAP = {
-    "AutoConfig": "modeling_deepseekocr.DeepseekOCRConfig",
-    "AutoModel": "modeling_deepseekocr.DeepseekOCRForCausalLM",
-}
-LANGUAGE_AUTO_MAP = {
-    "AutoConfig": "configuration_deepseekv2.DeepseekV2Config",
-    "AutoModel": "modeling_deepseek.DeepseekV2Model",
-    "AutoModelForCausalLM": "modeling_deepseek.DeepseekV2ForCausalLM",
-}
-
-
-class _Reader:
-    """A section of the official JSON that names its keys in every complaint."""
-
-    def __init__(self, values: Any, path: str = "") -> None:
-        if not isinstance(values, dict):
-            raise ConfigError(f"{path or 'the configuration'} must be an object, got {type(values).__name__}")
-        self.values, self.path = values, path
-
-    def section(self, key: str) -> "_Reader":
-        return _Reader(self.value(key, dict), f"{self.path}{key}.")
-
-    def value(self, key: str, kind: type) -> Any:
-        if key not in self.values:
-            raise ConfigError(f"{self.path}{key} is missing")
-        found = self.values[key]
-        if not isinstance(found, kind) or isinstance(found, bool):
-            raise ConfigError(f"{self.path}{key} must be {kind.__name__}, got {found!r}")
-        if kind is list and not all(type(item) is int for item in found):
-            raise ConfigError(f"{self.path}{key} must be a list of integers, got {found!r}")
-        return found
-
-    def extras(self, names: dict[str, str], default: Any) -> dict[str, Any]:
-        """The optional keys among `names` that are there, each of the type that `default` has."""
-        found = {}
-        for ours, theirs in names.items():
-            usual, value = getattr(default, ours), self.values.get(theirs)
-            if value is None:
-                continue
-            if isinstance(usual, tuple):
-                value = tuple(self.value(theirs, list))
-            elif isinstance(value, bool) or not isinstance(value, int if isinstance(usual, int) else int | float):
-                kind = "an integer" if isinstance(usual, int) else "a number"
-                raise ConfigError(f"{self.path}{theirs} must be {kind}, got {value!r}")
-            found[ours] = value
-        return found
-
-
-def _decoder(top: _Reader, language: _Reader) -> DecoderConfig:
-    """The decoder's sizes stand in the file twice; the reference reads the top level, vLLM `language_config`."""
-    decoder = DecoderConfig(
-        **{ours: language.value(theirs, int) for ours, theirs in DECODER_KEYS.items()},
-        **language.extras(DECODER_EXTRAS, DecoderConfig()),
-    )
-    for ours, theirs in (DECODER_KEYS | DECODER_EXTRAS).items():
-        if top.values.get(theirs) not in (None, getattr(decoder, ours)):
-            raise ConfigError(
-                f"{theirs} is {top.values[theirs]!r} but language_config.{theirs} {getattr(decoder, ours)!r}: "
-                "they must agree"
-            )
-    return decoder
-
-
-def _refuse_unsupported(section: _Reader) -> None:
-    for key, supported in ONLY_VALUES.items():
-        if section.values.get(key) not in (None, supported):
-            raise ConfigError(f"{section.path}{key} is {section.values[key]!r}: only {supported!r} is implemented")
-    heads, key_heads = section.values.get("num_attention_heads"), section.values.get("num_key_value_heads")
-    if key_heads not in (None, heads):
-        raise ConfigError(f"{section.path}num_key_value_heads is {key_heads}: it must equal the {heads} query heads")
-
-
-def _differing(ours: Any, official: Any, names: dict[str, str]) -> dict[str, Any]:
-    pairs = {key: (getattr(ours, name), getattr(official, name)) for name, key in names.items()}
-    return {key: list(a) if isinstance(a, tuple) else a for key, (a, b) in pairs.items() if a != b}
+def check_box(axis: str, box: BoxConfig) -> None:
+    """Raise ConfigError unless there is such a kind of box and its settings can be written as JSON."""
+    if axis not in BOXES:
+        raise ConfigError(f"there is no box to choose at {axis!r}, only at {', '.join(BOXES)}")
+    try:
+        BOXES[axis].kinds.check(box.kind)
+        json.dumps(box.settings)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{axis}: {error}") from None
+    factor = box.settings.get("factor", 4)
+    if axis == "compressor" and (isinstance(factor, bool) or not isinstance(factor, int) or factor < 1):
+        raise ConfigError(f"compressor: factor must be a whole number of patches along a side, got {factor!r}")
 
 
 PRESETS: dict[str, OCRConfig] = {}
@@ -512,7 +207,7 @@ PRESETS["nano"] = OCRConfig(
         shared=3,
         expert_width=192,
         vocabulary=349,
-        max_positions=8192,  # a token is a character: a 512-pixel page of the smallest letters has 4600
+        max_positions=8192,  # one token is one character: a 512-pixel page of 9-pixel letters has 4000
     ),
     image_token_id=3,
     dtype="float32",

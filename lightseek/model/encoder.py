@@ -11,8 +11,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightseek.model.clip import Clip
-from lightseek.model.compressor import Compressor
+from lightseek.model.boxes import build_box
 from lightseek.model.config import OCRConfig
 from lightseek.model.sam import Sam
 
@@ -23,17 +22,17 @@ class DeepEncoder(nn.Module):
     def __init__(self, config: OCRConfig) -> None:
         super().__init__()
         self.sam = Sam(config.sam)
-        self.compressor = Compressor((config.sam.neck, *config.compressor))
-        self.clip = Clip(config.clip)
+        self.compressor = build_box("compressor", config)
+        self.clip = build_box("global_stage", config)
         self.concat = Concat()
 
-    def forward(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b (s//64)**2 d"]:
+    def forward(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b t d"]:
         local = self.compressor(self.sam(pixels))  # b 1024 r r
         return self.concat(local, self.clip(local))
 
 
 class Concat(nn.Module):
-    """Joins what CLIP and what the compressor say of each token, in this order, and drops CLIP's class token."""
+    """Joins the channels of CLIP and of the compressor for each token, in this order, and drops CLIP's class token."""
 
     def forward(self, local: Float[Tensor, "b d r r"], clip: Float[Tensor, "b 1+r*r d"]) -> Float[Tensor, "b r*r 2*d"]:
         return torch.cat([clip[:, 1:], rearrange(local, "b d r1 r2 -> b (r1 r2) d")], dim=-1)

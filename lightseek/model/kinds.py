@@ -1,3 +1,66 @@
-"""Every kind of every box, by name. This file loads no PyTorch, so help texts and checks can name the kinds at once."""
+"""Every kind of every box that can be swapped, by name. A new kind is an entry here, its class, and a test.
 
+This file loads no PyTorch, so that help texts and checks can name the kinds at once. Every kind is called with the
+model's config and its own settings, `kind(config, **settings)`, and gives a module of the axis's signature:
+
+    compressor     b c g g -> b c2 g/f g/f    the setting `factor` is f, 4 unless it is given; c2 is CLIP's width
+    global_stage   b d r r -> b 1+r*r d       a class token comes first; it is dropped when the halves are joined
+    projector      b t d2  -> b t d           from the encoder's channels to the decoder's width
+    decoder        see `decoders/__init__.py`
+"""
+
+from typing import NamedTuple
+
+from lightseek.tools.registry import Registry
+
+COMPRESSORS = Registry(
+    "compressor",
+    {
+        "conv": "lightseek.model.compressor:Compressor",
+        "meanpool": "lightseek.model.compressor:MeanPool",
+    },
+    settings=True,
+)
+GLOBAL_STAGES = Registry("global stage", {"clip": "lightseek.model.clip:Clip"}, settings=True)
+PROJECTORS = Registry(
+    "projector",
+    {
+        "linear": "lightseek.model.projector:linear",
+        "mlp": "lightseek.model.projector:mlp",
+    },
+    settings=True,
+)
 HF_DECODERS = {"gpt2": "hf:openai-community/gpt2", "qwen3": "hf:Qwen/Qwen3-0.6B"}  # names for the usual ones
+DECODERS = Registry(
+    "decoder",
+    {
+        "moe": "the model's own mixture of experts",
+        "dense": "its twin without experts, with random weights",
+        **HF_DECODERS,
+    },
+    open={"hf:": "FOLDER_OR_ID", "seq2seq:": "FOLDER_OR_ID"},
+)
+FLASH_PACKAGE = "flash_attn"  # what the kind `flash` needs beside PyTorch
+ATTENTION = Registry(
+    "attention",
+    {
+        "sdpa": "lightseek.model.attention:Sdpa",
+        "eager": "lightseek.model.attention:Eager",
+        "flash": "lightseek.model.attention:Flash",
+    },
+)
+
+
+class Axis(NamedTuple):
+    """A place in the model where one kind of box can stand instead of another."""
+
+    path: str  # of the module in the model
+    kinds: Registry
+    official: str  # the kind of the official model
+
+
+BOXES = {
+    "compressor": Axis("encoder.compressor", COMPRESSORS, "conv"),
+    "global_stage": Axis("encoder.clip", GLOBAL_STAGES, "clip"),
+    "projector": Axis("projector.layers", PROJECTORS, "linear"),
+}

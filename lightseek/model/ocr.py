@@ -31,7 +31,7 @@ IGNORED = -100  # the label of a position that the loss leaves out
 
 @dataclass
 class OCROutput:
-    """What a forward pass gives. Backpropagate `loss`: the cross-entropy, plus the balance loss in training."""
+    """The result of a forward pass. Backpropagate `loss`: the cross-entropy, plus the balance loss in training."""
 
     logits: Float[Tensor, "..."]
     loss: Float[Tensor, ""] | None = None
@@ -43,7 +43,7 @@ class OCROutput:
 class DocumentModel(nn.Module):
     """What training, generation and evaluation ask of a model. It writes about a document that it is shown.
 
-    `DeepSeekOCR` looks at the document's pages. `Seq2Seq` (decoders/seq2seq.py) reads the document's text.
+    `DeepSeekOCR` looks at the document's pages. `Seq2Seq` (seq2seq.py) reads the document's text.
 
     decoder                        the decoder, with the signature of `decoders/__init__.py`
     model(input_ids, pages, ...)   -> OCROutput, see `DeepSeekOCR.forward`
@@ -78,7 +78,7 @@ class DeepSeekOCR(DocumentModel):
     def __init__(self, config: OCRConfig) -> None:
         super().__init__(config)
         self.encoder = DeepEncoder(config)
-        self.projector = Projector(config.projector)
+        self.projector = Projector(config)
         self.layout = Layout(config.decoder.width)
         self.decoder = build_decoder(config.decoder)
         reset_parameters(self)

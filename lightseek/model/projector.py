@@ -7,25 +7,28 @@ alternative.
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightseek.model.config import ProjectorConfig
+from lightseek.model.boxes import build_box
+from lightseek.model.config import OCRConfig
 from lightseek.model.layers import Linear
 
 
 class Projector(nn.Module):
-    """Maps each vision token from d2 = 2048 channels to the decoder's d = 1280. `config.kind` is `linear` or `mlp`."""
+    """Maps each vision token from d2 = 2048 channels to the decoder's d = 1280, by `linear` or `mlp`."""
 
-    def __init__(self, config: ProjectorConfig) -> None:
+    def __init__(self, config: OCRConfig) -> None:
         super().__init__()
-        build = {"linear": self.linear, "mlp": self.mlp}
-        self.layers = build[config.kind](config.input_width, config.width)
-
-    @staticmethod
-    def linear(input_width: int, width: int) -> nn.Module:
-        return Linear(input_width, width)
-
-    @staticmethod
-    def mlp(input_width: int, width: int) -> nn.Module:
-        return nn.Sequential(Linear(input_width, width), nn.GELU(), Linear(width, width))
+        self.layers = build_box("projector", config)
 
     def forward(self, features: Float[Tensor, "b t d2"]) -> Float[Tensor, "b t d"]:
         return self.layers(features)
+
+
+def linear(config: OCRConfig) -> nn.Module:
+    """Return the official projector: one linear layer."""
+    return Linear(config.projector.input_width, config.projector.width)
+
+
+def mlp(config: OCRConfig) -> nn.Module:
+    """Return two linear layers with a GELU between them."""
+    sizes = config.projector
+    return nn.Sequential(Linear(sizes.input_width, sizes.width), nn.GELU(), Linear(sizes.width, sizes.width))

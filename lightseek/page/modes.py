@@ -1,4 +1,4 @@
-"""Modes: how many pixels go in, how many vision tokens come out.
+"""Modes: a mode fixes how many pixels of a page go in and how many vision tokens come out.
 
 | mode     | views                                  | vision tokens | sequence positions           |
 |----------|----------------------------------------|---------------|------------------------------|
@@ -7,11 +7,11 @@
 | base     | 1024, padded, aspect kept              | 256           | 273                          |
 | large    | 1280, padded, aspect kept              | 400           | 421                          |
 | gundam   | 2-9 tiles of 640 + 1024 global view    | n·100 + 256   | + newlines and one separator |
-| gundam-m | 2-9 tiles of 1024 + 1280 global view   | n·256 + 400   | likewise                     |
+| gundam-m | 2-9 tiles of 1024 + 1280 global view   | n·256 + 400   | + newlines and one separator |
 
-One vision token covers 64 x 64 pixels: a patch of 16, then the 16x compressor (4 per side).
+One vision token covers 64 x 64 pixels: a patch has 16 x 16, and the compressor joins 4 x 4 patches.
 A sequence *position* is a vision token, a newline after each row of tokens, or the separator at the end.
-Nothing here needs PyTorch. Sources: paper section 3.2 and table 1; rules read off the reference implementation.
+Nothing here needs PyTorch. Sources: paper section 3.2 and table 1. The rules are those of the reference code.
 """
 
 import math
@@ -26,14 +26,19 @@ class Mode:
     """One compression mode. Sides are in pixels."""
 
     name: str
-    side: int  # of the global view
-    padded: bool  # True: keep the aspect and pad with grey; False: stretch to a square
-    tile: int | None = None  # side of a local tile, for the tiled modes
+    side: int  # pixels per side of the global view
+    padded: bool  # True: keep the aspect ratio and pad with grey; False: stretch to a square
+    tile: int | None = None  # pixels per side of a tile; None in the modes without tiles
 
     @property
     def tokens(self) -> int:
-        """Vision tokens of the global view, `(side / 64)²`."""
+        """The number of vision tokens of the global view, `(side / 64)²`."""
         return (self.side // TOKEN_SIDE) ** 2
+
+    @property
+    def label(self) -> str:
+        """The name with the number of tokens: "100 (small)". Tiled modes have no fixed number: "gundam"."""
+        return self.name if self.tile else f"{self.tokens} ({self.name})"
 
     @property
     def description(self) -> str:
@@ -56,9 +61,9 @@ MODES: dict[str, Mode] = {
 
 
 def find_mode(name: "str | int | Mode") -> Mode:
-    """The mode of that name (`"base"`) or, for the untiled ones, of that token count (`256` or `"256"`).
+    """Return the mode with this name (`"base"`). A mode without tiles also goes by its token count (`256` or `"256"`).
 
-    Raises ValueError, listing the choices, when there is none.
+    Raises ValueError, which lists the choices, if there is no such mode.
     """
     if isinstance(name, Mode):
         return name
@@ -72,14 +77,23 @@ def find_mode(name: "str | int | Mode") -> Mode:
 
 
 def rows_and_newlines(columns: int, rows: int) -> int:
-    """Positions of a `columns x rows` picture of tokens, each row ended by a newline."""
+    """Return the number of positions of a picture of `columns x rows` tokens. A newline ends each row."""
     return rows * (columns + 1)
 
 
-def positions(mode: str | int | Mode, grid: tuple[int, int] = (1, 1)) -> int:
-    """Sequence positions of one image: tokens, newlines and the separator.
+def tokens_along(side: int, token_side: int = TOKEN_SIDE) -> int:
+    """Return the number of vision tokens along a side of so many pixels. Raises ValueError if they do not fill it."""
+    if side % token_side:
+        raise ValueError(f"a side of {side} pixels does not hold whole vision tokens of {token_side} pixels")
+    return side // token_side
 
-    `grid` is (columns, rows) of tiles; it only counts in the tiled modes, and (1, 1) means no tiles.
+
+def positions(mode: str | int | Mode, grid: tuple[int, int] = (1, 1), token_side: int = TOKEN_SIDE) -> int:
+    """Return the number of sequence positions of one image: tokens, newlines and the separator.
+
+    `grid` is (columns, rows) of the tiles. Only the tiled modes use it, and (1, 1) means that there are no tiles.
+    `token_side` is the side of a vision token in pixels; another compressor may have another than 64.
+    Raises ValueError for an unknown mode or a grid that the mode does not have.
 
     >>> positions("base"), positions("gundam", (2, 3))
     (273, 903)
@@ -87,45 +101,53 @@ def positions(mode: str | int | Mode, grid: tuple[int, int] = (1, 1)) -> int:
     mode = find_mode(mode)
     columns, rows = grid
     if mode.tile and grid != (1, 1) and (min(grid) < 1 or not MIN_TILES <= columns * rows <= MAX_TILES):
-        raise ValueError(f"a grid of {columns} x {rows} tiles: {mode.name} has {MIN_TILES} to {MAX_TILES}, or (1, 1)")
-    side = mode.side // TOKEN_SIDE
+        raise ValueError(f"no grid of {columns} x {rows} tiles: {mode.name} has {MIN_TILES} to {MAX_TILES}, or (1, 1)")
+    side = tokens_along(mode.side, token_side)
     count = rows_and_newlines(side, side) + 1  # the separator
     if mode.tile and columns * rows > 1:
-        per_tile = mode.tile // TOKEN_SIDE
+        per_tile = tokens_along(mode.tile, token_side)
         count += rows_and_newlines(columns * per_tile, rows * per_tile)
     return count
 
 
-def vision_tokens(mode: str | int | Mode, grid: tuple[int, int] = (1, 1)) -> int:
-    """Vision tokens of one image, without newlines and separator: what a compression ratio divides by."""
+def vision_tokens(mode: str | int | Mode, grid: tuple[int, int] = (1, 1), token_side: int = TOKEN_SIDE) -> int:
+    """Return the number of vision tokens of one image, without newlines and separator.
+
+    Compression ratios divide by this number. `grid` and `token_side` are as in `positions`.
+    """
     mode = find_mode(mode)
     columns, rows = grid
     tiles = columns * rows if mode.tile and columns * rows > 1 else 0
-    return mode.tokens + tiles * ((mode.tile or 0) // TOKEN_SIDE) ** 2
+    return tokens_along(mode.side, token_side) ** 2 + tiles * tokens_along(mode.tile or 0, token_side) ** 2
 
 
-def valid_tokens(mode: str | int | Mode, width: int, height: int, grid: tuple[int, int] = (1, 1)) -> int:
-    """Vision tokens that see the image rather than the grey padding (paper, equation 1).
+def valid_tokens(
+    mode: str | int | Mode, width: int, height: int, grid: tuple[int, int] = (1, 1), token_side: int = TOKEN_SIDE
+) -> int:
+    """Return the number of vision tokens that see the image and not the grey padding (paper, equation 1).
 
-    `ceil(n · (1 - (long - short) / long))` for the padded global view; resized views and tiles count whole.
+    This is `ceil(n · (1 - (long - short) / long))` for a padded global view. Stretched views and tiles have no padding,
+    so all their tokens count. `width` and `height` are those of the image, in pixels.
     """
     mode = find_mode(mode)
+    whole = vision_tokens(mode, token_side=token_side)
     if not mode.padded:
-        return mode.tokens
+        return whole
     long, short = max(width, height), min(width, height)
-    tiles = vision_tokens(mode, grid) - mode.tokens
-    return tiles + math.ceil(mode.tokens * short / long)
+    tiles = vision_tokens(mode, grid, token_side) - whole
+    return tiles + math.ceil(whole * short / long)
 
 
 def gundam_grid(width: int, height: int, tile: int = 640) -> tuple[int, int]:
-    """(columns, rows) of the tiles that a tiled mode cuts an image of `width x height` pixels into.
+    """Return (columns, rows) of the tiles that a tiled mode cuts an image of `width x height` pixels into.
 
-    (1, 1), no tiles, when both sides fit in one tile. Otherwise, of all grids of 2 to 9 tiles, the one whose
-    aspect ratio is nearest the image's; on an exact tie the later one (more tiles) wins if the image has more than
-    half of that grid's pixels. `tile` is the mode's: 640 for gundam, 1024 for gundam-m.
+    It is (1, 1), no tiles, if the whole image fits in one tile. Otherwise it is the grid of 2 to 9 tiles whose aspect
+    ratio is nearest to the image's. On an exact tie the grid with more tiles wins if the image has more than half of
+    that grid's pixels. `tile` is the side of the mode's tiles: 640 for gundam, 1024 for gundam-m.
+    Raises ValueError for an image without pixels.
     """
     if width < 1 or height < 1:
-        raise ValueError(f"an image needs at least one pixel a side, got {width} x {height}")
+        raise ValueError(f"an image needs at least one pixel per side, got {width} x {height}")
     if width <= tile and height <= tile:
         return 1, 1
     candidates = [(c, r) for c in range(1, MAX_TILES + 1) for r in range(1, MAX_TILES + 1)]

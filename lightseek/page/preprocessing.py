@@ -1,10 +1,9 @@
-"""Images and a prompt in, model inputs out: the official preprocessing, to the pixel.
+"""The official preprocessing, exact to the pixel: it turns images and a prompt into the inputs of the model.
 
     page -> upright RGB -> square views of the mode's sizes -> (x/255 - 0.5) / 0.5
-    "<image>\\nFree OCR." -> BOS, one image token per position, the text's tokens
 
-Every resize is PIL's bicubic, the filter of the reference code (there both as `Image.resize`'s and as `ImageOps.pad`'s
-default).
+Every resize uses PIL's bicubic filter. The reference code uses it too: it is the default of `Image.resize` and of
+`ImageOps.pad`.
 """
 
 import numpy as np
@@ -16,15 +15,15 @@ from torch import Tensor
 from lightseek.page.modes import Mode, find_mode, gundam_grid
 from lightseek.page.views import PageViews
 
-GREY = (127, 127, 127)  # what pads a page to a square
+GREY = (127, 127, 127)  # pads a page to a square
 
 
 def page_views(image: Image.Image, mode: str | int | Mode) -> PageViews:
-    """The square views the encoder gets to see of one page in this mode.
+    """Return the square views of one page that the encoder sees in this mode.
 
-    Tiny and small stretch the page; base and large keep its aspect and pad with grey; the gundam modes add tiles, cut
-    from the page stretched to the whole grid, unless the page fits in one tile.
-    Raises ValueError for an unknown mode, or an image so thin that nothing of it would be left.
+    Tiny and small stretch the page. Base and large keep its aspect ratio and pad it with grey. The gundam modes also
+    stretch the page to a whole grid of tiles and cut it into them, unless the page fits in one tile.
+    Raises ValueError for an unknown mode, or for an image so thin that the padded view would have no pixel of it.
     """
     mode = find_mode(mode)
     page = upright_rgb(image)
@@ -41,7 +40,10 @@ def page_views(image: Image.Image, mode: str | int | Mode) -> PageViews:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """The picture as a viewer shows it: turned as its EXIF data say, on white where it is transparent, in RGB."""
+    """Return the picture as a viewer shows it: turned as its EXIF data say, white where it is transparent, in RGB.
+
+    Raises TypeError for anything but a PIL image.
+    """
     if not isinstance(image, Image.Image):
         raise TypeError(f"a page is a PIL image, got {type(image).__name__}: PIL.Image.open(path) or Image.fromarray")
     image = ImageOps.exif_transpose(image)
@@ -55,13 +57,13 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def square(page: Image.Image, side: int, padded: bool) -> Image.Image:
-    """`page` on `side x side` pixels: in the middle of grey with its aspect kept, or stretched."""
+    """Return `page` on `side x side` pixels: either stretched, or `padded` with grey to keep its aspect ratio."""
     if padded:
         return ImageOps.pad(page, (side, side), Image.Resampling.BICUBIC, GREY)
     return page.resize((side, side), Image.Resampling.BICUBIC)
 
 
 def normalised(picture: Image.Image) -> Float[Tensor, "3 height width"]:
-    """RGB bytes to floats in [-1, 1]."""
+    """Turn RGB bytes into floats in [-1, 1]."""
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
     return (pixels.float() / 255 - 0.5) / 0.5

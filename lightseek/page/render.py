@@ -1,7 +1,7 @@
-"""Documents to page images: plain text, Markdown, PDF, pictures.
+"""Turn documents into page images: plain text, Markdown, PDF files and pictures.
 
-Text is set by the steps of `lightseek.page.typeset`: parse, break into lines, paginate, draw. It runs left to right in
-source order, one glyph a character: Arabic, Hebrew and Indic scripts are drawn unshaped.
+`lightseek.page.typeset` holds the steps for text: parse, break into lines, paginate, draw. Characters are drawn from
+left to right in source order, with one glyph each. So Arabic, Hebrew and Indic scripts do not get their proper shapes.
 """
 
 import errno
@@ -41,12 +41,12 @@ __all__ = [
 ]
 
 DEFAULT_STYLE = PageStyle()
-TILED_PAGE = 2  # tiles per side of a page that is drawn for a tiled mode
+TILED_PAGE = 2  # a page drawn for a tiled mode has this many tiles per side
 
 
 @dataclass(frozen=True)
 class RenderedPage:
-    """An RGB image, and the source text that stands on it (Markdown as Markdown); "" for PDF pages and pictures."""
+    """An RGB image and the source text that it shows (Markdown stays Markdown). PDF pages and pictures have ""."""
 
     image: Image.Image
     text: str
@@ -54,27 +54,33 @@ class RenderedPage:
 
 @dataclass(frozen=True)
 class Rendering:
-    """All pages of a document, and how often each character without a glyph was met (drawn as a box or nothing)."""
+    """All pages of a document, and the count of each character that the font has no glyph for.
+
+    Such a character is drawn as a box or as nothing.
+    """
 
     pages: list[RenderedPage]
     missing_glyphs: dict[str, int] = field(default_factory=dict)
-    dropped: int = 0  # characters of the text that no page shows: only `cut` drops any
-    style: PageStyle | None = None  # how the text was set; None for PDF pages and pictures
+    dropped: int = 0  # number of characters that no page shows; above 0 only with `cut`
+    style: PageStyle | None = None  # the style of the text; None for PDF pages and pictures
 
 
 def render_text(
     text: str, style: PageStyle = DEFAULT_STYLE, markdown: bool = False, max_pages: int = MAX_PAGES, cut: bool = False
 ) -> Rendering:
-    """Set `text` on as many pages as it needs; an empty text makes one blank page.
+    """Draw `text` on as many pages as it needs. An empty text gives one blank page.
 
-    Plain text keeps its line breaks, indentation and runs of spaces; blank lines separate paragraphs; long lines
-    wrap at white space, and a word wider than the page breaks anywhere. Markdown is CommonMark with tables; the
-    addresses of links and images are spelled out, HTML is shown as it is written, a fence's language is not.
-    The pages' texts together are the source, less the white space at their ends (`\\r\\n` and `\\r` become `\\n`).
-    A table row taller than a page is the exception to "stands on it": its text goes with its last line.
+    Plain text keeps its line breaks, indentation and runs of spaces, and blank lines separate paragraphs. Long lines
+    wrap at white space, and a word wider than the page breaks anywhere. Markdown is CommonMark with tables. The
+    addresses of links and images are drawn after them, HTML is drawn as it is written, and the language of a code
+    fence is not drawn.
 
-    Raises ValueError when a glyph or a line is too big for the page, or when there are more than `max_pages`, unless
-    `cut` says to draw only those; `dropped` then counts what is left out.
+    The texts of all pages together are the source, without the white space at each page's ends (`\\r\\n` and `\\r`
+    become `\\n`). Each page has the text that it shows, with one exception: the text of a table row taller than a page
+    belongs to the page of the row's last line.
+
+    Raises ValueError if a glyph or a line is too big for the page, or if the text needs more than `max_pages`. With
+    `cut`, only the first `max_pages` are drawn, and `dropped` counts the characters that are left out.
     """
     source, blocks = _parse(text, markdown)
     layout = _layout(blocks, style, max_pages + 1) or [[]]
@@ -90,7 +96,7 @@ def render_text(
 
 
 def page_style(mode: str | int | Mode, font: str = "DejaVuSans") -> PageStyle:
-    """The page that a text is drawn on for `mode`: square, as many pixels as the encoder sees of it.
+    """Return the style of the pages that a text is drawn on for `mode`: square, with the pixels that the encoder sees.
 
     For a tiled mode the page is as large as 2 x 2 tiles. Raises ValueError for an unknown mode.
     """
@@ -100,7 +106,7 @@ def page_style(mode: str | int | Mode, font: str = "DejaVuSans") -> PageStyle:
 
 
 def count_pages(text: str, style: PageStyle = DEFAULT_STYLE, most: int = MAX_PAGES, markdown: bool = False) -> int:
-    """Pages that `text` needs in this style; counting stops at `most`."""
+    """Return the number of pages that `text` needs in this style. Counting stops at `most`."""
     _, blocks = _parse(text, markdown)
     return max(1, len(_layout(blocks, style, most)))
 
@@ -108,9 +114,10 @@ def count_pages(text: str, style: PageStyle = DEFAULT_STYLE, most: int = MAX_PAG
 def fit_pages(
     text: str, style: PageStyle, smallest: int, largest: int = 96, most: int = MAX_PAGES, markdown: bool = False
 ) -> PageStyle:
-    """`style` with the largest letters at which `text` fits on as few pages as the `smallest` letters need.
+    """Return `style` with the largest letters that need no more pages for `text` than the smallest letters do.
 
-    `smallest` and `largest` are font sizes in pixels. A text that needs more than `most` pages gets the smallest ones.
+    `smallest` and `largest` are font sizes in pixels. If even the smallest letters need more than `most` pages, the
+    text gets the smallest letters.
     """
     needed = count_pages(text, replace(style, font_size=smallest), most + 1, markdown)
     if needed > most:
@@ -126,10 +133,11 @@ def fit_style(
     largest: int = 96,
     markdown: bool = False,
 ) -> PageStyle:
-    """`style` with the largest font size, `smallest` to `largest`, at which the text fits on `pages` pages.
+    """Return `style` with the largest font size, from `smallest` to `largest`, at which the text fits on `pages` pages.
 
-    "Largest" is a binary search's: the next size up does not fit. Now and then a still larger one would by luck of the
-    line breaks. Raises ValueError when the text does not fit even at `smallest`; `render_text` then makes more pages.
+    A binary search finds the size, so the next larger size does not fit. In rare cases a still larger size would fit,
+    by luck of the line breaks. Raises ValueError if the text does not fit even at `smallest`. `render_text` has no such
+    limit: it draws more pages.
     """
     if pages < 1 or not 1 <= smallest <= largest:
         raise ValueError(f"need pages >= 1 and 1 <= smallest <= largest, got {pages}, {smallest}, {largest}")
@@ -143,20 +151,20 @@ def fit_style(
             f"the text ({len(text)} characters) does not fit on {pages} page(s) of {style.width} x {style.height}"
             f" at {smallest} pixels: allow more pages or a smaller font"
         )
-    # What a page of average letters would take: most searches end within a few sizes of it.
+    # The size at which average letters would fill the pages: most searches end within a few sizes of it.
     guess = round(math.sqrt(pages * style.columns * style.rows / (0.55 * style.line_spacing * len(text) + 1)))
     low, high, step = smallest, largest + 1, 2  # low fits, high does not
     probe = min(max(guess, low + 1), largest)
     while high - low > 1:
         try:
             fit = fits(probe)
-        except ValueError:  # one glyph too wide, or one line too high, at this size
+        except ValueError:  # a glyph is too wide or a line too high at this size
             fit = False
         low, high = (probe, high) if fit else (low, probe)
-        probe = low + step if fit else high - step  # gallop away from the guess...
+        probe = low + step if fit else high - step  # first move away from the guess in growing steps...
         step *= 2
         if not low < probe < high:
-            probe = (low + high) // 2  # ...then halve
+            probe = (low + high) // 2  # ...then halve the range
     return replace(style, font_size=low)
 
 
@@ -166,7 +174,7 @@ def _parse(text: str, markdown: bool) -> tuple[str, list[Block]]:
 
 
 def _layout(blocks: list[Block], style: PageStyle, most: int) -> list[Layout]:
-    """The first pages, `most` at most."""
+    """Return the first pages, and no more than `most`."""
     return list(islice(paginate(block_lines(blocks, style), style.rows), most))
 
 
@@ -187,15 +195,15 @@ PICTURES = {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"}
 
 
 def check_file(path: str | Path) -> str:
-    """The suffix of a file that `render_file` knows, in small letters.
+    """Return the suffix of the file in lower case.
 
-    Raises FileNotFoundError when there is no such file, and ValueError for a suffix that says nothing.
+    Raises ValueError for a suffix that `render_file` does not know, and FileNotFoundError if there is no such file.
     """
     path = Path(path)
     kind, known = path.suffix.lower(), TEXTS | MARKDOWNS | PICTURES | {".pdf"}
     if kind not in known:
         raise ValueError(
-            f"{path}: cannot tell what a {kind or 'nameless'} file is; known are {' '.join(sorted(known))}"
+            f"{path}: cannot tell what a {kind or 'suffixless'} file is; known are {' '.join(sorted(known))}"
         )
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
@@ -203,7 +211,7 @@ def check_file(path: str | Path) -> str:
 
 
 def is_text(path: str | Path) -> bool:
-    """Whether `render_file` takes the file for text, by its suffix."""
+    """Return whether the suffix says that the file is plain text or Markdown."""
     return Path(path).suffix.lower() in TEXTS | MARKDOWNS
 
 
@@ -213,12 +221,13 @@ def render_file(
     max_pages: int = MAX_PAGES,
     letters: tuple[int, int] | None = None,
 ) -> Rendering:
-    """Pages of a .txt, .md, .pdf or picture file, by suffix. `style` and `letters` only matter to text.
+    """Return the pages of a .txt, .md, .pdf or picture file. The suffix says which it is.
 
-    `letters` are the smallest and the largest font size in pixels, instead of the style's one size: the text is then
-    set by `fit_pages`. A picture keeps its size; it is turned upright (EXIF), put on white where it is transparent, and
-    made RGB.
-    Raises ValueError, naming the file, for an unknown suffix, text that is not UTF-8, or a broken or huge file.
+    `style` and `letters` only matter for text. `letters` are the smallest and the largest font size in pixels; with
+    them, `fit_pages` chooses the font size instead of `style`. A picture keeps its size. It is turned upright (EXIF),
+    its transparent parts become white, and it becomes RGB.
+    Raises FileNotFoundError, and ValueError, which names the file, for an unknown suffix, text that is not UTF-8, or a
+    broken or huge file.
     """
     path = Path(path)
     kind = check_file(path)

@@ -1,7 +1,7 @@
-"""One image as the encoder takes it, square views of pixels, or as the encoder gave it back, vision tokens.
+"""The two forms of a page that the model takes: square views of pixels, or the vision tokens of these views.
 
-The model takes either. A frozen encoder gives a page the same tokens every time, so they can be kept and the encoder
-left out (`lightseek.data.context.vision_cache`).
+A frozen encoder gives a page the same tokens every time. So the tokens can be stored, and later steps can skip the
+encoder (`lightseek.data.context.vision_cache`).
 """
 
 from dataclasses import dataclass
@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from lightseek.page.modes import TOKEN_SIDE, rows_and_newlines
+from lightseek.page.modes import TOKEN_SIDE, rows_and_newlines, tokens_along
 
 
 @dataclass(frozen=True, eq=False)
 class PageViews:
-    """A global view and, in the tiled modes, the tiles row by row. `grid` is (columns, rows) of the tiles."""
+    """A page as pixels: the global view and, in the tiled modes, the tiles row by row.
+
+    `s` and `t` are pixels per side, and `grid` is (columns, rows) of the k tiles.
+    Raises ValueError for views that are not square, or whose side is not a multiple of 64, or that do not fit the grid.
+    """
 
     global_view: Float[Tensor, "3 s s"]
     tiles: Float[Tensor, "k 3 t t"] | None = None
@@ -27,14 +31,18 @@ class PageViews:
                 raise ValueError(f"a view is 3 x S x S with S a multiple of {TOKEN_SIDE}, got {tuple(view.shape)}")
 
     @staticmethod
-    def side(view: Float[Tensor, "3 s s"]) -> int:
-        """Vision tokens along one side of a view."""
-        return view.shape[-1] // TOKEN_SIDE
+    def side(view: Float[Tensor, "3 s s"], token_side: int = TOKEN_SIDE) -> int:
+        """Return the number of vision tokens along one side of a view, each `token_side` pixels wide."""
+        return tokens_along(view.shape[-1], token_side)
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedPage:
-    """The encoder's output for each view, before the projector, which may still learn: t tokens of d channels."""
+    """A page as vision tokens: the encoder's output for each view, t tokens of d channels.
+
+    The projector comes after this, because it may still learn while the encoder is frozen.
+    Raises ValueError for views whose number of tokens is not a square, or that do not fit the grid.
+    """
 
     global_view: Float[Tensor, "t d"]
     tiles: Float[Tensor, "k t2 d"] | None = None
@@ -47,8 +55,8 @@ class EncodedPage:
                 raise ValueError(f"an encoded view is t x d with t a square number, got {tuple(view.shape)}")
 
     @staticmethod
-    def side(view: Float[Tensor, "t d"]) -> int:
-        """Vision tokens along one side of a view."""
+    def side(view: Float[Tensor, "t d"], token_side: int = TOKEN_SIDE) -> int:
+        """Return the number of vision tokens along one side of a view. Their size in pixels does not matter here."""
         return round(len(view) ** 0.5)
 
 
@@ -56,24 +64,24 @@ Page = PageViews | EncodedPage
 
 
 def check_grid(page: Page) -> None:
-    """Raise ValueError when a page does not have the tiles that its grid says."""
+    """Raise ValueError if the number of tiles of a page does not match its grid."""
     columns, rows = page.grid
     tiles = 0 if page.tiles is None else len(page.tiles)
     if tiles != (columns * rows if columns * rows > 1 else 0) or (page.tiles is not None and not tiles):
         raise ValueError(f"a grid of {columns} x {rows} tiles does not go with {tiles} tiles")
 
 
-def image_positions(page: Page) -> int:
-    """Sequence positions that this page fills: tokens, newlines and the separator (as `modes.positions`)."""
-    side = page.side(page.global_view)
+def image_positions(page: Page, token_side: int = TOKEN_SIDE) -> int:
+    """Return the number of sequence positions that this page fills, as `modes.positions` counts them."""
+    side = page.side(page.global_view, token_side)
     count = rows_and_newlines(side, side) + 1
     if page.tiles is not None:
-        (columns, rows), per_tile = page.grid, page.side(page.tiles[0])
+        (columns, rows), per_tile = page.grid, page.side(page.tiles[0], token_side)
         count += rows_and_newlines(columns * per_tile, rows * per_tile)
     return count
 
 
-def image_tokens(page: Page) -> int:
-    """Vision tokens of this page, without newlines and separator (as `modes.vision_tokens`)."""
+def image_tokens(page: Page, token_side: int = TOKEN_SIDE) -> int:
+    """Return the number of vision tokens of this page, without newlines and separator."""
     tiles = () if page.tiles is None else page.tiles
-    return sum(page.side(view) ** 2 for view in (page.global_view, *tiles))
+    return sum(page.side(view, token_side) ** 2 for view in (page.global_view, *tiles))

@@ -1,1 +1,1 @@
-"""Predictions become figures with intervals."""
+"""Scores predictions: metrics with intervals, comparisons of models, tables and plots."""

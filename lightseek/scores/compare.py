@@ -1,7 +1,7 @@
-"""Predictions scored: figures with intervals, by length of text, and one model against another on the same pages.
+"""Scores files of predictions: figures with intervals, figures by length of text, and differences between models.
 
-files of predictions -> `Scored`, metrics page by page -> `report`, a dictionary of figures that goes to JSON,
-the tables (`lightseek.scores.tables`) and the plots (`lightseek.scores.plots`)
+files of predictions -> `Scored`, which has every metric of every page
+                     -> `report`, a dictionary of figures for JSON, tables (`tables.py`) and plots (`plots.py`)
 """
 
 import math
@@ -24,20 +24,23 @@ Figures = dict[str, dict[str, float]]  # metric -> value or difference, low, hig
 
 @dataclass(frozen=True)
 class Scored:
-    """One model's predictions, and every metric of every page."""
+    """One model's predictions, with every metric of every page."""
 
     name: str
     task: str
     settings: dict[str, Any]
     predictions: list[Prediction]
     tallies: dict[str, Tally]
-    pages: int  # that there would be, had the program that predicts run to its end
+    pages: int  # all pages of the data; there are fewer predictions if the program was stopped
 
 
 def score(
     path: Path, task: str | None = None, name: str = "", tick: Callable[[int, int], None] | None = None
 ) -> Scored:
-    """Score a file of predictions. The task is the file's own, or the one given, or else to summarize."""
+    """Score a file of predictions. `task` overrides the task in the file; if neither has one, it is summarize.
+
+    `tick(done, of)` is called after each page. Raises ValueError if the file holds no predictions.
+    """
     head, predictions = read_predictions(path)
     settings = head.get("settings", {})
     task = task or settings.get("task", "summarize")
@@ -49,7 +52,7 @@ def score(
 
 
 def score_lead(scored: Scored) -> Scored | None:
-    """The first three sentences of each document instead of what the model wrote, if the documents are known."""
+    """Score the first three sentences of each document as predictions. Returns None if a document is unknown."""
     if not all(prediction.source for prediction in scored.predictions):
         return None
     texts = [lead(prediction.source) for prediction in scored.predictions]
@@ -65,10 +68,11 @@ def _tallies(
 
 
 def report(models: Sequence[Scored], edges: Sequence[int] | None = None) -> dict[str, Any]:
-    """All figures of one or several models, each against the first; the only one against lead-3, where there is one.
+    """Return all figures of one or several models. Each model is compared with the first one.
 
-    `edges` are the bounds of the bins of text tokens. Raises ValueError, naming the first page that differs, unless all
-    models have read the same pages.
+    A single model is compared with lead-3, if its task is to summarize and the documents are known. `edges` are the
+    bounds of the bins of text tokens. Raises ValueError, which names the first page that differs, unless all models
+    have read the same pages.
     """
     first, *others = models
     for other in others:
@@ -97,9 +101,9 @@ def report(models: Sequence[Scored], edges: Sequence[int] | None = None) -> dict
 
 
 def check_same(one: Scored, other: Scored) -> None:
-    """Raise ValueError naming the first page that the two don't share.
+    """Raise ValueError, which names the first different page, unless both models have read the same pages.
 
-    Another reference is another page too, unless the two were shown corrupted text of different kinds.
+    A page with another reference is a different page, unless the models read corrupted text of different kinds.
     """
     corrupted = one.settings.get("corrupt") != other.settings.get("corrupt")
     for number, (a, b) in enumerate(zip_longest(one.predictions, other.predictions), start=1):
@@ -111,7 +115,7 @@ def check_same(one: Scored, other: Scored) -> None:
 
 
 def figures(found: dict[str, Tally]) -> Figures:
-    """Value and interval of each metric."""
+    """Return the value and the 95 % interval of each metric."""
     low, high = intervals(*(np.stack([getattr(t, of) for t in found.values()], axis=1) for of in ("amounts", "sizes")))
     return {
         name: {"value": tally.value, "low": float(a), "high": float(b)}
@@ -120,14 +124,14 @@ def figures(found: dict[str, Tally]) -> Figures:
 
 
 def paired(one: Scored, other: Scored, name: str) -> Tally:
-    """What each page adds to how much higher the other's figure is, over the pages for which both are defined."""
+    """Return the tally of the differences `other` minus `one`, over the pages for which both have the metric."""
     a, b = one.tallies[name], other.tallies[name]
     both = (a.sizes > 0) & (b.sizes > 0)
     return Tally((b.amounts - a.amounts) * both, a.sizes * both)
 
 
 def compare(one: Scored, other: Scored) -> Figures:
-    """How much higher each of the other's figures is, with its interval, and how likely so much would be by luck."""
+    """Return the difference `other` minus `one` of each metric, with its 95 % interval and its p-value."""
     found = {name: paired(one, other, name) for name in one.tallies if name in other.tallies}
     found = {name: tally for name, tally in found.items() if tally.sizes.any()}
     luck = p_values(np.stack([tally.amounts for tally in found.values()], axis=1))
@@ -138,7 +142,7 @@ def compare(one: Scored, other: Scored) -> Figures:
 
 
 def costs(predictions: Sequence[Prediction]) -> dict[str, float]:
-    """Tokens and seconds a page, the most memory, and how many texts (%) did not end by themselves."""
+    """Return mean tokens and seconds per page, peak memory, and the share (%) of texts cut off at the token limit."""
     text, vision = (sum(getattr(p, name) for p in predictions) for name in ("text_tokens", "vision_tokens"))
     cut = sum(p.finish_reason == "length" for p in predictions)
     found = {
@@ -149,16 +153,17 @@ def costs(predictions: Sequence[Prediction]) -> dict[str, float]:
         "peak_bytes": max(p.peak_bytes for p in predictions),
         "cut_off": 100 * cut / len(predictions),
     }
-    return {name: value for name, value in found.items() if value or name == "cut_off"}  # 0 is not known
+    return {name: value for name, value in found.items() if value or name == "cut_off"}  # 0 means unknown
 
 
 def by_length(model: Scored, lengths: Sequence[int], edges: Sequence[int]) -> list[dict[str, Any]]:
-    """The figures of the pages in each bin of lengths that has any, as in the paper's table 2.
+    """Return the figures of the pages in each bin of lengths, as in the paper's table 2. Empty bins are left out.
 
-    A bin is from one edge up to, not including, the next; pages below the first and from the last on are bins too.
+    A bin contains its lower edge but not its upper edge. There is also a bin below the first edge and one from the
+    last edge on.
     """
     found, tokens = [], np.array(lengths)
-    for low, high in pairwise([1, *edges, math.inf]):  # 0 is not known
+    for low, high in pairwise([1, *edges, math.inf]):  # from 1, because 0 means unknown
         inside = np.flatnonzero((tokens >= low) & (tokens < high))
         if len(inside):
             some = {name: tally.of(inside) for name, tally in model.tallies.items()}
@@ -170,7 +175,10 @@ def by_length(model: Scored, lengths: Sequence[int], edges: Sequence[int]) -> li
 
 
 def nice_edges(tokens: Sequence[int]) -> list[int]:
-    """Bounds of at most 8 bins, round and equally wide, for the middle 90 % of the texts; 600 to 1300: the paper's."""
+    """Return round bounds of at most 8 bins of equal width that hold the middle 90 % of the texts.
+
+    For texts of 600 to 1300 tokens these are the bins of the paper's table 2.
+    """
     known = [count for count in tokens if count]
     if not known:
         return []
@@ -183,13 +191,16 @@ def nice_edges(tokens: Sequence[int]) -> list[int]:
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """What tells the files apart: runs/a/predictions.jsonl and runs/b/predictions.jsonl are a and b."""
+    """Return short names that differ: runs/a/predictions.jsonl and runs/b/predictions.jsonl become a and b.
+
+    Raises ValueError if a file is given twice.
+    """
     whole = [path.with_suffix("").parts for path in paths]
     if len(set(whole)) < len(whole):
         raise ValueError(f"a file of predictions is given twice: {', '.join(map(str, paths))}")
     if len(whole) == 1:
         return [paths[0].stem]
-    for end, rest in ((0, slice(1, None)), (-1, slice(-1))):  # what all have in common, from either end
+    for end, rest in ((0, slice(1, None)), (-1, slice(-1))):  # drop the parts that all have in common, from both ends
         while min(map(len, whole)) > 1 and len({parts[end] for parts in whole}) == 1:
             whole = [parts[rest] for parts in whole]
     return ["/".join(parts) for parts in whole]

@@ -1,13 +1,13 @@
-"""How good is a text? Reading: CER, WER, OCR precision. Summarizing: ROUGE, facts, novelty. Both: repetition, length.
+"""Computes the metrics of texts: CER, WER and OCR precision for reading; ROUGE, facts and novelty for summaries.
 
-Everything but lengths is in percent. Texts are compared after each run of white space has become one space and the
-ends are stripped: where a page breaks its lines is layout, not text. Case, accents and punctuation count, except in
-ROUGE, which by its definition lower-cases, stems, and sees only a-z and 0-9 (so it says little about non-Latin
-scripts).
+Repetition and length are computed for both. All metrics but lengths are in percent. Before texts are compared, each run
+of white space becomes one space and the ends are stripped, because line breaks are layout and not text. Case, accents
+and punctuation count, except in ROUGE: by its definition it lower-cases, stems, and sees only a-z and 0-9, so it says
+little about non-Latin scripts.
 
-A metric of many texts is either *pooled* (all errors over all reference characters, so long pages weigh more: CER,
-WER) or the *mean* over texts (the rest). Either way it is a sum over a sum, so every metric is kept as what each text
-adds to both: a `Tally`, from which the figure of any selection of pages, and its interval, follow without the texts.
+A metric of many texts is either *pooled* (all errors divided by all reference characters, so long pages weigh more:
+CER, WER) or the *mean* over texts (the other metrics). In both cases it is one sum divided by another. A `Tally` keeps
+what each text adds to the two sums, so the figure and the interval of any selection of pages need no texts.
 """
 
 import re
@@ -30,14 +30,14 @@ NOVEL = (1, 2, 3, 4)  # n of the n-grams whose novelty is reported
 
 @dataclass(frozen=True)
 class Tally:
-    """One metric, text by text: `value` is the sum of `amounts` over the sum of `sizes`."""
+    """One metric of many texts: `value` is the sum of `amounts` divided by the sum of `sizes`."""
 
     amounts: Float[np.ndarray, " texts"]
     sizes: Float[np.ndarray, " texts"]
 
     @classmethod
     def mean(cls, values: Sequence[float | None]) -> "Tally":
-        """Of a metric that is averaged over the texts for which it is defined."""
+        """Make the tally of a metric that is a mean over texts. A text for which the metric is not defined has None."""
         known = np.array([value is not None for value in values], dtype=float)
         return cls(np.array([value or 0.0 for value in values], dtype=float), known)
 
@@ -46,40 +46,40 @@ class Tally:
         return float(self.amounts.sum() / self.sizes.sum())
 
     def of(self, texts: np.ndarray) -> "Tally":
-        """Of some of the texts: their places, or true where they are."""
+        """Return the tally of the selected texts. `texts` is an array of indices or a boolean mask."""
         return Tally(self.amounts[texts], self.sizes[texts])
 
 
 def normalise(text: str) -> str:
-    """`text` with single spaces for all its white space."""
+    """Replace each run of white space in `text` by one space, and strip its ends."""
     return " ".join(text.split())
 
 
 def cer(prediction: Texts, reference: Texts) -> float:
-    """Character error rate, pooled: edits (substitutions, deletions, insertions) per reference character.
+    """Return the pooled character error rate: edits (substitutions, deletions, insertions) per reference character.
 
-    Not capped: a model that rambles can exceed 100. An empty reference counts as one character, so an empty
-    prediction of it scores 0 and each character too many 100. Raises ValueError if the texts don't pair up.
+    It is not capped: a model that writes too much can exceed 100. An empty reference counts as one character, so an
+    empty prediction scores 0 and each extra character adds 100. Raises ValueError if the texts don't pair up.
     """
     return reading(prediction, reference)["cer"].value
 
 
 def wer(prediction: Texts, reference: Texts) -> float:
-    """Word error rate, pooled; a word is what white space separates. Otherwise as `cer`."""
+    """Return the pooled word error rate. White space separates words; everything else is as in `cer`."""
     return reading(prediction, reference)["wer"].value
 
 
 def ocr_precision(prediction: Texts, reference: Texts) -> float:
-    """How much of the page was read correctly: 1 - edits / length of the longer text, mean over pages, 0 to 100.
+    """Return how much of the pages was read correctly: 1 - edits / length of the longer text; a mean in percent.
 
     The paper's figure 1a and table 2 give "precision" on the Fox benchmark without a formula; Fox scores pages by
-    this normalised edit distance. Both texts empty is 100.
+    this normalised edit distance. Two empty texts score 100.
     """
     return reading(prediction, reference)["ocr_precision"].value
 
 
 def reading(predictions: Texts, references: Texts) -> dict[str, Tally]:
-    """`cer`, `wer`, `ocr_precision`: how far each prediction is from being its reference."""
+    """Return the tallies of `cer`, `wer` and `ocr_precision`, which compare each prediction with its reference."""
     import jiwer
 
     pairs = _pairs(predictions, references)
@@ -94,16 +94,16 @@ def reading(predictions: Texts, references: Texts) -> dict[str, Tally]:
 
 
 def rouge(predictions: Texts, references: Texts) -> dict[str, float]:
-    """`rouge1`, `rouge2`, `rougeL`, `rougeLsum`: F1 with Porter stemming, mean over texts.
+    """Return `rouge1`, `rouge2`, `rougeL` and `rougeLsum`: F1 in percent with Porter stemming, mean over texts.
 
-    Lsum compares sentence by sentence, L the text as one (`lightseek.scores.rouge`). A line's end ends a sentence too.
-    An empty prediction, or an empty reference, scores 0. Raises ValueError if the texts don't pair up.
+    Lsum compares sentence by sentence, L compares whole texts (`lightseek.scores.rouge`). A sentence also ends at the
+    end of a line. An empty prediction or reference scores 0. Raises ValueError if the texts don't pair up.
     """
     return {name: tally.value for name, tally in overlap(predictions, references).items()}
 
 
 def overlap(predictions: Texts, references: Texts, tick: Callable[[int, int], None] | None = None) -> dict[str, Tally]:
-    """ROUGE of each text. `tick(done, of)` is called after each."""
+    """Return the tallies of the ROUGE metrics. `tick(done, of)` is called after each text."""
     score, rows = Rouge(), []
     pairs = _pairs(predictions, references, str)
     for prediction, reference in pairs:
@@ -115,16 +115,16 @@ def overlap(predictions: Texts, references: Texts, tick: Callable[[int, int], No
 
 
 def repetition_rate(text: str, n: int = 4) -> float:
-    """Share of the n-grams of words that occurred before in the text: 0 when none does, near 100 for a loop."""
+    """Return the share (%) of word n-grams that occurred before in the text. A text in a loop has nearly 100."""
     words = text.split()
     grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return 100 * (1 - len(set(grams)) / len(grams)) if grams else 0.0
 
 
 def novel_ngrams(text: str, source: str, n: int) -> float | None:
-    """Share of the n-grams of words in `text` that `source` does not have; None for a text of fewer than n words.
+    """Return the share (%) of the n-grams of words in `text` that are not in `source`; None for fewer than n words.
 
-    0 is copied from end to end. Words are letters and digits, in any case, so punctuation makes nothing novel.
+    A copy of the source has 0. Words are letters and digits without case, so punctuation makes nothing novel.
     """
     words, known = _spelled(text).split(), _spelled(source)
     grams = [f" {' '.join(words[i : i + n])} " for i in range(len(words) - n + 1)]
@@ -132,7 +132,7 @@ def novel_ngrams(text: str, source: str, n: int) -> float | None:
 
 
 def lead(text: str, count: int = 3) -> str:
-    """The first `count` sentences on one line: the baseline that a summarizer must beat. A heading counts as one."""
+    """Return the first `count` sentences on one line, a baseline that summaries must beat. A heading is a sentence."""
     return normalise(" ".join(islice(sentences(text), count)))
 
 
@@ -142,10 +142,10 @@ def evaluate(
     documents: Sequence[Document] | None = None,
     task: str = "summarize",
 ) -> dict[str, float]:
-    """Every metric of `tallies` by its column's name, as one figure for all texts.
+    """Return the metrics of `tallies` by name, each as one figure for all texts.
 
     The lead-3 row of a table is `evaluate([lead(d.text) for d in documents], references, documents)`.
-    Raises ValueError if the sequences are empty or of unlike lengths.
+    Raises ValueError if the sequences are empty or their lengths differ.
     """
     return {name: tally.value for name, tally in tallies(predictions, references, documents, task).items()}
 
@@ -157,18 +157,19 @@ def tallies(
     task: str = "summarize",
     tick: Callable[[int, int], None] | None = None,
 ) -> dict[str, Tally]:
-    """Every metric by its column's name: cer, wer, ocr_precision, repetition, words, and unless the task is ocr ROUGE.
+    """Return the metrics by name: cer, wer, ocr_precision, repetition and words. If the task is not ocr, also ROUGE.
 
-    With `documents`, a summary also has `facts`, the mean share of the document's facts that it states, and `novel1` to
-    `novel4`, the share of its n-grams that the document does not have; each only if some document allows it.
-    Raises ValueError if the sequences are empty or of unlike lengths.
+    With `documents`, there are two more kinds of metrics for other tasks than ocr: `facts` is the mean share of the
+    document's facts that a text states, and `novel1` to `novel4` are the shares of its n-grams that the document does
+    not have. Each is only there if it is defined for at least one document.
+    Raises ValueError if the sequences are empty or their lengths differ.
     """
     results = reading(predictions, references)
     results["repetition"] = Tally.mean([repetition_rate(prediction) for prediction in predictions])
     results["words"] = Tally.mean([float(len(prediction.split())) for prediction in predictions])
     if documents is not None and len(documents) != len(predictions):
-        raise ValueError(f"{len(predictions)} predictions can't be of {len(documents)} documents")
-    if task == "ocr":  # a page read right states all its facts and has nothing novel
+        raise ValueError(f"{len(predictions)} predictions can't belong to {len(documents)} documents")
+    if task == "ocr":  # the other metrics say nothing about reading
         return results
     results |= overlap(predictions, references, tick)
     documents = documents or [Document("", "", "")] * len(predictions)
@@ -180,7 +181,7 @@ def tallies(
 
 
 def _pairs(predictions: Texts, references: Texts, prepare: Callable[[str], str] = normalise) -> list[tuple[str, str]]:
-    """(prediction, reference), normalised."""
+    """Return normalised pairs (prediction, reference). Raises ValueError if they don't pair up or there are none."""
     predictions = [predictions] if isinstance(predictions, str) else predictions
     references = [references] if isinstance(references, str) else references
     if len(predictions) != len(references):
@@ -191,13 +192,13 @@ def _pairs(predictions: Texts, references: Texts, prepare: Callable[[str], str] 
 
 
 def _sentences(text: str) -> list[str]:
-    """A line's end also ends a sentence, as in rouge-score."""
+    """Split a text into sentences. The end of a line also ends a sentence, as in rouge-score."""
     return [sentence for line in text.splitlines() for sentence in sentences(line)]
 
 
-@lru_cache(maxsize=4)  # asked for once for each n
+@lru_cache(maxsize=4)  # called with the same text for each n
 def _spelled(text: str) -> str:
-    """Its words in small letters, one space before, between and after them."""
+    """Return the words of a text in small letters, with one space before, between and after them."""
     words = re.findall(r"\w+", text.casefold())
     return f" {' '.join(words)} "
 

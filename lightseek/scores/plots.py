@@ -1,21 +1,15 @@
-"""Plots, as PNG files: a run's losses, a grid's scores, and models compared."""
+"""Draws plots as PNG files: the losses of a run, the scores of a grid, and comparisons of models."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightseek.scores.tables import HEADLINES, LABELS
+from lightseek.scores.kinds import METRICS, headlines, plotted
 from lightseek.tools.files import atomic_write
-
-SCORES = {
-    "ocr": ("ocr_precision", "cer", "wer"),
-    "summarize": ("rouge1", "rouge2", "rougeL", "rougeLsum", "facts"),
-    "answer": ("rouge1", "cer", "wer"),
-}
 
 
 def plot_losses(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Training loss per step, smoothed over a 20th of the run behind it, and validation loss."""
+    """Draw the training loss of each step, its mean over the last 20th of the run, and the validation loss."""
     figure, axes = new_figure()
     steps, losses = [row["step"] for row in rows], [row["train_loss"] for row in rows]
     window = max(1, len(rows) // 20)
@@ -32,34 +26,33 @@ def plot_losses(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     save_figure(figure, path)
 
 
-def plot_grid(path: Path, cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> None:
-    """The score of each cell that has one: CER for reading, ROUGE-1 for summaries."""
-    reading = cells[0]["settings"]["task"] == "ocr"
-    key, label = ("cer", "CER % (lower is better)") if reading else ("rouge1", "ROUGE-1 (higher is better)")
+def plot_grid(path: Path, cells: Mapping[str, dict[str, Any]], task: str) -> None:
+    """Draw a bar for each cell that has a score, under its name: the first of what the task is judged by."""
+    key = headlines(task)[0]
     figure, axes = new_figure()
-    cells = [cell for cell in cells if key in cell]
-    names = [", ".join(f"{name} {cell['settings'][name]}" for name in swept) for cell in cells]
-    bars = axes.barh(names, [cell[key] for cell in cells], height=0.6, color="tab:blue")
+    found = {name: cell[key] for name, cell in cells.items() if key in cell}
+    bars = axes.barh(list(found), list(found.values()), height=0.6, color="tab:blue")
     axes.bar_label(bars, fmt="%.1f", padding=3)
-    highest = max((cell[key] for cell in cells), default=1.0)
-    baseline = next((cell["lead3"][key] for cell in cells if key in cell.get("lead3", {})), None)
-    if not reading and baseline is not None:
+    highest = max(found.values(), default=1.0)
+    baseline = next((cell["lead3"][key] for cell in cells.values() if key in cell.get("lead3", {})), None)
+    if task == "summarize" and baseline is not None:
         axes.axvline(baseline, color="tab:orange", linestyle="--", label="lead-3: the first three sentences")
         axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
         highest = max(highest, baseline)
     axes.invert_yaxis()
-    axes.set(xlabel=label, xlim=(0, 1.15 * max(1, highest)))
+    better = "lower" if METRICS[key].lower_is_better else "higher"
+    axes.set(xlabel=f"{METRICS[key].title} ({better} is better)", xlim=(0, 1.15 * max(1, highest)))
     save_figure(figure, path)
 
 
 def plot_scores(path: Path, report: dict[str, Any]) -> None:
-    """What the task is judged by, a dot for each model with its 95 % interval."""
+    """Draw the task's main metrics: a dot for each model, with its 95 % interval."""
     figure, axes = new_figure()
     rows = [(model["name"], model["scores"]) for model in report["models"]]
     rows += [("lead-3", report["lead3"])] if report["lead3"] else []
-    metrics = [name for name in SCORES[report["task"]] if any(name in scores for _, scores in rows)]
+    metrics = [name for name in plotted(report["task"]) if any(name in scores for _, scores in rows)]
     for place, (name, scores) in enumerate(rows):
-        offset = 0.5 * ((place + 0.5) / len(rows) - 0.5)  # models one below the other
+        offset = 0.5 * ((place + 0.5) / len(rows) - 0.5)  # so that models do not cover each other
         drawn = [(y + offset, scores[metric]) for y, metric in enumerate(metrics) if metric in scores]
         axes.errorbar(
             [score["value"] for _, score in drawn],
@@ -70,19 +63,21 @@ def plot_scores(path: Path, report: dict[str, Any]) -> None:
             color="grey" if name == "lead-3" else f"C{place}",
             label=shortened(name),
         )
-    lower = {metric: "\n(lower is better)" for metric in ("cer", "wer")}
-    axes.set_yticks(range(len(metrics)), [LABELS[metric] + lower.get(metric, "") for metric in metrics])
+    lower = [METRICS[metric].lower_is_better * "\n(lower is better)" for metric in metrics]
+    axes.set_yticks(
+        range(len(metrics)), [METRICS[name].title + told for name, told in zip(metrics, lower, strict=True)]
+    )
     axes.invert_yaxis()
-    axes.set(xlabel="score, with 95 % interval", xlim=(0, None))
+    axes.set(xlabel="score with 95 % interval", xlim=(0, None))
     axes.grid(axis="x", alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=3)
     save_figure(figure, path)
 
 
 def plot_lengths(path: Path, report: dict[str, Any]) -> None:
-    """The first of what the task is judged by, against the text tokens on the page."""
+    """Draw the task's first metric for each range of text tokens on the page."""
     figure, axes = new_figure()
-    metric = HEADLINES[report["task"]][0]
+    metric = headlines(report["task"])[0]
     bins = report["models"][0]["bins"]
     for place, model in enumerate(report["models"]):
         scores = [found["scores"][metric] for found in model["bins"]]
@@ -97,17 +92,17 @@ def plot_lengths(path: Path, report: dict[str, Any]) -> None:
         )
     ratios = [f"\n{found['compression_ratio']:.1f}x" if found["compression_ratio"] else "" for found in bins]
     axes.set_xticks(range(len(bins)), [f"{row['bin']}{ratio}" for row, ratio in zip(bins, ratios, strict=True)])
-    below = " and, below, compression" if any(ratios) else ""
+    below = "; below them the compression ratio" if any(ratios) else ""
     if below and len(report["models"]) > 1:
         below += f" ({shortened(report['models'][0]['name'])})"
-    axes.set(xlabel=f"text tokens on the page(s){below}", ylabel=LABELS[metric], ylim=(0, None))
+    axes.set(xlabel=f"text tokens on the pages of a document{below}", ylabel=METRICS[metric].title, ylim=(0, None))
     axes.grid(axis="y", alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=3)
     save_figure(figure, path)
 
 
 def plot_differences(path: Path, pages: Sequence[float], comparison: dict[str, Any], metric: str) -> None:
-    """How the difference between two models is spread over the pages."""
+    """Draw a histogram of the difference between two models on each document."""
     figure, axes = new_figure()
     found = comparison["scores"][metric]
     axes.hist(pages, bins=41, color="C0", alpha=0.6)
@@ -115,18 +110,18 @@ def plot_differences(path: Path, pages: Sequence[float], comparison: dict[str, A
     axes.axvspan(found["low"], found["high"], color="C1", alpha=0.3, label="95 % interval of the mean")
     axes.axvline(found["difference"], color="C1", label=f"mean {found['difference']:+.1f}, p = {found['p']:.2g}")
     of, against = shortened(comparison["of"]), shortened(comparison["against"])
-    axes.set(xlabel=f"{LABELS[metric]} of a document: {of} minus {against}", ylabel="documents")
+    axes.set(xlabel=f"{METRICS[metric].title} of a document: {of} minus {against}", ylabel="number of documents")
     axes.legend(frameon=False)
     save_figure(figure, path)
 
 
 def shortened(name: str, most: int = 32) -> str:
-    """The end of a long name, which is where names of one grid differ least from what the eye looks for."""
+    """Shorten a long name to its end, because the beginnings of names are often the same."""
     return name if len(name) <= most else f"…{name[-most + 1 :]}"
 
 
 def interval_bars(scores: Sequence[dict[str, float]]) -> list[list[float]]:
-    """How far below and above the value the interval reaches; rounding must not make it negative."""
+    """Return how far the intervals reach below and above their values. Rounding must not make them negative."""
     below = [max(0.0, score["value"] - score["low"]) for score in scores]
     return [below, [max(0.0, score["high"] - score["value"]) for score in scores]]
 

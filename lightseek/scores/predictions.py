@@ -1,7 +1,7 @@
-"""What a model wrote about each document of a data set, in a file that a killed program goes on with.
+"""Writes what a model generates for each document to a file. A killed program can continue the file later.
 
-`predictions.jsonl`: the settings in the first line, then one `Prediction` a line, in the documents' order. Scores come
-later (`lightseek.scores.compare`), as often as you like, without the model.
+`predictions.jsonl` has the settings in its first line and then one `Prediction` in each line, in the order of the
+documents. `lightseek.scores.compare` scores the file later, as often as you like and without the model.
 """
 
 import json
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prediction:
-    """One document's text from the model, and what it cost."""
+    """The text that the model wrote for one document, and what it cost."""
 
     id: str
-    reference: str  # what it should have been
+    reference: str  # the text that the model should have written
     prediction: str
-    text_tokens: int = 0  # of what stands on the pages; 0 where that is not known
+    text_tokens: int = 0  # of the text on the pages; 0 if it is unknown
     vision_tokens: int = 0
-    seconds: float = 0.0  # from pages to text: its share of its batch
-    peak_bytes: int = 0  # most memory held while its batch was generated
-    finish_reason: str = ""  # eos, or length: cut off
-    source: str = ""  # what was to be summarized; empty where the reference is the source
+    seconds: float = 0.0  # from pages to text: the time of its batch divided by the batch size
+    peak_bytes: int = 0  # peak memory while its batch was generated
+    finish_reason: str = ""  # "eos", or "length" if the text was cut off
+    source: str = ""  # the document's text; empty if the task is ocr, where the reference is that text
     facts: tuple[str, ...] = ()
 
     @property
     def document(self) -> Document:
-        """As far as scoring needs it."""
+        """The parts of the document that scoring needs."""
         return Document(self.source, self.reference, self.id, self.facts)
 
 
@@ -50,10 +50,10 @@ def predict(
     length_penalty: float = 1.0,
     max_new_tokens: int = 256,
 ) -> Iterator[Prediction]:
-    """One prediction for each document, in order, with the official guard against repetition.
+    """Yield one prediction for each document, in order. It uses the official guard against repetition.
 
-    Texts end at `max_new_tokens`, or where the decoder has no positions left. A document's text does not depend on the
-    batch it is in. Raises ValueError, naming the document, for one that the model has no room for.
+    A text ends at `max_new_tokens`, or when the decoder has no positions left. It does not depend on the other
+    documents in the batch. Raises ValueError, which names the document, if the model has no room for a document.
     """
     from lightseek.text.generate import NgramGuard, generate
     from lightseek.tools.memory import PeakMemory
@@ -93,14 +93,14 @@ def predict(
 
 
 def save_predictions(path: Path, settings: dict[str, Any], found: Sequence[Prediction]) -> None:
-    """Write a whole file at once, atomically."""
+    """Write a whole file of predictions atomically."""
     write_text(path, "".join([_line({"settings": settings, "pages": len(found)}), *(_line(asdict(p)) for p in found)]))
 
 
 def append_predictions(
     path: Path, settings: dict[str, Any], pages: int, found: Iterable[Prediction]
 ) -> Iterator[Prediction]:
-    """Write each prediction before the next is made, after those that the file holds, and give it on."""
+    """Append each prediction to the file before the next one is made, and yield it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = not path.exists()
     with path.open("a", encoding="utf-8", newline="\n") as file:
@@ -113,9 +113,9 @@ def append_predictions(
 
 
 def done_before(path: Path, settings: dict[str, Any], documents: Sequence[Document]) -> int:
-    """How many of the documents the file holds already; half a line at its end, left by a kill, is cut off.
+    """Return how many of the documents the file holds already. Half a line at its end, left by a kill, is cut off.
 
-    Raises ValueError when the file was made with other settings or from other documents.
+    Raises ValueError if the file was made with other settings or from other documents.
     """
     if not path.exists():
         return 0
@@ -139,10 +139,10 @@ def done_before(path: Path, settings: dict[str, Any], documents: Sequence[Docume
 
 
 def read_predictions(path: Path) -> tuple[dict[str, Any], list[Prediction]]:
-    """({"settings": ..., "pages": ...}, predictions); the first is empty for a file that another program wrote.
+    """Return ({"settings": ..., "pages": ...}, predictions). The first is empty if another program wrote the file.
 
-    Such a file needs `id`, `reference` and `prediction` in each line. Half a last line is left out.
-    Raises ValueError naming the line for anything else, and FileNotFoundError.
+    Such a file needs `id`, `reference` and `prediction` in each line. Half a line at the end is left out.
+    Raises ValueError, which names the line, for anything else, and FileNotFoundError if there is no such file.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file of predictions; `generate` writes one")
@@ -157,7 +157,7 @@ def read_predictions(path: Path) -> tuple[dict[str, Any], list[Prediction]]:
             try:
                 row = json.loads(line)
                 if not isinstance(row, dict):
-                    raise ValueError("it is no JSON object")
+                    raise ValueError("it is not a JSON object")
                 if number == 1 and "settings" in row:
                     head = row
                 else:

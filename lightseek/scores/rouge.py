@@ -1,11 +1,12 @@
-"""ROUGE-1, -2, -L and -Lsum (Lin 2004), the figures of package rouge-score at a fraction of its time.
+"""Computes ROUGE-1, -2, -L and -Lsum (Lin 2004): the same figures as the package rouge-score in much less time.
 
-Words are the package's: lower case, a-z and 0-9, Porter stems. A score is F1 over what two texts share: n-grams, or
-the words of a longest common subsequence (LCS). L takes each text as one sequence. Lsum takes each sentence of the
-reference, finds its LCS with every sentence of the prediction, and counts the words that are in any of them.
+Words are those of the package: lower case, a-z and 0-9, Porter stems. A score is the F1 of what two texts share:
+n-grams, or the words of a longest common subsequence (LCS). L takes each text as one sequence. Lsum takes each sentence
+of the reference, finds its LCS with every sentence of the prediction, and counts the words that are in any of these
+LCSs.
 
-rapidfuzz finds an LCS faster, but where there are several it often takes another than rouge-score, and Lsum depends on
-which; for L alone it would save 1 to 7 % of the time and no code.
+rapidfuzz finds an LCS faster. But if there are several, it often finds another one than rouge-score, and Lsum depends
+on which one it is. For L alone it would save 1 to 7 % of the time and no code.
 """
 
 from collections import Counter
@@ -17,7 +18,7 @@ Words = Sequence[str]
 
 
 class Rouge:
-    """Scores pairs of texts. Keep one for many: each word is stemmed once."""
+    """Scores pairs of texts. Use one object for many pairs, because it stems each word only once."""
 
     names = ("rouge1", "rouge2", "rougeL", "rougeLsum")
 
@@ -27,7 +28,7 @@ class Rouge:
         self.stem = lru_cache(1 << 18)(PorterStemmer().stem)
 
     def __call__(self, prediction: Sequence[str], reference: Sequence[str]) -> dict[str, float]:
-        """F1, 0 to 1, by `names`, of two texts given as their sentences. A text without words scores 0."""
+        """Return the F1 (0 to 1) of each of `names` for two lists of sentences. A text without words scores 0."""
         p, r = ([self.words(sentence) for sentence in text] for text in (prediction, reference))
         whole_p, whole_r = list(chain(*p)), list(chain(*r))
         together = len(whole_p), len(whole_r)
@@ -43,7 +44,7 @@ class Rouge:
     def words(self, text: str) -> list[str]:
         from rouge_score.tokenize import tokenize
 
-        return tokenize(text, self)  # all it asks of a stemmer is `stem`
+        return tokenize(text, self)  # it calls only `stem`, which this object has
 
 
 def f1(shared: int, predicted: int, wanted: int) -> float:
@@ -55,10 +56,11 @@ def bigrams(words: Words) -> Counter[tuple[str, str]]:
 
 
 def lcs_rows(columns: Words, rows: Words) -> list[int]:
-    """The table of LCS lengths of all beginnings, a row an integer (Allison and Dix 1986); one row more than `rows`.
+    """Return the table of LCS lengths of all prefixes, one integer for each row (Allison and Dix 1986).
 
-    Bit j of row i is 1 where the LCS of rows[:i] and columns[:j + 1] is longer than that with columns[:j], so the
-    length with columns[:j] is the number of ones below bit j. A row takes four operations, however long it is.
+    It has one row more than `rows`. Bit j of row i is 1 if the LCS of rows[:i] and columns[:j + 1] is longer than the
+    LCS of rows[:i] and columns[:j]. So the length for columns[:j] is the number of ones below bit j. A row takes four
+    operations, no matter how long it is.
     """
     places: dict[str, int] = {}
     for j, word in enumerate(columns):
@@ -72,7 +74,7 @@ def lcs_rows(columns: Words, rows: Words) -> list[int]:
 
 
 def lcs_places(columns: Words, rows: Words) -> set[int]:
-    """The places in `rows` of one LCS: of several, the one that rouge-score takes."""
+    """Return the indices in `rows` of the words of one LCS. If there are several, it is the one of rouge-score."""
     table, found = lcs_rows(columns, rows), set()
     i, j = len(rows), len(columns)
     while i and j:
@@ -87,7 +89,7 @@ def lcs_places(columns: Words, rows: Words) -> set[int]:
 
 
 def shared_by_sentence(prediction: Sequence[Words], reference: Sequence[Words]) -> int:
-    """How many words of the reference's sentences the prediction's have in order, each used once."""
+    """Count the reference's words that are in an LCS with a predicted sentence. Each predicted word counts once."""
     left = Counter(word for sentence in prediction for word in sentence)
     shared = 0
     for wanted in reference:

@@ -1,4 +1,4 @@
-"""A comparison's figures as rich tables."""
+"""Shows the figures of a comparison as rich tables."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,22 +7,8 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
-LABELS = {
-    "rouge1": "ROUGE-1",
-    "rouge2": "ROUGE-2",
-    "rougeL": "ROUGE-L",
-    "rougeLsum": "ROUGE-Lsum",
-    "facts": "facts stated %",
-    "ocr_precision": "OCR precision %",
-    "cer": "CER %",
-    "wer": "WER %",
-    "novel1": "novel words %",
-    "novel2": "novel 2-grams %",
-    "novel3": "novel 3-grams %",
-    "novel4": "novel 4-grams %",
-    "repetition": "repeated 4-grams %",
-    "words": "words",
-}
+from lightseek.scores.kinds import METRICS, headlines
+
 COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "text_tokens": ("text tokens a document", "{:.0f}".format),
     "vision_tokens": ("vision tokens a document", "{:.0f}".format),
@@ -31,16 +17,10 @@ COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "seconds": ("seconds a document", "{:.2f}".format),
     "peak_bytes": ("peak memory MB", lambda value: f"{value / 2**20:,.0f}"),
 }
-# What a task is judged by, the first above all.
-HEADLINES = {
-    "ocr": ("ocr_precision", "cer"),
-    "summarize": ("rouge1", "rouge2", "rougeL"),
-    "answer": ("rouge1", "cer"),
-}
 
 
 def tables(report: dict[str, Any]) -> list[Table]:
-    """Scores, differences, and scores by length."""
+    """Return the tables of scores, of differences and of scores by length."""
     found = [scores_table(report), *(difference_table(comparison) for comparison in report["comparisons"])]
     return [*found, lengths_table(report)] if report["models"][0]["bins"] else found
 
@@ -53,9 +33,9 @@ def scores_table(report: dict[str, Any]) -> Table:
         columns.append(("lead-3", report["lead3"]))
     for name, _ in columns:
         table.add_column(escape(name), justify="right")
-    for metric, label in LABELS.items():
+    for metric, about in METRICS.items():
         if any(metric in scores for _, scores in columns):
-            table.add_row(label, *(with_interval(scores.get(metric)) for _, scores in columns))
+            table.add_row(about.title, *(with_interval(scores.get(metric)) for _, scores in columns))
     table.add_section()
     for cost, (label, form) in COSTS.items():
         if any(cost in model["costs"] for model in models):
@@ -68,25 +48,27 @@ def difference_table(comparison: dict[str, Any]) -> Table:
     table = _table(f"{comparison['of']} minus {comparison['against']}, document by document", "")
     for title in ("difference", "95 % interval", "p"):
         table.add_column(title, justify="right")
-    for metric, label in LABELS.items():
+    for metric, about in METRICS.items():
         if found := comparison["scores"].get(metric):
             interval = f"[{found['low']:+.1f}, {found['high']:+.1f}]"
             p = "<0.001" if found["p"] < 0.001 else f"{found['p']:.3f}"
             sure = "bold" if found["p"] < 0.05 else ""
-            table.add_row(label, f"{found['difference']:+.1f}", interval, p, style=sure)
+            table.add_row(about.title, f"{found['difference']:+.1f}", interval, p, style=sure)
     return table
 
 
 def lengths_table(report: dict[str, Any]) -> Table:
-    """As the paper's table 2: a row for each range of text tokens. Compression is the first model's."""
-    models, metrics = report["models"], HEADLINES[report["task"]]
+    """Return a row for each range of text tokens, as in the paper's table 2. The compression is the first model's."""
+    models, metrics = report["models"], headlines(report["task"])
     several = len(models) > 1
     columns = [(model, metric) for model in models for metric in (metrics[:1] if several else metrics)]
-    table = _table("by text tokens on the page(s)", "tokens")
+    table = _table("by text tokens on the pages of a document", "tokens")
     table.add_column("documents", justify="right")
     table.add_column("compression", justify="right")
     for model, metric in columns:
-        table.add_column(f"{escape(model['name'])}\n{LABELS[metric]}" if several else LABELS[metric], justify="right")
+        table.add_column(
+            f"{escape(model['name'])}\n{METRICS[metric].title}" if several else METRICS[metric].title, justify="right"
+        )
     for place, row in enumerate(models[0]["bins"]):
         ratio = f"{row['compression_ratio']:.1f}x" if row["compression_ratio"] else ""
         cells = [with_interval(model["bins"][place]["scores"].get(metric)) for model, metric in columns]

@@ -1,1 +1,1 @@
-"""Tokens in and out: the tokenizer, prompts, and the ways to generate text."""
+"""Text becomes tokens and tokens become text: the tokenizer, prompts, and the ways to generate text."""

@@ -1,12 +1,14 @@
-"""Beam search: keep the `beams` likeliest beginnings of each text instead of one.
+"""Beam search keeps the `beams` likeliest beginnings of each text, where greedy decoding keeps one.
 
-A finished text scores log P(text) / length ** penalty, its stop token counted in both, as in Hugging Face's `generate`.
-Penalty 0 compares plain probabilities, which favours short texts; 1 the mean per token; above 1 favours long texts.
+The score of a finished text is log P(text) / length ** penalty. Both count the stop token, as in Hugging Face's
+`generate`. Penalty 0 compares plain probabilities, which favours short texts. Penalty 1 compares the mean per token,
+and larger penalties favour long texts.
 
-Each step extends all of a row's beams by all tokens and takes the best 2 · beams candidates (with several stop tokens
-more, so that enough go on). A candidate that stops is finished if it is among the best `beams`; the others fill the
-beams anew. A row is done when it has `beams` finished texts and its best beam, scored as if it stopped here, beats none
-of them (Hugging Face's default, `early_stopping=False`: exact for penalties up to 0, a rule of thumb above).
+Each step extends every beam of a row by every token and takes the best (1 + stop tokens) · beams candidates, so that
+enough of them continue. A candidate that ends with a stop token is a finished text if it is among the best `beams`. The
+best of the others are the new beams. A row is done when it has `beams` finished texts and its best beam, scored as if
+it stopped here, does not beat the worst of them. This is Hugging Face's default, `early_stopping=False`. It is exact
+for penalties up to 0 and a heuristic for larger ones.
 """
 
 import math
@@ -21,11 +23,11 @@ from lightseek.text.sampling import Row, forbid
 
 @dataclass
 class Beam:
-    """One beginning. `logprob` is minus infinity where a row has fewer beginnings than beams."""
+    """One beginning of a text. If a row has fewer beginnings than beams, the others have `logprob` minus infinity."""
 
     tokens: list[int]
     logprob: float
-    seen: Seen | None  # what the guard against repetition knows
+    seen: Seen | None  # the guard's memory of this beginning; None without a guard
 
     def extended(self, token: int, logprob: float) -> "Beam":
         seen = self.seen.fork() if self.seen else None
@@ -36,7 +38,7 @@ class Beam:
 
 @dataclass
 class Search:
-    """One row's search: always `count` beams, and at most as many finished texts."""
+    """The search of one row. It always has `count` beams and at most `count` finished texts."""
 
     count: int
     penalty: float
@@ -49,7 +51,10 @@ class Search:
         del self.finished[self.count :]
 
     def extend(self, candidates: list[tuple[float, int, int]], stop: frozenset[int]) -> list[int]:
-        """Take the best of (logprob, beam, token), which come best first; gives the beam each new beam continues."""
+        """Make new beams of the best candidates, and return the number of the old beam that each new beam continues.
+
+        A candidate is (logprob, beam, token). They are in order, the best first.
+        """
         going, parents = [], []
         for rank, (logprob, parent, token) in enumerate(candidates):
             beam = self.beams[parent]
@@ -60,7 +65,7 @@ class Search:
                 parents.append(parent)
             elif rank < self.count:
                 self.finish(Row(beam.tokens, logprob, "eos"), len(beam.tokens) + 1)
-        for _ in range(self.count - len(going)):  # filling up, for tensors of one size
+        for _ in range(self.count - len(going)):  # fill up, because the tensors keep their size
             going.append(Beam([0], -math.inf, None))
             parents.append(0)
         self.beams = going
@@ -80,14 +85,14 @@ def beam_search(
     max_new_tokens: int,
     stop: frozenset[int],
 ) -> list[Row]:
-    """The best text found for each prompt."""
+    """Return the best text that the search finds for each prompt."""
     device = state.logits.device
-    unused = [Beam([], -math.inf, None)] * (beams - 1)  # there is only one empty beginning
+    unused = [Beam([], -math.inf, None)] * (beams - 1)  # all texts have the same, empty beginning
     firsts = [Beam([], 0.0, guard.start(prompt) if guard else None) for prompt in state.prompts]
     live = searches = [Search(beams, length_penalty, [first, *unused]) for first in firsts]
     state.select(torch.arange(len(live), device=device).repeat_interleave(beams))
     for step in range(max_new_tokens):
-        parents = []  # the state's row that each beam of the next step continues
+        parents = []  # for each beam of the next step, the row of the state that it continues
         going = []
         for place, (search, best) in enumerate(zip(live, candidates(state, live, stop), strict=True)):
             chosen = search.extend(best, stop)
@@ -101,7 +106,7 @@ def beam_search(
         if parents != list(range(len(state.logits))):
             state.select(torch.tensor(parents, device=device))
         state.step(torch.tensor([beam.tokens[-1] for search in live for beam in search.beams], device=device))
-    for search in live:  # cut off by the limit
+    for search in live:  # these rows reached the limit
         for beam in search.beams:
             if beam.logprob > -math.inf:
                 search.finish(Row(beam.tokens, beam.logprob), len(beam.tokens))
@@ -109,7 +114,10 @@ def beam_search(
 
 
 def candidates(state: Continuation, live: list[Search], stop: frozenset[int]) -> list[list[tuple[float, int, int]]]:
-    """The best extensions of each row, best first, as (logprob, beam, token): enough that `beams` of them go on."""
+    """Return the best candidates of each row as (logprob, beam, token), the best first.
+
+    There are enough of them that `beams` continue even if all the others end with a stop token.
+    """
     beams = [beam for search in live for beam in search.beams]
     logprobs = forbid(state.logits.log_softmax(dim=-1), [beam.seen.banned() if beam.seen else [] for beam in beams])
     logprobs = logprobs + torch.tensor([beam.logprob for beam in beams], device=logprobs.device)[:, None]

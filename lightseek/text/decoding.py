@@ -1,4 +1,4 @@
-"""A batch of prompts being continued: the cache, the padding and the clock, which all ways of decoding share.
+"""The state of a batch while it is decoded: the cache, the padding and the timings. All ways of decoding share it.
 
 prompts, pages -> encoder -> decoder over all positions (prefill) -> logits of the next token
 next tokens    -> decoder over one position (a step)              -> logits of the token after
@@ -19,24 +19,25 @@ from lightseek.page.views import Page
 
 @dataclass
 class Timings:
-    """Where a batch's time went, in seconds. All rows of a batch share one."""
+    """How long each phase of a batch took, in seconds. All rows of a batch share one."""
 
-    encode: float = 0.0  # pages to vision tokens, and the embedding of the text
-    prefill: float = 0.0  # the prompts through the decoder, up to the first token's logits
-    decode: float = 0.0  # the rest, one step a token
+    encode: float = 0.0  # turn pages into vision tokens and embed the text
+    prefill: float = 0.0  # run the prompts through the decoder, up to the logits of the first token
+    decode: float = 0.0  # all later tokens, one step for each
     steps: int = 0  # decoder passes after the prefill
-    tokens: int = 0  # what they gave, over all rows: the first token of each is the prefill's
+    tokens: int = 0  # tokens from these steps, over all rows; a row's first token is from the prefill
 
     @property
     def tokens_per_second(self) -> float:
-        """Of the decode phase, all rows together."""
+        """The speed of the decode phase, all rows together."""
         return self.tokens / self.decode if self.decode else 0.0
 
 
 class Continuation:
-    """`logits` (b v) always score the token to come. Rows can be dropped, reordered and repeated on the way.
+    """A batch of texts that grows by one token per step. `logits` (b v) always score the next token.
 
-    Raises ValueError when the prompts cannot be continued: empty, not padded on the left, or too long.
+    Between steps, `select` can drop, reorder and repeat rows.
+    Raises ValueError if the prompts are empty, not padded on the left, or too long.
     """
 
     logits: Float[Tensor, "b v"]
@@ -55,7 +56,7 @@ class Continuation:
         self.decoder = model.decoder
         self.prompts = [ids[real].tolist() for ids, real in zip(input_ids.cpu(), known, strict=True)]
         self.mask = None
-        if not known.all():  # without padding the kernels do without a mask
+        if not known.all():  # without padding, attention needs no mask
             room = torch.ones(rows, max_new_tokens, dtype=torch.bool)
             self.mask = torch.cat([known, room], dim=1).to(model.device)
         self.timings = Timings()
@@ -66,12 +67,12 @@ class Continuation:
             self._forward(x)
 
     def step(self, tokens: Int[Tensor, " b"]) -> None:
-        """Append one token to each row."""
+        """Append one token to each row and compute the logits of the next."""
         self._forward(self.decoder.embed(tokens[:, None]))
         self.timings.steps += 1
 
     def select(self, rows: Int[Tensor, " b2"]) -> None:
-        """Keep these rows, in this order, repeats allowed."""
+        """Keep these rows, in this order. A row may come several times."""
         self.cache.select(rows)
         self.logits = self.logits[rows]
         self.mask = None if self.mask is None else self.mask[rows]
@@ -88,7 +89,7 @@ def check(ids: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"], max_new_tokens: in
         raise ValueError(f"there is nothing to continue: input_ids is {rows} x {length}")
     if not mask[:, -1].all() or (mask[:, :-1] & ~mask[:, 1:]).any():
         raise ValueError(
-            "generation needs prompts that all end together: pad on the left (lightseek.page.preprocessing.pad_batch) "
+            "generation needs prompts that all end together: pad on the left (lightseek.processing.pad_batch) "
             "and give the mask, false at padding"
         )
     if max_new_tokens < 1:
@@ -102,7 +103,7 @@ def check(ids: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"], max_new_tokens: in
 
 @contextmanager
 def stopwatch(timings: Timings, phase: str, device: torch.device) -> Iterator[None]:
-    """Add the seconds of the `with` block to `timings.phase`, waiting for an accelerator to finish."""
+    """Add the seconds of the `with` block to the field `phase` of `timings`. Wait for an accelerator to finish."""
     began = time.perf_counter()
     yield
     if device.type != "cpu":

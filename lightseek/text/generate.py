@@ -1,10 +1,10 @@
-"""Text out of pages: `read` from pictures, `generate` and `stream` from tensors.
+"""Generate text from pages: `read` takes pictures, `generate` and `stream` take tensors.
 
     from lightseek.text.generate import read
     print(read(model, [PIL.Image.open("page.png")], mode="base")[0].text)
 
-Nothing is printed and nothing of the model changes: it is put into evaluation mode and back. Greedy decoding, sampling
-and beam search are in `sampling.py` and `beam.py`, the guard against repetition in `ngrams.py`.
+Nothing is printed. The model is in evaluation mode during generation and afterwards as it was. Greedy decoding and
+sampling are in `sampling.py`, beam search is in `beam.py`, and the guard against repetition is in `ngrams.py`.
 """
 
 import time
@@ -23,8 +23,9 @@ from lightseek.page.modes import Mode
 from lightseek.page.views import Page
 from lightseek.text.beam import beam_search
 from lightseek.text.decoding import Continuation, Timings
+from lightseek.text.kinds import PROMPTS
 from lightseek.text.ngrams import NgramGuard
-from lightseek.text.prompts import PROMPTS, prepare
+from lightseek.text.prompts import prepare
 from lightseek.text.sampling import Row, Sampler, sample
 from lightseek.text.tokenizer import Tokenizer
 
@@ -33,12 +34,12 @@ __all__ = ["PROMPTS", "Generation", "NgramGuard", "Timings", "generate", "read",
 
 @dataclass
 class Generation:
-    """What was written after one prompt."""
+    """The text that the model wrote after one prompt."""
 
     tokens: list[int]  # without the stop token
-    text: str | None  # None if the model has no tokenizer; special tokens such as <|ref|> or <td> are part of it
-    finish_reason: Literal["eos", "length"]  # it stopped by itself, or was cut off at max_new_tokens
-    logprob: float  # log P(tokens, stop token) as the model has it, before temperature and guard
+    text: str | None  # with special tokens such as <|ref|> or <td>; None if the model has no tokenizer
+    finish_reason: Literal["eos", "length"]  # it ended with a stop token, or it reached max_new_tokens
+    logprob: float  # log P(tokens, stop token) of the model itself, without temperature and guard
     timings: Timings = field(repr=False)  # of the whole batch
 
 
@@ -61,16 +62,17 @@ def generate(
 ) -> list[Generation]:
     """Continue each prompt until a stop token (EOS unless `stop` names others) or for `max_new_tokens`.
 
-    Prompts of unlike lengths are padded on the left and `mask` is false at the padding (`lightseek.processing.prepare`
-    makes all three); each row's text is the one it would get alone. Temperature 0 is greedy; above 0 row r draws with
-    seed `seed + r`. More than one beam searches (`beam.py`) and draws nothing. `no_repeat_ngram` is a guard or
-    its n. `on_token(row, token)` is called for each token as it comes, which a search can't.
+    Prompts of different lengths are padded on the left, and `mask` is false at the padding. `prepare` makes
+    `input_ids`, `pages` and `mask`. Each row gets the text that it would get alone. Temperature 0 is greedy decoding.
+    Above 0, row r draws with seed `seed + r`. With more than one beam, beam search (`beam.py`) takes the place of both.
+    `no_repeat_ngram` is a guard or its n. `on_token(row, token)` is called for each new token; beam search cannot do
+    this.
 
-    Raises ValueError for settings that make no sense together, or prompts too long for the decoder.
+    Raises ValueError for options that contradict each other, or prompts too long for the decoder.
     """
     sampler, guard = Sampler(temperature, top_p, top_k), as_guard(no_repeat_ngram)
     if beams < 1 or (beams > 1 and (temperature > 0 or on_token)):
-        raise ValueError(f"beams is {beams}: give 1 to sample or to see tokens as they come, more to search")
+        raise ValueError(f"beams is {beams}: use 1 to sample or to get tokens as they come, more to search")
     stops = as_stops(model, stop)
     with evaluating(model), torch.inference_mode():
         state = Continuation(model, input_ids, pages, mask, max_new_tokens)
@@ -103,13 +105,14 @@ def stream(
     seed: int | None = None,
     stop: Collection[int] | None = None,
 ) -> Iterator[str]:
-    """The text after one prompt, piece by piece, never half a character: joined, what `generate` gives as text.
+    """Yield the text after one prompt in pieces of whole characters. Together they are the text of `generate`.
 
-    The model is in evaluation mode until the iterator ends, is closed, or is let go.
-    Raises ValueError as `generate` does, and for more than one prompt or no tokenizer, all before the first piece.
+    The model is in evaluation mode until the iterator ends, is closed or is deleted.
+    Raises ValueError as `generate` does, and also for more than one prompt or a model without a tokenizer. All errors
+    come before the first piece.
     """
     if len(input_ids) != 1:
-        raise ValueError(f"stream takes one prompt, not {len(input_ids)}: generate(..., on_token=...) takes a batch")
+        raise ValueError(f"stream takes one prompt, not {len(input_ids)}: use generate(..., on_token=...) for a batch")
     decoder = the_tokenizer(model).stream(keep_special=True)
     sampler, guard, stops = Sampler(temperature, top_p, top_k), as_guard(no_repeat_ngram), as_stops(model, stop)
 
@@ -121,7 +124,7 @@ def stream(
         coming = tokens()
         with evaluating(model):
             while True:
-                with torch.inference_mode():  # off between the pieces, while the caller's code runs
+                with torch.inference_mode():  # not around the yield, where the caller's code runs
                     _, token = next(coming, (0, None))
                 if piece := decoder.flush() if token is None else decoder.push(token):
                     yield piece
@@ -142,13 +145,13 @@ def read(
     batch_size: int = 4,
     **options: Any,
 ) -> list[Generation]:
-    """Read pictures: one Generation for each item of `images`, in order.
+    """Read pictures and return one Generation for each item of `images`, in order.
 
-    An item is a page, or a list of pages for a prompt with as many `<image>`. Prompt and mode are one for all or one
-    for each. `options` are `generate`'s; the official guard against repetition is on unless `no_repeat_ngram` says
-    otherwise.
+    An item is one page, or a list of pages for a prompt with the same number of `<image>`. `prompt` and `mode` are one
+    for all items, or a list with one for each. `options` go to `generate`. The official guard against repetition is on
+    unless `no_repeat_ngram` is given.
 
-    Raises ValueError as `generate` and `prepare` do, and for a model without a tokenizer.
+    Raises ValueError as `generate` and `prepare` do, and also for a model without a tokenizer.
     """
     tokenizer = the_tokenizer(model)
     items = [images] if isinstance(images, Picture) else list(images)
@@ -156,7 +159,7 @@ def read(
     prompts = [prompt] * len(rows) if isinstance(prompt, str) else list(prompt)
     modes = [mode] * len(rows) if isinstance(mode, str | int | Mode) else list(mode)
     if not len(rows) == len(prompts) == len(modes):
-        raise ValueError(f"{len(rows)} pictures, {len(prompts)} prompts and {len(modes)} modes do not go together")
+        raise ValueError(f"{len(rows)} pictures, {len(prompts)} prompts and {len(modes)} modes: give one for each")
     options = {"no_repeat_ngram": NgramGuard.OFFICIAL} | options
     seed, found = options.pop("seed", None), []
     for start in range(0, len(rows), batch_size):
@@ -169,7 +172,10 @@ def read(
 
 @contextmanager
 def evaluating(model: DocumentModel) -> Iterator[None]:
-    """Evaluation mode, and back to each module's own afterwards: a frozen box may be out of training already."""
+    """Put the model into evaluation mode, and restore the mode of each module afterwards.
+
+    The modes can differ: a frozen box may be in evaluation mode while the others train.
+    """
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -194,7 +200,7 @@ def as_text(tokenizer: Tokenizer | None, tokens: list[int]) -> str | None:
 def the_tokenizer(model: DocumentModel) -> Tokenizer:
     if model.tokenizer is None:
         raise ValueError(
-            "this model has no tokenizer, so it knows tokens but no text: load it with from_pretrained, "
+            "this model has no tokenizer, so it cannot read or write text: load it with from_pretrained, "
             "or set model.tokenizer (Tokenizer.nano() for the nano preset)"
         )
     return model.tokenizer

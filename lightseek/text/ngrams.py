@@ -1,8 +1,8 @@
-"""The guard against endless repetition: no n-gram of tokens may occur twice.
+"""A guard against endless repetition: it allows no n-gram of tokens to occur twice.
 
-The guard looks at the last n-1 tokens. Wherever they stood before, the token that followed then is forbidden now. A
-looping model is thus pushed out of its loop after one round, at the price that true repetitions are cut too: a table of
-equal cells, for one, which is why the reference exempts `<td>` and `</td>` when it runs under vLLM.
+The guard looks at the last n-1 tokens. If the same tokens came before, the token that followed them then is forbidden
+now. So a model in a loop leaves it after one round. The price is that real repetitions are cut too, such as a table of
+equal cells. This is why the reference exempts `<td>` and `</td>` when it runs under vLLM.
 """
 
 from collections import deque
@@ -15,17 +15,19 @@ from lightseek.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class NgramGuard:
-    """Which repetitions to forbid.
+    """The rule for which repetitions are forbidden.
 
-    `size` n: no n tokens in a row may come again. `window`: only n-grams that lie whole within the last `window` tokens
-    count; None for all. `exempt`: tokens never forbidden. `prompt`: the prompt's tokens count as text before.
+    `size` is n: no sequence of n tokens may come again. `window` limits this to the n-grams that lie completely within
+    the last `window` tokens; None means all. `exempt` holds tokens that are never forbidden. `prompt` says whether the
+    tokens of the prompt count as earlier text.
 
-    Two guards come with the reference code, and both read the same way here:
+    The reference code has two guards, which are both available here:
 
-    - `NgramGuard.OFFICIAL`, its Hugging Face `infer`: n = 20 over everything, the prompt included.
-    - `NgramGuard.vllm(tokenizer)`, its vLLM script: n = 30 within the last 90 generated tokens, table cells exempt.
+    - `NgramGuard.OFFICIAL` is that of its Hugging Face `infer`: n = 20 over the whole text, including the prompt.
+    - `NgramGuard.vllm(tokenizer)` is that of its vLLM script: n = 30 within the last 90 generated tokens. The tags of
+      table cells are exempt.
 
-    Raises ValueError for a size below 1, or a window in which no n-gram fits.
+    Raises ValueError for a size below 1, or a window smaller than the size.
     """
 
     size: int = 20
@@ -43,12 +45,12 @@ class NgramGuard:
 
     @classmethod
     def vllm(cls, tokenizer: Tokenizer | None = None) -> "NgramGuard":
-        """The vLLM script's guard; without a tokenizer, or in one without table tokens, nothing is exempt."""
+        """Return the guard of the vLLM script. Without a tokenizer that has table tokens, no token is exempt."""
         cells = [tokenizer.id_of(token) for token in ("<td>", "</td>")] if tokenizer else []
         return cls(30, window=90, exempt=frozenset(i for i in cells if i is not None), prompt=False)
 
     def start(self, prompt: Iterable[int] = ()) -> "Seen":
-        """The memory for one text that follows `prompt`."""
+        """Return the memory for one text that follows `prompt`."""
         seen = Seen(self)
         for token in prompt if self.prompt else ():
             seen.push(token)
@@ -59,18 +61,18 @@ NgramGuard.OFFICIAL = NgramGuard(20)
 
 
 class Seen:
-    """What one text has said so far. A step costs O(n), however long the text."""
+    """The n-grams of one text so far. A step costs O(n), however long the text is."""
 
     def __init__(self, guard: NgramGuard) -> None:
         self.guard = guard
         self.length = 0
         self.last: deque[int] = deque(maxlen=guard.size - 1)
-        # The n-1 tokens -> what followed them, and where its n-gram last began. Values are never changed in place, so
-        # that a fork can share them.
+        # n-1 tokens -> {token that followed them: where that n-gram last began}. Values are never changed in place, so
+        # that forks can share them.
         self.followers: dict[tuple[int, ...], dict[int, int]] = {}
 
     def push(self, token: int) -> None:
-        """`token` was written."""
+        """Add a token that was written."""
         if len(self.last) == self.last.maxlen:
             key = tuple(self.last)
             self.followers[key] = self.followers.get(key, {}) | {token: self.length - len(self.last)}
@@ -78,7 +80,7 @@ class Seen:
         self.length += 1
 
     def banned(self) -> list[int]:
-        """The tokens that may not come next."""
+        """Return the tokens that may not come next."""
         if len(self.last) < self.guard.size - 1:
             return []
         begins = 0 if self.guard.window is None else self.length - self.guard.window
@@ -86,7 +88,7 @@ class Seen:
         return [t for t, begin in followers.items() if begin >= begins and t not in self.guard.exempt]
 
     def fork(self) -> "Seen":
-        """A copy to continue differently, for beam search."""
+        """Return a copy that can continue differently, for beam search."""
         copy = Seen(self.guard)
         copy.length, copy.last, copy.followers = self.length, self.last.copy(), self.followers.copy()
         return copy

@@ -14,41 +14,34 @@ from lightseek.model.config import OCRConfig
 from lightseek.page.modes import Mode
 from lightseek.page.preprocessing import page_views
 from lightseek.page.views import Page, image_positions
+from lightseek.text.kinds import IMAGE_TAG
+from lightseek.text.kinds import PROMPTS as PROMPTS  # part of the public names
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.padding import pad_batch
-
-IMAGE_TAG = "<image>"
-
-
-PROMPTS = {
-    "ocr": "<image>\nFree OCR. ",
-    "markdown": "<image>\n<|grounding|>Convert the document to markdown. ",
-    "figure": "<image>\nParse the figure. ",
-    "summarize": "<image>\nSummarize. ",  # ours: what `--task summarize` trains
-}
 
 
 @dataclass
 class Inputs:
-    """What `LightSeekOCR` and `generate` take. Rows are padded on the left, so that all texts end together."""
+    """A batch for `LightSeekOCR` and `generate`. The padding is on the left, so that all rows end together."""
 
     input_ids: Int[Tensor, "b n"]
-    pages: list[list[Page]]  # each row's images, in order
+    pages: list[list[Page]]  # the images of each row, in order
     mask: Bool[Tensor, "b n"]  # false at padding
 
 
 def prompt_ids(config: OCRConfig, tokenizer: Tokenizer, prompt: str, image_positions: Sequence[int]) -> list[int]:
-    """BOS, then the prompt with its k-th `<image>` replaced by `image_positions[k]` image tokens. No chat template.
+    """Return the ids of BOS and the prompt, with `image_positions[k]` image tokens in place of the k-th `<image>`.
 
-    The text between images is tokenised piece by piece, special tokens such as `<|grounding|>` as such: a prompt is
-    trusted, unlike a page's text. White space around the whole prompt goes, as in the reference code.
-    Raises ValueError when the prompt does not have one `<image>` per image.
+    There is no chat template. Each piece of text between images is tokenised alone. `<|grounding|>` and other special
+    tokens get their own ids, because a prompt is trusted and a page's text is not. White space at both ends of the
+    prompt is dropped, as in the reference code.
+    Raises ValueError if the prompt does not have one `<image>` per image.
     """
     return fill_prompt(config, tokenizer, prompt, [[config.image_token_id] * count for count in image_positions])
 
 
 def fill_prompt(config: OCRConfig, tokenizer: Tokenizer, prompt: str, fillings: Sequence[Sequence[int]]) -> list[int]:
-    """`prompt_ids` with any ids in place of the k-th `<image>`: `fillings[k]`."""
+    """Return the same as `prompt_ids`, but with the ids `fillings[k]` in place of the k-th `<image>`."""
     pieces = prompt.strip().split(IMAGE_TAG)
     if len(pieces) - 1 != len(fillings):
         raise ValueError(
@@ -68,10 +61,11 @@ def prepare(
     images: Sequence[Sequence[Image.Image | Page]],
     mode: str | int | Mode | Sequence[str | int | Mode] = "base",
 ) -> Inputs:
-    """A batch to generate from: one prompt and one list of images a row, in one mode or one mode a row.
+    """Return a batch to generate from. Each row has one prompt and one list of images.
 
-    An image may come as `PageViews` or encoded already, which the mode leaves alone.
-    Raises ValueError when prompts, images and modes do not go together.
+    `mode` is one mode for all rows, or a list with one for each row. An image may also be a `PageViews` or an
+    `EncodedPage` already; then its mode does not matter.
+    Raises ValueError if the numbers of prompts, lists of images and modes differ.
     """
     modes = [mode] * len(prompts) if isinstance(mode, str | int | Mode) else list(mode)
     if not len(prompts) == len(images) == len(modes):
@@ -83,7 +77,7 @@ def prepare(
         for row, row_mode in zip(images, modes, strict=True)
     ]
     ids = [
-        prompt_ids(config, tokenizer, prompt, [image_positions(views) for views in row])
+        prompt_ids(config, tokenizer, prompt, [image_positions(views, config.token_side) for views in row])
         for prompt, row in zip(prompts, pages, strict=True)
     ]
     input_ids, mask = pad_batch(ids, config.pad_token_id, "left")

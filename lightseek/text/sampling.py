@@ -1,8 +1,8 @@
-"""Decoding one token at a time: the likeliest (greedy), or a draw from the likelier (temperature, top-k, top-p).
+"""Decoding of one token at a time: the likeliest token (greedy), or a random draw (temperature, top-k, top-p).
 
-A draw is a number u in [0, 1) and the token at which the tokens' probabilities, added up from the likeliest down, pass
-u. Each row's numbers come from its own generator on the CPU, so a row's text depends on its seed alone: not on its
-neighbours, and not on the device's generator.
+A draw takes a random number u in [0, 1). It adds up the probabilities of the tokens, the likeliest first, and chooses
+the token at which the sum passes u. Each row has a random generator of its own on the CPU. So the text of a row depends
+on its seed, and not on the other rows or on the device's generator.
 """
 
 from collections.abc import Iterator
@@ -18,10 +18,13 @@ from lightseek.text.ngrams import NgramGuard
 
 @dataclass(frozen=True)
 class Sampler:
-    """How to choose the next token. Temperature 0 is greedy.
+    """Chooses the next token. Temperature 0 is greedy.
 
-    Above it, in this order, as in Hugging Face's `generate`: divide the logits by the temperature, keep the `top_k`
-    likeliest tokens, renormalise, keep the fewest of them that reach `top_p` together.
+    Above 0 the steps are those of Hugging Face's `generate`, in the same order. The logits are divided by the
+    temperature. Only the `top_k` likeliest tokens stay, and their probabilities are normalised again. Of these, the
+    likeliest tokens stay: as few of them as together reach the probability `top_p`.
+
+    Raises ValueError for a setting out of its range.
     """
 
     temperature: float = 0.0
@@ -32,15 +35,15 @@ class Sampler:
         if self.temperature < 0:
             raise ValueError(f"temperature is {self.temperature}: 0 is greedy, above 0 samples")
         if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}: it is a probability above 0, up to 1")
+            raise ValueError(f"top_p is {self.top_p}: it must be above 0 and at most 1")
         if self.top_k is not None and self.top_k < 1:
             raise ValueError(f"top_k is {self.top_k}: keep at least one token, or None for all")
 
     def __call__(self, logits: Float[Tensor, "b v"], u: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
-        """The chosen tokens; `u` is each row's random number in [0, 1), of which greedy takes no notice."""
+        """Return the chosen tokens. `u` holds a random number in [0, 1) for each row, which greedy decoding ignores."""
         if self.temperature == 0:
             return logits.argmax(dim=-1)
-        logits = logits - logits.amax(-1, keepdim=True)  # or a small temperature would overflow
+        logits = logits - logits.amax(-1, keepdim=True)  # otherwise a small temperature would overflow
         probabilities, order = (logits / self.temperature).softmax(dim=-1).sort(dim=-1, descending=True)
         if self.top_k is not None:
             probabilities = probabilities[:, : self.top_k]
@@ -49,17 +52,17 @@ class Sampler:
         probabilities = probabilities * (before < self.top_p)
         reached = probabilities.cumsum(-1)
         rank = (reached <= u[:, None] * reached[:, -1:]).sum(-1, keepdim=True)
-        last = (probabilities > 0).sum(-1, keepdim=True) - 1  # rounding must not pass the last one kept
+        last = (probabilities > 0).sum(-1, keepdim=True) - 1  # rounding must not choose a token that was not kept
         return order.gather(-1, rank.minimum(last))[:, 0]
 
 
 @dataclass
 class Row:
-    """One prompt's text as it grows."""
+    """The text of one prompt while it grows."""
 
     tokens: list[int]
     logprob: float = 0.0
-    finish_reason: str = "length"  # until a stop token comes
+    finish_reason: str = "length"  # becomes "eos" at a stop token
 
 
 def sample(
@@ -71,26 +74,26 @@ def sample(
     seed: int | None,
     rows: list[Row],
 ) -> Iterator[tuple[int, int]]:
-    """Fill `rows`, one per prompt, giving (row, token) for each new token but the one that stops a row.
+    """Add tokens to `rows`, one for each prompt, and yield (row, token) for each new token except stop tokens.
 
-    A row draws with seed `seed` + its number: alone, with that seed, it gives the same text.
+    Row r draws with seed `seed` + r. Alone, with this seed, it would give the same text.
     """
     device = state.logits.device
-    live = list(range(len(rows)))  # whose text each row of the state is
+    live = list(range(len(rows)))  # the index in `rows` of each row of the state
     seen = [guard.start(prompt) for prompt in state.prompts] if guard else []
-    # Greedy decoding leaves PyTorch's generator alone: reading pages during a training must not change the training.
+    # Greedy decoding must not use PyTorch's generator: training reads pages in between and must not be changed by it.
     u = uniforms(len(rows), max_new_tokens, seed) if sampler.temperature else torch.zeros(len(rows), max_new_tokens)
     u = u.to(device)
     for step in range(max_new_tokens):
         logits = forbid(state.logits, [seen[row].banned() for row in live]) if guard else state.logits
         tokens = sampler(logits, u[:, step])
         logprobs = state.logits.gather(-1, tokens[:, None])[:, 0] - state.logits.logsumexp(-1)
-        # The step's one wait for the device; float32 holds ids up to 2²⁴ exactly, and float64 is not on every device.
+        # The only wait for the device in a step. float32 holds ids up to 2²⁴ exactly, and some devices have no float64.
         chosen, scores = torch.stack([tokens.float(), logprobs]).tolist()
         going = []
         for place, (row, token, logprob) in enumerate(zip(live, map(int, chosen), scores, strict=True)):
             text = rows[row]
-            if text.finish_reason == "eos":  # done, and carried along until the batch is thinned out
+            if text.finish_reason == "eos":  # a finished row stays until `select` below drops it
                 continue
             text.logprob += logprob
             state.timings.tokens += step > 0
@@ -104,7 +107,7 @@ def sample(
             yield row, token
         if not going or step == max_new_tokens - 1:
             return
-        if len(going) <= 0.75 * len(live):  # dropping rows copies the cache: not for each one that ends
+        if len(going) <= 0.75 * len(live):  # dropping rows copies the cache, so drop several at a time
             kept = torch.tensor(going, device=device)
             state.select(kept)
             tokens, u, live = tokens[kept], u[kept], [live[place] for place in going]
@@ -112,7 +115,7 @@ def sample(
 
 
 def forbid(logits: Float[Tensor, "b v"], banned: list[list[int]]) -> Float[Tensor, "b v"]:
-    """`logits` with minus infinity at each row's banned tokens."""
+    """Return `logits` with minus infinity at the banned tokens of each row."""
     places = [(row, token) for row, tokens in enumerate(banned) for token in tokens]
     if not places:
         return logits
@@ -121,7 +124,7 @@ def forbid(logits: Float[Tensor, "b v"], banned: list[list[int]]) -> Float[Tenso
 
 
 def uniforms(rows: int, count: int, seed: int | None) -> Float[Tensor, "rows count"]:
-    """Random numbers in [0, 1): each row's from its own seed. Without a seed, from PyTorch's global generator."""
+    """Return random numbers in [0, 1). Row r has seed `seed` + r. PyTorch's global generator draws a missing seed."""
     if seed is None:
         seed = int(torch.randint(2**40, ()))
     return torch.stack([torch.rand(count, generator=torch.Generator().manual_seed(seed + row)) for row in range(rows)])

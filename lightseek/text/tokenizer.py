@@ -1,10 +1,10 @@
-"""Text <-> token ids, for the shipped nano tokenizer and the official one: byte-level BPE in a `tokenizer.json`.
+"""Tokenizers turn text into token ids and back: the one of nano, and the official one. Both are byte-level BPE.
 
-Byte-level means that every token is a string of bytes, so any text has ids and comes back from them exactly. The price:
-one token may hold half a character, which is why streaming needs `StreamDecoder`.
+Byte-level means that every token is a string of bytes. So any text has ids, and the ids give exactly this text again.
+The price is that one token may hold half a character, so streaming needs `StreamDecoder`.
 
-A document that says "<image>" must not put a picture into the prompt. So `encode` reads special tokens as plain text
-unless asked otherwise; only the code that writes the prompt asks.
+A document that contains "<image>" must not put a picture into the prompt. So `encode` reads special tokens as plain
+text by default, and only the code that makes the prompt asks for their ids.
 """
 
 import codecs
@@ -20,10 +20,10 @@ MAX_BYTES = 100 << 20  # the official file has 10 MB
 
 
 class Tokenizer:
-    """Use `Tokenizer.nano()` or `Tokenizer.from_file(path)`."""
+    """A byte-level tokenizer. `Tokenizer.nano()` and `Tokenizer.from_file(path)` load one."""
 
     def __init__(self, definition: str) -> None:
-        """`definition` is the content of a tokenizer.json. Raises ValueError if it isn't a byte-level tokenizer's."""
+        """`definition` is the content of a tokenizer.json. Raises ValueError if it is not byte-level."""
         import tokenizers
 
         try:
@@ -35,7 +35,7 @@ class Tokenizer:
         decoder = fields.get("decoder") or {}
         if not any(part.get("type") == "ByteLevel" for part in [decoder, *decoder.get("decoders", [])]):
             raise ValueError("not a byte-level tokenizer: its decoder is not ByteLevel")
-        for tokenizer in (self._marked, self._plain):  # a file may ask for either; neither is encode's business
+        for tokenizer in (self._marked, self._plain):  # a file may turn these on, but `encode` must do neither
             tokenizer.no_truncation()
             tokenizer.no_padding()
         self._definition = definition
@@ -43,9 +43,9 @@ class Tokenizer:
 
     @classmethod
     def from_file(cls, path: str | Path) -> "Tokenizer":
-        """Load a `tokenizer.json`, or the one in a checkpoint's folder.
+        """Load a `tokenizer.json`. `path` is the file, or the folder of a checkpoint that holds it.
 
-        Raises FileNotFoundError, or ValueError naming the file when it can't be used.
+        Raises FileNotFoundError, and ValueError, which names the file, if it cannot be used.
         """
         path = Path(path)
         if path.is_dir():
@@ -53,7 +53,7 @@ class Tokenizer:
         if not path.is_file():
             raise FileNotFoundError(f"no tokenizer at {path}: a checkpoint's folder should hold its tokenizer.json")
         if path.stat().st_size > MAX_BYTES:
-            raise ValueError(f"{path} has more than {MAX_BYTES >> 20} MiB: that is no tokenizer.json")
+            raise ValueError(f"{path} has more than {MAX_BYTES >> 20} MiB, which is too large for a tokenizer.json")
         try:
             return cls(path.read_text(encoding="utf-8"))
         except ValueError as error:
@@ -61,15 +61,18 @@ class Tokenizer:
 
     @classmethod
     def nano(cls) -> "Tokenizer":
-        """The shipped one: 4 special tokens, 256 bytes, 89 merges within characters: a token is a character."""
+        """Load the tokenizer of nano, which is part of this package.
+
+        It has 4 special tokens, 256 bytes, and 89 merges within characters. So one token is one character.
+        """
         with as_file(files("lightseek") / "weights" / "nano" / "tokenizer.json") as path:
             return cls.from_file(path)
 
     def encode(self, text: str, special: bool = False) -> list[int]:
-        """Ids of `text`, nothing added in front or behind.
+        """Return the ids of `text`, with nothing added before or after them.
 
-        `special=True` turns "<image>" and other added tokens into their ids; otherwise they are text like any other.
-        Raises ValueError for text that no UTF-8 can spell (a lone surrogate).
+        With `special=True`, "<image>" and other added tokens get their own ids. Otherwise they are ordinary text.
+        Raises ValueError for text that UTF-8 cannot encode (a lone surrogate).
         """
         tokenizer = self._marked if special else self._plain
         try:
@@ -78,18 +81,19 @@ class Tokenizer:
             raise ValueError(f"can't encode text that is not valid Unicode: {error}") from None
 
     def decode(self, ids: list[int], keep_special: bool = False) -> str:
-        """The text of `ids`, without special tokens unless they are to be kept.
+        """Return the text of `ids`. Special tokens are left out unless `keep_special` is true.
 
-        Ids without a token (a model's vocabulary may be larger) are left out; bytes that make no character become "�".
+        Ids without a token are left out too: the vocabulary of a model may be larger than that of its tokenizer. Bytes
+        that are not a whole character become "�".
         """
         return b"".join(self.bytes_of(i, keep_special) for i in ids).decode("utf-8", "replace")
 
     def stream(self, keep_special: bool = False) -> "StreamDecoder":
-        """A decoder that takes one id at a time."""
+        """Return a decoder that takes one id at a time."""
         return StreamDecoder(self, keep_special)
 
     def bytes_of(self, token_id: int, keep_special: bool = False) -> bytes:
-        """The bytes that one token stands for; none for a special token, unless kept, or an id without a token."""
+        """Return the bytes of one token: none for an id without a token, and by default none for a special token."""
         if token_id in self._added:
             content, special = self._added[token_id]
             return content.encode() if keep_special or not special else b""
@@ -98,30 +102,33 @@ class Tokenizer:
 
     @cached_property
     def _byte_of(self) -> dict[str, int]:
-        """Byte-level files spell each byte as a printable character: itself, or one of U+0100 and up."""
+        """The byte of each character in a byte-level file, which spells every byte as a printable character.
+
+        A printable byte stands for itself. The others are the characters from U+0100 on.
+        """
         printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
         others = [byte for byte in range(256) if byte not in printable]
         return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
     @property
     def vocab_size(self) -> int:
-        """How many tokens there are, added ones included."""
+        """The number of tokens, including added ones."""
         return self._marked.get_vocab_size(with_added_tokens=True)
 
     def id_of(self, token: str) -> int | None:
-        """The id of a token as the file spells it (`tokenizer.IMAGE`), or None."""
+        """Return the id of a token as the file spells it (`tokenizer.IMAGE`), or None if there is no such token."""
         return self._marked.token_to_id(token)
 
     def save(self, path: str | Path) -> None:
-        """Write the tokenizer.json, unchanged, atomically."""
+        """Write the tokenizer.json, unchanged and atomically."""
         write_text(path, self._definition)
 
 
 class StreamDecoder:
-    """Ids in, text out, one at a time; a character comes out when its last byte came in.
+    """Turns ids into text, one id at a time. A character comes out as soon as its last byte is in.
 
-    What `push` and the final `flush` gave, joined, equals `decode` of all the ids. `tokenizers.decoders.DecodeStream`
-    cannot promise that: it keeps back a "�" until another character follows, and at the end drops it.
+    The results of `push` and of the final `flush` together equal `decode` of all ids. The library's own
+    `tokenizers.decoders.DecodeStream` holds back a "�" until another character follows, and drops it at the end.
     """
 
     def __init__(self, tokenizer: Tokenizer, keep_special: bool = False) -> None:
@@ -130,9 +137,9 @@ class StreamDecoder:
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token_id: int) -> str:
-        """The text that this id completes; often empty."""
+        """Return the text that this id completes. It is often empty."""
         return self._utf8.decode(self._tokenizer.bytes_of(token_id, self._keep_special))
 
     def flush(self) -> str:
-        """At the end: "�" if a character was left unfinished. The decoder can then be used anew."""
+        """End the text, and return "�" if its last character is incomplete. Then the decoder can start a new text."""
         return self._utf8.decode(b"", final=True)

@@ -1,1 +1,1 @@
-"""What every other folder may use: files, devices, memory, the console. It knows nothing of OCR."""
+"""Tools that every other folder may use: files, devices, memory, the console. They have nothing to do with OCR."""

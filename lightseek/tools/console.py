@@ -1,4 +1,4 @@
-"""What the programs show: progress bars, the table of what learns, errors on one line."""
+"""What the programs print: progress bars, the table of trainable parameters, and errors on one line."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,8 +14,8 @@ errors = Console(stderr=True)
 
 
 def fail(error: BaseException) -> int:
-    """Print an error that the user can do something about, without a traceback. Returns the exit code, 2."""
-    filename = getattr(error, "filename", None)  # the system's errors start with "[Errno 2]"
+    """Print an error that the user can fix, without a traceback. Return the exit code, 2."""
+    filename = getattr(error, "filename", None)  # an OSError's own text starts with "[Errno 2]"
     told = f"{filename}: {error.strerror}" if filename else str(error)
     errors.print(f"[bold red]error:[/] {escape(told)}", highlight=False, soft_wrap=True)
     return 2
@@ -23,11 +23,11 @@ def fail(error: BaseException) -> int:
 
 @contextmanager
 def failing() -> Iterator[None]:
-    """Turn what the user can do something about into one line and an exit code: 2, or 130 for Ctrl-C."""
+    """Turn errors that the user can fix into one line and an exit code: 2, or 130 for Ctrl-C."""
     try:
         yield
     except KeyboardInterrupt:
-        errors.print("stopped: the same command goes on from the last checkpoint")
+        errors.print("stopped: the same command continues from the last checkpoint")
         raise SystemExit(130) from None
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         raise SystemExit(fail(error)) from None
@@ -47,5 +47,5 @@ def bars() -> Progress:
         MofNCompleteColumn(),
         TextColumn("{task.fields[figures]}"),
     )
-    hidden = not console.is_terminal  # a file would get empty lines
+    hidden = not console.is_terminal  # in a file the bars would leave empty lines
     return Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=hidden)

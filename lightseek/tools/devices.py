@@ -1,4 +1,4 @@
-"""Devices and dtypes by name, tried before anything is loaded onto them."""
+"""Find devices and dtypes by name, and test a device before anything is loaded onto it."""
 
 import platform
 
@@ -6,12 +6,15 @@ import torch
 
 
 def find_device(name: str | torch.device | None = None) -> torch.device:
-    """The device of that name, tried out. Raises ValueError when this machine does not have it."""
+    """Return the device of this name after a test on it. The default is the GPU, or the CPU if there is no GPU.
+
+    Raises ValueError if this machine cannot use the device.
+    """
     name = name or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:  # PyTorch has one for each way to fail
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # the type depends on the device
         reason = str(error).splitlines()[0]
         raise ValueError(f"device '{name}' cannot be used on this machine: {reason}") from None
     if device.type == "meta":
@@ -20,7 +23,7 @@ def find_device(name: str | torch.device | None = None) -> torch.device:
 
 
 def find_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
-    """`"bfloat16"` or `torch.bfloat16` to the dtype. Raises ValueError when it is not a floating-point type."""
+    """Return the dtype for `"bfloat16"` or `torch.bfloat16`. Raises ValueError if it is not a floating-point type."""
     if name is None:
         return None
     dtype = getattr(torch, name, None) if isinstance(name, str) else name

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: write under a temporary name, fsync, rename."""
+"""Write files so that each is complete or absent: write under a temporary name, call fsync, then rename."""
 
 import hashlib
 import json
@@ -12,9 +12,9 @@ from typing import Any
 
 @contextmanager
 def atomic_write(target: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `target`; on success it replaces `target`, on an exception it is removed.
+    """Yield a temporary path beside `target`. It replaces `target` at the end, or is removed if there is an exception.
 
-    A reader, or a run killed at any moment, sees the old file or the new one, never half of one.
+    Even if a run is killed in the middle, a reader finds the old file or the new one, and never a part of a file.
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -25,11 +25,11 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-            os.fchmod(written.fileno(), 0o666 & ~_umask())  # mkstemp is private to its owner; a result is not
+            os.fchmod(written.fileno(), 0o666 & ~_umask())  # mkstemp makes files that only their owner can read
         temporary.replace(target)
         directory = os.open(target.parent, os.O_RDONLY)
         try:
-            os.fsync(directory)  # the rename itself must survive a power cut
+            os.fsync(directory)  # the rename must survive a power cut too
         finally:
             os.close(directory)
     finally:
@@ -37,7 +37,7 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
 
 
 def remove_leftovers(target: str | Path) -> None:
-    """Remove the temporary files that a write of `target` left when it was killed."""
+    """Remove the temporary files of writes to `target` that were killed."""
     target = Path(target)
     for leftover in target.parent.glob(f".{target.name}.*.tmp"):
         leftover.unlink(missing_ok=True)
@@ -55,7 +55,10 @@ def write_json(target: str | Path, value: Any) -> None:
 
 
 def fingerprint(path: str | Path | None) -> str:
-    """A short hash that changes when the file, or a file in the folder, is written anew; "" for what is no path."""
+    """Return a short hash of the sizes and times of a file or of all files in a folder. It is "" for a missing path.
+
+    The hash changes when a file is written again.
+    """
     if path is None or not Path(path).exists():
         return ""
     root = Path(path)

@@ -1,4 +1,4 @@
-"""The most memory a piece of work held: the GPU's own count there, the process's resident size on a CPU."""
+"""Measure peak memory: the allocated bytes on a GPU, the resident size of the process on a CPU."""
 
 import ctypes
 import gc
@@ -11,19 +11,19 @@ import torch
 
 
 def release_memory() -> None:
-    """Give back what earlier work freed, so that the next measurement starts from what is really held."""
+    """Give freed memory back to the system, so that the next measurement starts with the memory that is in use."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if trim := from_glibc("malloc_trim"):  # it keeps freed blocks for later otherwise
+    if trim := from_glibc("malloc_trim"):  # otherwise glibc keeps freed blocks for later
         trim(0)
 
 
 def keep_freed_memory() -> bool:
-    """Let what a training step on a CPU frees stay with the process, for the next step; False where there is no glibc.
+    """Let the process keep the memory that a training step on a CPU frees, so that the next step can use it.
 
-    glibc hands large blocks back to the system at once, and the next step waits while the same pages are cleared and
-    mapped again. How much that saves: benchmarks/README.md.
+    By default glibc gives large blocks back to the system at once. The next step then waits while the system clears and
+    maps the same pages again. benchmarks/README.md says how much time this setting saves. Returns False without glibc.
     """
     set_option = from_glibc("mallopt")
     if set_option is None:
@@ -37,7 +37,10 @@ def from_glibc(name: str) -> Callable[..., int] | None:
 
 
 class PeakMemory:
-    """`with PeakMemory(device) as memory: ...` then `memory.peak`, in bytes. On a CPU it looks 20 times a second."""
+    """Measures peak memory: `with PeakMemory(device) as memory: ...` and then `memory.peak`, in bytes.
+
+    On a CPU a thread reads the size of the process 20 times a second, so it can miss a shorter peak.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"

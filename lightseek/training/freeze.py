@@ -17,23 +17,8 @@ from dataclasses import dataclass
 
 from torch import nn
 
-# Part -> what its parameters' names start with, or look like.
-PARTS = {
-    "encoder": r"encoder\.",
-    "sam": r"encoder\.sam\.",
-    "compressor": r"encoder\.compressor\.",
-    "clip": r"encoder\.clip\.",
-    "projector": r"projector\.",
-    "layout": r"layout\.",
-    "decoder": r"decoder\.",
-    "decoder-layers": r"decoder\.layers\.\d+\.",
-    "final-norm": r"decoder\.norm\.",
-    "embeddings": r"decoder\.embed\.",
-    "attention": r"decoder\.layers\.\d+\.attention",
-    "experts": r"decoder\.layers\.\d+\.mlp\.experts\.",
-    "router": r"decoder\.layers\.\d+\.mlp\.router\.",
-    "lm-head": r"decoder\.lm_head\.",
-}
+from lightseek.training.kinds import PARTS
+
 EYES = re.compile("|".join(PARTS[part] for part in ("encoder", "projector", "layout")))
 LAST = re.compile(r"decoder-last-(\d+)")
 ADAPTERS = re.compile(r".*\.lora_[AB]\.")
@@ -54,7 +39,7 @@ def policies(parts: Mapping[str, str] = PARTS) -> str:
     return f"none, {', '.join(parts)}, decoder-last-N, all-but-PART, or several joined with +"
 
 
-def parts_of(model: nn.Module) -> dict[str, str]:
+def parts_of(model: nn.Module) -> Mapping[str, str]:
     """The parts of this model, as `PARTS`: a decoder with names of its own says what they are (`decoder.parts`)."""
     others = getattr(model.decoder, "parts", None)
     if others is None:
@@ -63,7 +48,7 @@ def parts_of(model: nn.Module) -> dict[str, str]:
     return boxes | {part: rf"decoder\.{pattern}" for part, pattern in others.items()}
 
 
-def freeze(model: nn.Module, policy: str) -> list[BoxCount]:
+def freeze(model: nn.Module, policy: str | None) -> list[BoxCount]:
     """Set `requires_grad` of every parameter by `policy`; return what learns in each box.
 
     Raises ValueError, listing the policies, for one that is unknown, and for one that leaves nothing to learn.
@@ -91,9 +76,9 @@ def freeze_eyes(model: nn.Module) -> list[BoxCount]:
     return counts
 
 
-def frozen_pattern(policy: str, decoder_layers: int, parts: Mapping[str, str] = PARTS) -> Callable[[str], bool]:
+def frozen_pattern(policy: str | None, decoder_layers: int, parts: Mapping[str, str] = PARTS) -> Callable[[str], bool]:
     """A function that tells of a parameter's name whether `policy` freezes it."""
-    if policy == "none":
+    if policy is None:
         return lambda name: False
     names = policy.removeprefix("all-but-").split("+")
     named = re.compile("|".join(part_pattern(part, decoder_layers, policy, parts) for part in names))

@@ -5,7 +5,6 @@ time. `MasterAdamW` therefore keeps a float32 master of each half-precision para
 the master, its rounding to the model. What is frozen has no master and stays as small as it was.
 """
 
-import math
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -16,6 +15,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim.adamw import adamw as adamw_update
 
 from lightseek.training.freeze import part_pattern, parts_of
+from lightseek.training.kinds import SCHEDULES
 from lightseek.training.settings import RunConfig, learning_rates
 
 LOWEST_RATE = 0.1  # of the highest, where the schedule ends
@@ -80,13 +80,21 @@ def shard(tensor: Tensor) -> Tensor:
 
 
 def adamw(model: nn.Module, config: RunConfig) -> MasterAdamW:
-    """AdamW on what learns: a learning rate per box, and weight decay on matrices but not on norms, biases and vectors.
+    """AdamW on what learns. Raises ValueError as `parameter_groups` does."""
+    return MasterAdamW(parameter_groups(model, config), lr=config.lr)
+
+
+def parameter_groups(model: nn.Module, config: RunConfig) -> list[dict[str, Any]]:
+    """What learns, in groups: a learning rate per box, and weight decay on matrices, not on norms, biases and vectors.
 
     Raises ValueError for a rate of a part there is not, or of one that is frozen.
     """
     layers, parts = len(model.decoder.layers), parts_of(model)
     boxes = learning_rates(config.lr_boxes)
-    rates = [(part, part_pattern(part, layers, parts=parts), rate) for part, rate in boxes.items()]
+    try:
+        rates = [(part, part_pattern(part, layers, parts=parts), rate) for part, rate in boxes.items()]
+    except ValueError as error:
+        raise ValueError(f"lr_boxes={config.lr_boxes}: {error}") from None
     groups: dict[tuple[float, bool], list[Tensor]] = {}
     used = set()
     for name, parameter in model.named_parameters():
@@ -100,13 +108,10 @@ def adamw(model: nn.Module, config: RunConfig) -> MasterAdamW:
         groups.setdefault((peak, parameter.ndim >= 2), []).append(parameter)
     if idle := [part for part, _, _ in rates if part not in used]:
         raise ValueError(f"lr_boxes={config.lr_boxes}: nothing in {', '.join(idle)} learns with freeze={config.freeze}")
-    return MasterAdamW(
-        [
-            {"params": params, "lr": peak, "peak_lr": peak, "weight_decay": config.weight_decay if matrices else 0.0}
-            for (peak, matrices), params in groups.items()
-        ],
-        lr=config.lr,
-    )
+    return [
+        {"params": params, "lr": peak, "peak_lr": peak, "weight_decay": config.weight_decay if matrices else 0.0}
+        for (peak, matrices), params in groups.items()
+    ]
 
 
 def set_rates(optimizer: torch.optim.Optimizer, share: float) -> None:
@@ -126,8 +131,7 @@ def rate_share(step: int, config: RunConfig) -> float:
     if step < warmup:
         return (step + 1) / warmup
     fraction = (step - warmup) / max(1, config.steps - warmup)
-    falling = 0.5 * (1 + math.cos(math.pi * fraction)) if config.schedule == "cosine" else 1 - fraction
-    return LOWEST_RATE + (1 - LOWEST_RATE) * falling
+    return LOWEST_RATE + (1 - LOWEST_RATE) * SCHEDULES[config.schedule](fraction)
 
 
 def widen_learning(model: nn.Module) -> None:

@@ -78,7 +78,7 @@ def write(run: Run, example: Example) -> list[int]:
 
 def overfit_config(config: RunConfig) -> RunConfig:
     """Settings for one sample: a single document, no decay, the whole batch at once, in the weights' own precision."""
-    return replace(config, train_documents=1, batch=1, accumulate=1, weight_decay=0.0, precision="no")
+    return replace(config, train_documents=1, batch=1, accumulate=1, weight_decay=0.0, precision=None)
 
 
 def save(run: Run, outcome: Overfit) -> None:

@@ -37,9 +37,9 @@ def start(config: RunConfig) -> Accelerator:
     # good and has no public way to forget them.
     AcceleratorState._reset_state(reset_partial_state=True)
     cpu = config.device == "cpu" or not torch.accelerator.is_available()
-    accelerator = Accelerator(cpu=cpu and not by_deepspeed(), mixed_precision=config.precision)
+    accelerator = Accelerator(cpu=cpu and not by_deepspeed(), mixed_precision=config.precision or "no")
     if config.precision == "fp16" and accelerator.device.type == "cpu":
-        raise ValueError("precision=fp16 needs a GPU; use bf16 or no")  # accelerate would ignore it
+        raise ValueError("precision=fp16 needs a GPU; use bf16 or none")  # accelerate would ignore it
     if os.environ.get("ACCELERATE_USE_FSDP") == "true" and accelerator.distributed_type == DistributedType.MULTI_CPU:
         # accelerate shards on GPUs only and would fall back to DDP; PyTorch shards through gloo just as well.
         accelerator.state.distributed_type = DistributedType.FSDP
@@ -55,7 +55,7 @@ def start(config: RunConfig) -> Accelerator:
             "train_batch_size": accelerator.num_processes,
             "train_micro_batch_size_per_gpu": 1,
             "gradient_accumulation_steps": 1,
-            "gradient_clipping": config.clip,
+            "gradient_clipping": config.max_grad_norm,
         }
     if accelerator.device.type == "cpu":
         keep_freed_memory()

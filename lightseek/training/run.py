@@ -29,6 +29,7 @@ from lightseek.tools.devices import device_name
 from lightseek.tools.memory import PeakMemory
 from lightseek.training.advice import explaining
 from lightseek.training.build import build_model, open_cache
+from lightseek.training.kinds import MEASURES
 from lightseek.training.log import RunLog, read_rows
 from lightseek.training.optimizer import adamw, learning_rate, rate_share, set_rates, widen_learning
 from lightseek.training.processes import (
@@ -43,12 +44,11 @@ from lightseek.training.processes import (
     start,
     whole,
 )
-from lightseek.training.settings import CHOICES, RunConfig, check, must_match
+from lightseek.training.settings import RunConfig, check, differences, must_match
 from lightseek.training.state import BEST, load_state, newest_state, read_place, save_state, save_weights
 from lightseek.training.step import gradient_step
 
 DEFAULT_CHARACTERS = {"synthetic": 300, "pydoc": 300}  # a user's own files have no limit
-LOWER_IS_BETTER = ("eval_loss", "cer", "wer")
 SAVING_SHARE = 0.1  # of the time, at most, goes into checkpoints
 
 
@@ -85,9 +85,9 @@ class Run:
             self.model.config,
             self.model.tokenizer,
             config.task,
-            config.tokens,
+            config.mode,
             config.font,
-            config.pages,
+            config.max_pages,
             self.cache,
             config.context,
         )
@@ -97,7 +97,7 @@ class Run:
         if config.epochs is not None:
             self.config = replace(config, steps=math.ceil(config.epochs * len(self.documents) / config.batch))
         self.dtypes = {name: p.dtype for name, p in self.model.named_parameters() if p.requires_grad}
-        if config.precision != "no":
+        if config.precision:
             widen_learning(self.model)
         self.optimizer = adamw(self.model, self.config)
         self.wrapped = self.model  # what a step calls: the model, or accelerate's wrapping of it
@@ -245,11 +245,11 @@ class Run:
         self.wrapped.train()
         torch.manual_seed(dropout_seed(config.seed, step, accelerator.process_index))
         set_rates(self.optimizer, share)
-        gradient_step(self.wrapped, self.optimizer, parts, loss, config.clip, accelerator)
+        gradient_step(self.wrapped, self.optimizer, parts, loss, config.max_grad_norm, accelerator)
         total = add_up(accelerator, sum(value.item() * weight for value, weight in found))[0]
         if not math.isfinite(total):
             raise FloatingPointError(
-                f"step {step + 1}: the loss is {total}; lower lr (now {config.lr}) or use precision=bf16 or no"
+                f"step {step + 1}: the loss is {total}; lower lr (now {config.lr}) or use precision=bf16 or none"
             )
         return total, tokens
 
@@ -274,7 +274,7 @@ class Run:
             outputs, references = [p.prediction for p in predictions], [p.reference for p in predictions]
             scores = evaluate(outputs, references, documents, self.config.task)
             # What the main process found: on GPUs two processes may write unlike texts.
-            found |= from_main(self.accelerator, {name: scores[name] for name in CHOICES["best"] if name in scores})
+            found |= from_main(self.accelerator, {name: scores[name] for name in MEASURES if name in scores})
         return found
 
     @torch.no_grad()
@@ -309,7 +309,7 @@ class Run:
     def best_row(self) -> dict[str, Any] | None:
         """The first of the best evaluations so far by `best`."""
         rows = [row for row in self.rows if self.config.best in row]
-        sign = 1 if self.config.best in LOWER_IS_BETTER else -1
+        sign = 1 if self.config.best and MEASURES[self.config.best].lower_is_better else -1
         return min(rows, key=lambda row: sign * row[self.config.best], default=None)
 
     def chosen_row(self) -> dict[str, Any]:
@@ -353,10 +353,9 @@ class Run:
                 f"{path}: DeepSpeed has the optimizer to itself and can't go on from here; launch with "
                 "experiments/accelerate/gpu-fsdp2.yaml, or choose another --out"
             )
-        before, now = read_place(path)["settings"], must_match(self.config)
-        if other := [name for name in now if now[name] != before.get(name)]:
-            changes = ", ".join(f"{name} was {before.get(name)!r} and is {now[name]!r}" for name in other[:3])
-            raise ValueError(f"{path} is from a run with other settings ({changes}): choose another --out or delete it")
+        if changes := differences(read_place(path)["settings"], self.config):
+            told = ", ".join(changes[:3])
+            raise ValueError(f"{path} is from a run with other settings ({told}): choose another --out or delete it")
         place = load_state(self.model, self.optimizer, path)
         self.step = self.saved_step = place["step"]
         self.seconds, self.tokens, self.peak = place["seconds"], place["tokens"], place["peak"]

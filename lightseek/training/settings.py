@@ -1,142 +1,237 @@
-"""Settings of a run, and how a command line fills them: `--config file.json`, `key=value`, or flags.
+"""The settings of a run: a dataclass for each group of them, and `RunConfig`, which has them all.
 
-One dataclass lists every setting once, with its default and its help. `train.py` reads one value for each; `ablate.py`
-reads one or more for each and runs their grid.
+Each setting stands here once, with its default, its help text and, where it names a kind of something, the registry of
+these kinds. The command line (`commands/arguments.py`), the help, the checks and the error messages are made from it.
+`None` means "nothing" or "the usual one" everywhere; on a command line it is written `none`.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from lightseek.model.kinds import HF_DECODERS
-from lightseek.page.modes import find_mode
+from lightseek.data.kinds import CONTEXTS, CORRUPTIONS, SOURCES, TASKS
+from lightseek.model.kinds import ATTENTION, COMPRESSORS, DECODERS, PROJECTORS
+from lightseek.page.modes import MODES, find_mode
 from lightseek.tools.files import write_json
+from lightseek.tools.registry import Registry
+from lightseek.training.kinds import LOGS, MEASURES, PARTS, PRECISIONS, SCHEDULES
+from lightseek.weights.kinds import DTYPES, INITS, LORA_EXPERTS, LORA_TARGETS, QUANTIZERS, split_init
+
+# Other names that a command line and a JSON file may use for a setting.
+ALIASES = {"tokens": "mode", "pages": "max_pages", "clip": "max_grad_norm"}
 
 
-def option(default: Any, help: str, free: bool = False) -> Any:
-    """A setting. A `free` one changes no result beyond rounding, so a run may be resumed with another value of it."""
-    return field(default=default, metadata={"help": help, "free": free})
+def option(
+    default: Any,
+    help: str,
+    *,
+    kinds: Registry | None = None,
+    least: int | None = None,
+    above: int | None = None,
+    free: bool = False,
+) -> Any:
+    """A setting. Its value must be one of `kinds`, at least `least` and greater than `above`, if these are given.
+
+    A `free` setting changes no result beyond rounding, so a run may be resumed with another value of it.
+    """
+    return field(default=default, metadata={"help": help, "kinds": kinds, "least": least, "above": above, "free": free})
 
 
 @dataclass(frozen=True)
-class RunConfig:
-    """Everything that decides a run. Two runs with equal settings give equal results on one machine."""
+class ModelSettings:
+    """Model: which model is trained, and from which weights."""
 
-    model: str | None = option(None, "a checkpoint folder or hub id; none is nano, which comes with LightSeek")
+    model: str | None = option(None, "folder or hub id of a checkpoint; none is nano, which comes with LightSeek")
     init: str = option(
-        "pretrained", "the model's weights (pretrained), random ones, or the encoder's from public towers (sam+clip)"
+        "pretrained",
+        f"the weights that training starts from: {INITS.choices}, or PART:random or PART:FOLDER for some parts of the "
+        "model, joined with +",
     )
-    decoder: str | None = option(
-        None, "moe, dense, gpt2, qwen3, hf:FOLDER_OR_ID or seq2seq:FOLDER_OR_ID; none is the model's own"
+    compressor: str | None = option(None, "another compressor; none keeps the model's own", kinds=COMPRESSORS)
+    projector: str | None = option(None, "another projector; none keeps the model's own", kinds=PROJECTORS)
+    decoder: str | None = option(None, "another decoder; none keeps the decoder of the model", kinds=DECODERS)
+    attention: str = option("sdpa", "the implementation of attention", kinds=ATTENTION)
+
+
+@dataclass(frozen=True)
+class LearningSettings:
+    """Learning: which parts of the model learn."""
+
+    freeze: str | None = option(
+        None,
+        f"the parts that do not learn: {', '.join(PARTS)}, decoder-last-N, all-but-PART, or several joined with +",
     )
-    context: str = option("vision", "the document as pages (vision), or as its own tokens (text)")
-    tokens: str = option("100", "vision tokens a page (64, 100, 256, 400) or a mode's name (tiny ... gundam-m)")
-    task: str = option("summarize", "what to learn: ocr, summarize, or answer (documents with questions)")
-    freeze: str = option("none", "what stays as it is: none, encoder, sam, clip, decoder, all-but-projector, ...")
-    lora: str = option("none", "adapters: none, attention, all-linear, experts, all-linear+experts, or layers' names")
-    lora_r: int = option(16, "rank of the adapters")
-    lora_alpha: float = option(32.0, "scale of the adapters: alpha/r times what they give")
-    lora_dropout: float = option(0.05, "dropout before the adapters, in training")
-    quantize: str = option("none", "frozen weights as none, int8 (any device), or bitsandbytes' nf4 or bnb-int8")
-    data: str = option("synthetic", "synthetic, pydoc, a data set (cnn_dailymail, ...: docs/data.md), a file or folder")
-    text_column: str = option("text", "column of the text, for files")
-    summary_column: str | None = option("summary", "column of the summary, for files; none takes the first sentence")
-    characters: int | None = option(None, "longest document, in characters; none is 300, or no limit for files")
-    font: str = option("DejaVuSans", "font of the rendered pages: a DejaVu face or a font file")
-    pages: int = option(8, "most pages a document; what finds no place on them is counted")
-    train_documents: int = option(2000, "how many documents to train on")
-    eval_documents: int = option(48, "how many held-out documents to evaluate on")
-    steps: int = option(300, "optimizer steps")
-    epochs: float | None = option(None, "passes over the training documents; decides steps")
-    batch: int = option(8, "documents per step, over all processes")
-    bucket: int = option(50, "batches sorted by length together, so that little is padded; 1 leaves all to chance")
-    accumulate: int = option(1, "split each step's batch in this many parts, to save memory", free=True)
-    lr: float = option(3e-4, "highest learning rate (1e-3 from random weights, about 2e-5 for the full model)")
-    lr_boxes: str | None = option(None, "other highest rates for some parts: encoder=1e-5,projector=1e-4")
-    schedule: str = option("cosine", "how the rate falls to a tenth: cosine or linear")
-    warmup: float = option(0.05, "share of the steps in which the rate rises first")
-    weight_decay: float = option(0.01, "AdamW's weight decay, on matrices only")
-    clip: float = option(1.0, "largest gradient norm")
-    seed: int = option(0, "of the weights, the documents and their order")
-    device: str = option("auto", "auto, cpu, cuda or mps")
-    precision: str = option("no", "mixed precision: no, bf16 or fp16")
-    dtype: str | None = option(None, "dtype the weights are held in; none keeps the checkpoint's")
-    attention: str = option("sdpa", "sdpa, eager or flash")
-    gradient_checkpointing: bool = option(False, "recompute activations backward, to save memory", free=True)
-    cache_vision: bool = option(False, "keep what a frozen encoder makes of each page on disk, and run it once")
-    cache_dir: str | None = option(None, "folder of --cache-vision; none is ~/.cache/lightseek/vision", free=True)
-    cache_gb: float = option(50.0, "most that this folder may hold, in GB", free=True)
-    eval_every: int = option(100, "steps between evaluations on validation documents")
-    samples: int = option(2, "validation documents whose outputs each evaluation writes down")
-    best: str | None = option(None, "end with the best weights by: eval_loss, or rouge1 ... cer of the samples")
-    patience: int | None = option(None, "stop after this many evaluations without a better one")
-    log: str = option("jsonl", "jsonl, or tensorboard too", free=True)
-    save_seconds: float = option(60.0, "seconds between checkpoints of a run in progress", free=True)
-    max_new_tokens: int = option(512, "longest generated text, in tokens")
+    lora: str | None = option(
+        None,
+        f"the layers that get LoRA adapters: {', '.join([*LORA_TARGETS, LORA_EXPERTS])}, names of layers, "
+        "or several joined with +",
+    )
+    lora_r: int = option(16, "the rank of the adapters", least=1)
+    lora_alpha: float = option(
+        32.0, "the scale of the adapters: their output is multiplied by lora_alpha / lora_r", above=0
+    )
+    lora_dropout: float = option(0.05, "the dropout in front of the adapters during training", least=0)
+    quantize: str | None = option(None, "hold the frozen weights in 8 or 4 bits", kinds=QUANTIZERS)
+
+
+@dataclass(frozen=True)
+class ContextSettings:
+    """Context and pages: how a document is shown to the model."""
+
+    context: str = option("vision", "whether the decoder gets the document as pages or as text tokens", kinds=CONTEXTS)
+    mode: str = option(
+        "small",
+        f"the vision tokens of each page, as the name of a mode or its number of tokens: "
+        f"{', '.join(mode.label for mode in MODES.values())}",
+    )
+    font: str = option("DejaVuSans", "the font of the drawn pages: a DejaVu font or a font file")
+    max_pages: int = option(8, "the largest number of pages of a document; text that does not fit is counted", least=1)
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Data: which documents are learned, and what the model writes about them."""
+
+    task: str = option("summarize", "what the model learns to write about a document", kinds=TASKS)
+    data: str = option(
+        "synthetic", f"where the documents come from: {SOURCES.choices}, a data set (docs/data.md), a file or a folder"
+    )
+    text_column: str = option("text", "the column of the text, for files")
+    summary_column: str | None = option(
+        "summary", "the column of the summary, for files; none takes the first sentence of the text as its summary"
+    )
+    characters: int | None = option(
+        None, "leave out documents with more characters; none is 300, or no limit for files", least=1
+    )
+    corrupt: str = option(
+        "natural", "how much language is taken out of the texts before they are drawn", kinds=CORRUPTIONS
+    )
+    train_documents: int = option(2000, "the number of documents to train on", least=1)
+    eval_documents: int = option(48, "the number of held-out documents to evaluate on", least=1)
+    seed: int = option(
+        0, "the seed for the initial weights, for which documents are drawn and for their order", least=0
+    )
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Optimizer: steps, batches and learning rates."""
+
+    steps: int = option(300, "the number of optimizer steps", least=1)
+    epochs: float | None = option(None, "the number of passes over the training documents; it replaces steps", above=0)
+    batch: int = option(8, "the number of documents in a step, over all processes", least=1)
+    bucket: int = option(
+        50, "sort this many batches by length together, so that little is padded; 1 sorts nothing", least=1
+    )
+    lr: float = option(
+        3e-4, "the highest learning rate (try 1e-3 for random weights and 2e-5 for the full-size model)", above=0
+    )
+    lr_boxes: str | None = option(None, "other highest learning rates for some parts: encoder=1e-5,projector=1e-4")
+    schedule: str = option("cosine", "how the learning rate falls to a tenth", kinds=SCHEDULES)
+    warmup: float = option(0.05, "the share of the steps in which the learning rate rises first", least=0)
+    weight_decay: float = option(0.01, "the weight decay of AdamW, on matrices only")
+    max_grad_norm: float = option(
+        1.0, "the largest norm of the gradients; larger gradients are scaled down to it", above=0
+    )
+
+
+@dataclass(frozen=True)
+class MachineSettings:
+    """Machine: where and in which precision a run computes, and what it does to save memory."""
+
+    device: str = option("auto", "the device: auto, cpu, cuda, cuda:1 or mps")
+    precision: str | None = option(None, "train in mixed precision", kinds=PRECISIONS)
+    dtype: str | None = option(None, "the dtype of the weights; none keeps that of the checkpoint", kinds=DTYPES)
+    accumulate: int = option(1, "split the batch of each step into this many parts, to save memory", least=1, free=True)
+    gradient_checkpointing: bool = option(
+        False, "compute activations a second time in the backward pass, to save memory", free=True
+    )
+    cache_vision: bool = option(False, "encode each page once and keep the result on disk; the encoder must be frozen")
+    cache_dir: str | None = option(
+        None, "the folder of the encoded pages; none is ~/.cache/lightseek/vision", free=True
+    )
+    cache_gb: float = option(50.0, "the largest size of that folder, in GB", above=0, free=True)
+
+
+@dataclass(frozen=True)
+class WatchingSettings:
+    """Watching: evaluations, checkpoints and logs during training."""
+
+    eval_every: int = option(100, "the number of steps between two evaluations on the validation documents", least=1)
+    samples: int = option(2, "the number of validation documents whose outputs each evaluation writes down", least=0)
+    best: str | None = option(
+        None, "end with the weights that were best by this measure; none ends with the last", kinds=MEASURES
+    )
+    patience: int | None = option(None, "stop after this many evaluations in a row without a better one", least=1)
+    log: str = option("jsonl", "write the figures to metrics.jsonl, or also to TensorBoard", kinds=LOGS, free=True)
+    save_seconds: float = option(60.0, "the number of seconds between two checkpoints of a run", free=True)
+    max_new_tokens: int = option(512, "the length of the longest text that the model may write, in tokens", least=1)
+
+
+@dataclass(frozen=True)
+class RunConfig(  # a dataclass takes the fields of its last base first
+    WatchingSettings,
+    MachineSettings,
+    OptimizerSettings,
+    DataSettings,
+    ContextSettings,
+    LearningSettings,
+    ModelSettings,
+):
+    """Everything that decides a run. Two runs with equal settings give equal results on one machine.
+
+    `mode` is stored as the name of the mode: `RunConfig(mode="64")` has the mode "tiny". An unknown mode
+    raises ValueError.
+    """
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mode", find_mode(self.mode).name)
 
     def save(self, path: Path) -> None:
         write_json(path, asdict(self))
 
 
+GROUPS = RunConfig.__bases__[::-1]
+
+
 def check(config: RunConfig) -> None:
     """Raise ValueError for settings that cannot work, whatever the model and the data are."""
-    at_least_one = ("train_documents", "eval_documents", "pages", "steps", "batch", "accumulate", "eval_every")
-    for name in (*at_least_one, "max_new_tokens", "bucket"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+    for setting in fields(config):
+        check_value(setting.name, getattr(config, setting.name), setting.metadata)
     if config.accumulate > config.batch:
-        raise ValueError(f"accumulate={config.accumulate} parts of a batch of {config.batch}: at most one a document")
-    for name in ("lr", "clip", "epochs", "cache_gb"):
-        if getattr(config, name) is not None and not getattr(config, name) > 0:
-            raise ValueError(f"{name} must be positive, got {getattr(config, name)}")
-    if config.samples < 0 or (config.patience is not None and config.patience < 1):
-        raise ValueError(f"samples={config.samples}, patience={config.patience}: at least 0 and 1")
-    if config.patience is not None and config.best is None:
-        raise ValueError("patience needs best: by which metric is an evaluation better than those before it?")
-    if config.best not in (None, "eval_loss") and not config.samples:
-        raise ValueError(f"best={config.best} is measured on samples, and samples=0 asks for none")
-    learning_rates(config.lr_boxes)
-    if not 0 <= config.warmup <= 1:
-        raise ValueError(f"warmup is a share of the steps, 0 to 1, got {config.warmup}")
-    if config.seed < 0:
-        raise ValueError(f"seed must not be negative, got {config.seed}")
-    if config.characters is not None and config.characters < 1:
-        raise ValueError(f"characters must be at least 1, got {config.characters}")
-    if config.lora_r < 1 or not config.lora_alpha > 0 or not 0 <= config.lora_dropout < 1:
         raise ValueError(
-            f"lora_r={config.lora_r}, lora_alpha={config.lora_alpha:g}, lora_dropout={config.lora_dropout:g}: "
-            "at least 1, above 0, and from 0 to below 1"
+            f"accumulate={config.accumulate} is more than batch={config.batch}: each part needs at least one document"
         )
-    for name, choices in CHOICES.items():
-        if getattr(config, name) not in choices:
-            raise ValueError(f"{name}={getattr(config, name)!r}: choose one of {', '.join(map(str, choices))}")
-    check_decoder(config.decoder, config.context)
+    if config.patience is not None and config.best is None:
+        raise ValueError("patience needs best: by which measure is an evaluation better than those before it?")
+    if config.best not in (None, "eval_loss"):
+        if not config.samples:
+            raise ValueError(f"best={config.best} is measured on samples, and samples=0 asks for none")
+        if config.task == "ocr" and not MEASURES[config.best].reading:
+            raise ValueError(f"best={config.best} is not measured for task=ocr: choose eval_loss or cer")
+    learning_rates(config.lr_boxes)
+    split_init(config.init)
+    if config.warmup > 1:
+        raise ValueError(f"warmup is a share of the steps, from 0 to 1, got {config.warmup}")
+    if config.lora_dropout >= 1:
+        raise ValueError(f"lora_dropout must be less than 1, got {config.lora_dropout}")
+    if config.decoder and config.decoder.startswith("seq2seq:") and config.context != "text":
+        raise ValueError(f"decoder={config.decoder} reads text, not pages: add context=text")
     if config.cache_vision and config.context == "text":
         raise ValueError("cache_vision keeps encoded pages, and context=text has none: leave one of them out")
-    find_mode(config.tokens)
 
 
-def check_decoder(decoder: str | None, context: str) -> None:
-    """Raise ValueError for a decoder that is none, or that can't take its document this way."""
-    kind, _, source = (decoder or "moe").partition(":")
-    if not (kind in ("hf", "seq2seq") if source else decoder in (None, "moe", "dense", *HF_DECODERS)):
-        names = ", ".join(["moe", "dense", *HF_DECODERS, "hf:FOLDER_OR_ID", "seq2seq:FOLDER_OR_ID"])
-        raise ValueError(f"unknown decoder {decoder!r}: choose one of {names}")
-    if kind == "seq2seq" and context != "text":
-        raise ValueError(f"decoder={decoder} reads text, not pages: add context=text")
-
-
-CHOICES = {
-    "context": ("vision", "text"),
-    "init": ("pretrained", "random", "sam+clip"),
-    "task": ("ocr", "summarize", "answer"),
-    "precision": ("no", "bf16", "fp16"),
-    "schedule": ("cosine", "linear"),
-    "best": (None, "eval_loss", "rouge1", "rouge2", "rougeL", "cer", "wer"),
-    "log": ("jsonl", "tensorboard"),
-    "attention": ("sdpa", "eager", "flash"),
-    "quantize": ("none", "int8", "nf4", "bnb-int8"),
-}
+def check_value(name: str, value: Any, limits: Mapping[str, Any]) -> None:
+    """Raise ValueError for a value of a setting that is no known kind or out of bounds."""
+    if value is None:
+        return
+    if limits["kinds"] is not None:
+        limits["kinds"].check(value)
+    if limits["least"] is not None and not value >= limits["least"]:
+        raise ValueError(f"{name} must be at least {limits['least']}, got {value}")
+    if limits["above"] is not None and not value > limits["above"]:
+        raise ValueError(f"{name} must be greater than {limits['above']}, got {value}")
 
 
 def learning_rates(boxes: str | None) -> dict[str, float]:
@@ -154,5 +249,46 @@ def learning_rates(boxes: str | None) -> dict[str, float]:
 
 
 def must_match(config: RunConfig) -> dict[str, Any]:
-    """The settings that a checkpoint depends on: all but the free ones."""
+    """The settings that a result depends on: all but the free ones."""
     return {setting.name: getattr(config, setting.name) for setting in fields(config) if not setting.metadata["free"]}
+
+
+def decisive(config: RunConfig) -> dict[str, Any]:
+    """The settings that change a run's result and differ from their defaults: what a cell of a grid is known by."""
+    defaults = {setting.name: setting.default for setting in fields(config)}
+    return {name: value for name, value in must_match(config).items() if value != defaults[name]}
+
+
+def current(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Stored settings, perhaps of an older release, with the names and the spelling of today.
+
+    >>> current({"tokens": "64", "freeze": "none"})
+    {'mode': 'tiny', 'freeze': None}
+    """
+    optional = {setting.name for setting in fields(RunConfig) if "None" in str(setting.type)}
+    found = {ALIASES.get(name, name): value for name, value in settings.items()}
+    found |= {name: None for name in optional if found.get(name) in ("none", "no")}
+    return found | ({"mode": find_mode(found["mode"]).name} if "mode" in found else {})
+
+
+def shown(name: str, value: Any) -> str:
+    """The value of a setting as tables show it: "none" for None, and "100 (small)" for the mode small."""
+    if name == "mode":
+        return find_mode(value).label
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def differences(stored: Mapping[str, Any], config: RunConfig) -> list[str]:
+    """How the settings of a stored run differ from `config`, each as "lr was 0.1 and is 0.2".
+
+    Free settings do not count. A setting that is not stored is newer than that run, which had its default.
+    """
+    before, now = current(stored), must_match(config)
+    if config.epochs is not None:  # a run stores the steps that follow from it
+        now.pop("steps")
+    defaults = {setting.name: setting.default for setting in fields(config)}
+    return [
+        f"{name} was {before.get(name, defaults[name])!r} and is {value!r}"
+        for name, value in now.items()
+        if before.get(name, defaults[name]) != value
+    ]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from lightseek.tools.files import atomic_write, remove_leftovers
 from lightseek.training.processes import parted_like, whole
-from lightseek.weights.official import NAMES
+from lightseek.weights.tensors import NAMES
 
 STATE = "checkpoint.safetensors"
 NEXT, PREVIOUS = "checkpoint.next.safetensors", "checkpoint.previous.safetensors"

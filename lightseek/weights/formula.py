@@ -19,7 +19,8 @@ from torch import Tensor
 
 from lightseek.model.config import OCRConfig
 from lightseek.weights.names import official_tensors
-from lightseek.weights.official import WEIGHTS, finish_folder, write_safetensors
+from lightseek.weights.official import WEIGHTS, finish_folder
+from lightseek.weights.tensors import write_safetensors
 
 CHUNK = 1 << 16  # elements hashed at a time: what fits in a core's cache
 

@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from lightseek.model.config import OCRConfig
 from lightseek.model.decoders.hf import HFDecoder, check_adapter, describe
-from lightseek.model.decoders.seq2seq import Seq2Seq
+from lightseek.model.seq2seq import Seq2Seq
 from lightseek.text.tokenizer import Tokenizer
 
 # Without the second, transformers asks on the terminal whether it may run a checkpoint's own code.

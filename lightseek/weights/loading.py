@@ -15,8 +15,10 @@ from lightseek.text import generate as text
 from lightseek.text.generate import Generation
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.devices import find_device, find_dtype
-from lightseek.weights import official
-from lightseek.weights.official import find_folder
+from lightseek.weights.hub import find_folder
+from lightseek.weights.official import load_official, save_official
+from lightseek.weights.swapped import CONFIG as SWAPPED
+from lightseek.weights.swapped import load_swapped, save_swapped
 
 NANO = Path(__file__).parent / "nano"  # an official-layout checkpoint, made by experiments/nano/pretrain.py
 
@@ -32,12 +34,12 @@ class LightSeekOCR(DeepSeekOCR):
         dtype: str | torch.dtype | None = None,
         **options: Any,
     ) -> "LightSeekOCR":
-        """Load an official checkpoint from a folder or the hub. `lightseek.weights.official.load` lists the options."""
-        return official.load(cls, path_or_hub_id, device, dtype, **options)
+        """Load an official checkpoint from a folder or the hub. `load` lists the options."""
+        return load(cls, path_or_hub_id, device, dtype, **options)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write a checkpoint in the official layout. `lightseek.weights.official.save` says more."""
-        official.save(self, folder, dtype=dtype)
+        """Write a checkpoint, in the official layout if the model is official. `save` says more."""
+        save(self, folder, dtype=dtype)
 
     def generate(
         self,
@@ -68,7 +70,7 @@ def load_model(
     seed: int = 0,
     progress: bool = False,
     adapter: str | Path | None = None,
-    quantize: str = "none",
+    quantize: str | None = None,
 ) -> LightSeekOCR:
     """A model in eval mode with its tokenizer.
 
@@ -88,7 +90,7 @@ def load_model(
         loaded = random_model(NANO if model is None else find_folder(model), seed, kind).to(place)
     else:
         loaded = LightSeekOCR.from_pretrained(NANO if model is None else model, place, kind, progress=progress)
-    if quantize != "none":
+    if quantize is not None:
         from lightseek.weights.quantize import quantize as quantize_weights
 
         quantize_weights(loaded.requires_grad_(False), quantize)
@@ -101,10 +103,70 @@ def load_model(
 
 def random_model(folder: Path, seed: int, dtype: torch.dtype | None = None) -> LightSeekOCR:
     """A checkpoint's sizes and tokenizer with random weights, by default in the dtype its config names."""
-    config = OCRConfig.from_json(folder / "config.json")
+    config = read_config(folder)
     with torch.random.fork_rng():  # the caller's own random numbers stay as they were
         torch.manual_seed(seed)
         model = LightSeekOCR(config)
-    tokenizer = folder / "tokenizer.json"
-    model.tokenizer = Tokenizer.from_file(tokenizer) if tokenizer.is_file() else None
+    model.tokenizer = find_tokenizer(folder)
     return model.to(dtype or find_dtype(config.dtype)).eval()
+
+
+def load(
+    cls: type[DeepSeekOCR],
+    path_or_hub_id: str | Path,
+    device: str | torch.device = "cpu",
+    dtype: str | torch.dtype | None = None,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    progress: bool = False,
+) -> DeepSeekOCR:
+    """Build `cls(config)` with the weights of a checkpoint, in evaluation mode and with its tokenizer.
+
+    path_or_hub_id: a folder in the official layout or in that of `swapped.py`, or a hub id.
+    dtype: of the weights in memory, `torch.float32` or `"float32"`. The default is the dtype that `config.json` names,
+    which is bfloat16 in the official one.
+    `revision`, `token`, `cache_dir` and `local_files_only` go to huggingface_hub.
+
+    Raises CheckpointError or ConfigError, which name the file and the key, and ValueError for a device or dtype that is
+    not available. Nothing is returned half loaded.
+    """
+    folder = find_folder(
+        path_or_hub_id, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+    )
+    device, dtype, config = find_device(device), find_dtype(dtype), read_config(folder)
+    layout = load_official if config.official else load_swapped
+    model = layout(cls, config, folder, device, dtype or find_dtype(config.dtype), progress)
+    model.tokenizer, model.folder = find_tokenizer(folder), folder
+    return model.eval()
+
+
+def save(model: DeepSeekOCR, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+    """Write `model` to a folder: in the official layout if every box is official, otherwise in that of `swapped.py`.
+
+    Each file appears whole or not at all. `dtype` converts the weights on the way out; by default they keep theirs.
+    Raises ValueError for a model with adapters or quantized weights.
+    """
+    for name, parameter in model.named_parameters():
+        if ".lora_" in name:
+            raise ValueError("the model has an adapter on it: merge it first, or save it alone (weights/lora.py)")
+        if not parameter.is_floating_point():
+            raise ValueError(f"{name} is quantized, and a checkpoint holds whole weights: save the adapter alone")
+    layout = save_official if model.config.official else save_swapped
+    layout(model, Path(folder), dtype or model.dtype)
+    if model.tokenizer is not None:
+        model.tokenizer.save(Path(folder) / "tokenizer.json")
+
+
+def read_config(folder: Path) -> OCRConfig:
+    """Return the sizes of the checkpoint in a folder, in either layout. Raises ConfigError, which names the file."""
+    swapped = folder / SWAPPED
+    return OCRConfig.from_json(swapped if swapped.is_file() else folder / "config.json")
+
+
+def find_tokenizer(folder: Path) -> Tokenizer | None:
+    """Return the tokenizer in a checkpoint's folder, or None if there is none."""
+    tokenizer = folder / "tokenizer.json"
+    return Tokenizer.from_file(tokenizer) if tokenizer.is_file() else None

@@ -18,15 +18,11 @@ from torch import nn
 
 from lightseek.model.moe import Experts
 from lightseek.model.ocr import DocumentModel
+from lightseek.weights.kinds import LORA_EXPERTS, LORA_TARGETS
 
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraModel
 
-PRESETS = {
-    "attention": r"decoder\..*\.(q_proj|v_proj|c_attn)",  # the last is GPT-2's, all three in one
-    "all-linear": r"decoder\.(?!.*lm_head).*",
-}
-STACKS = "experts"
 INSIDE = re.compile(r"\.(base_layer|original_module)\b")  # how peft names what it wraps
 ADDED = re.compile(r"\.(lora_|modules_to_save)")  # and what it puts in
 
@@ -70,17 +66,17 @@ def find_targets(model: nn.Module, names: str) -> Targets:
     stacks = [path for path, module in base_modules(model) if isinstance(module, Experts)]
     chosen: list[str] = []
     for name in names.split("+"):
-        if name == STACKS:
+        if name == LORA_EXPERTS:
             found = [f"{path}.{parameter}" for path in stacks for parameter in ("gate_up", "down")]
-        elif name in PRESETS:
-            found = [path for path in linears if re.fullmatch(PRESETS[name], path)]
+        elif name in LORA_TARGETS:
+            found = [path for path in linears if re.fullmatch(LORA_TARGETS[name], path)]
         else:
             found = [path for path in linears if f".{path}".endswith(f".{name}")] if name else []
         if not found:
             leaves = sorted({path.rsplit(".", 1)[-1] for path in linears} - {"0", "2"})
             raise ValueError(
-                f"lora={names}: nothing here is called {name!r}; choose from {', '.join([*PRESETS, STACKS])}, "
-                f"or layers: {', '.join(leaves)}"
+                f"lora={names}: nothing here is called {name!r}; "
+                f"choose from {', '.join([*LORA_TARGETS, LORA_EXPERTS])}, or layers: {', '.join(leaves)}"
             )
         chosen += [path for path in found if path not in chosen]
     inside = {f"{path}.{parameter}" for path in stacks for parameter in ("gate_up", "down")}

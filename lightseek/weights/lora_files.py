@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from lightseek.model.moe import Experts
 from lightseek.model.ocr import DocumentModel
 from lightseek.tools.files import atomic_write, write_json
+from lightseek.weights.hub import find_folder
 from lightseek.weights.lora import (
     Targets,
     adapters,
@@ -35,7 +36,7 @@ from lightseek.weights.lora import (
     use_adapter,
 )
 from lightseek.weights.names import official_key, pieces
-from lightseek.weights.official import CheckpointError, check_values, find_folder
+from lightseek.weights.tensors import CheckpointError, check_values
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX = "base_model.model."

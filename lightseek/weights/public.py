@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightseek.weights.official import CheckpointError
+from lightseek.weights.tensors import CheckpointError
 
 SAM, CLIP = "samvit_base_patch16.sa1b", "vit_large_patch14_clip_quickgelu_224.openai"  # timm's names
 

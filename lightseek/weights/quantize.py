@@ -23,8 +23,8 @@ from lightseek.model.cpu import gradient_by_blocks, linear_by_blocks
 from lightseek.model.grouped import run_grouped
 from lightseek.model.moe import Experts
 from lightseek.tools.memory import release_memory
+from lightseek.weights.kinds import QUANTIZERS
 
-KINDS = ("int8", "nf4", "bnb-int8")
 ROWS = 4096  # widened at a time while quantizing
 PACKED_ROWS = 16  # up to so many, PyTorch's int8 kernel beats blocks of float32; it takes half precision only
 
@@ -34,8 +34,7 @@ def quantize(model: nn.Module, kind: str) -> None:
 
     Raises ValueError for another kind or if nothing is frozen, ImportError without bitsandbytes where it is needed.
     """
-    if kind not in KINDS:
-        raise ValueError(f"quantize={kind}: choose one of none, {', '.join(KINDS)}")
+    QUANTIZERS.check(kind)
     make_linear, make_experts = Int8Linear, Int8Experts
     if kind != "int8":
         import_bitsandbytes(kind)

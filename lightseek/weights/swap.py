@@ -1,30 +1,54 @@
-"""Another decoder behind the same eyes: `--decoder dense`, `gpt2`, `qwen3`, or any causal language model.
-
-The encoder stays. The projector and the layout's two vectors start anew, at the new decoder's width: what they learned
-was another decoder's embedding space.
+"""Put another box into a loaded model: `swap_box` for what `kinds.BOXES` lists, `swap_decoder` for the decoder.
 
     model = load_model(...)
+    swap_box(model, "compressor", "meanpool")
     swap_decoder(model, "hf:openai-community/gpt2")
+
+With a new decoder the projector and the layout's two vectors start again from random weights, at its width: the old
+ones had learned the embedding space of another decoder. Everything else stays.
 """
+
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import nn
 
+from lightseek.model.boxes import build_box
 from lightseek.model.config import DecoderConfig, HFDecoderConfig, OCRConfig
 from lightseek.model.decoders import build_decoder
-from lightseek.model.kinds import HF_DECODERS
+from lightseek.model.kinds import BOXES, DECODERS, HF_DECODERS
 from lightseek.model.layout import Layout
 from lightseek.model.ocr import DeepSeekOCR, reset_parameters
 from lightseek.model.projector import Projector
+
+
+def swap_box(model: DeepSeekOCR, axis: str, kind: str, settings: dict[str, Any] | None = None, seed: int = 0) -> None:
+    """Put a box of another kind into a loaded model. Its weights are drawn from `seed`.
+
+    `axis` and `kind` are names in `lightseek.model.kinds.BOXES`, such as `"compressor"` and `"meanpool"`. A box of the
+    kind and the settings that the model has already stays as it is, with its weights.
+    Raises ValueError for an axis, a kind or settings that are unknown, and for a box that does not fit.
+    """
+    config = model.config.with_box(axis, kind, settings)
+    if config.box(axis) == model.config.box(axis):
+        return
+    parent, _, name = BOXES[axis].path.rpartition(".")
+    with torch.random.fork_rng():  # the caller's own random numbers stay as they were
+        torch.manual_seed(seed)
+        fresh = build_box(axis, config)
+        reset_parameters(fresh)
+    setattr(model.get_submodule(parent), name, fresh.to(model.device, model.dtype).train(model.training))
+    model.config = config
 
 
 def swap_decoder(model: DeepSeekOCR, decoder: str, seed: int = 0) -> None:
     """Put another decoder into `model`. New weights that no checkpoint gives are drawn from `seed`.
 
     decoder: `moe` (the one it has), `dense` (a random twin of it, without experts, of equal active size), `gpt2`,
-    `qwen3`, or `hf:` and the folder or hub id of a causal language model; that comes with its tokenizer.
+    `qwen3`, or `hf:` and the folder or hub id of a causal language model, which comes with its tokenizer.
 
-    Raises ValueError for a decoder there is not, or that does not fit.
+    Raises ValueError for a decoder that is unknown or that does not fit.
     """
     own = model.config.decoder
     if decoder in ("moe", "dense") and not (isinstance(own, DecoderConfig) and own.dense_layers < own.layers):
@@ -42,20 +66,21 @@ def swap_decoder(model: DeepSeekOCR, decoder: str, seed: int = 0) -> None:
 
             fresh, model.tokenizer, tokens = load_hf(hf_source(decoder), model.dtype)
             attach(model, fresh, with_decoder(model.config, fresh.config, tokens))
-            model.folder = None  # what lies there fits no more
+            model.folder = None  # the files there do not fit any more
 
 
 def hf_source(decoder: str) -> str:
-    """The folder or hub id that a `--decoder` names."""
+    """Return the folder or hub id that a `--decoder` names. Raises ValueError for a kind that has none."""
+    DECODERS.check(decoder)
     name = HF_DECODERS.get(decoder, decoder)
-    if not name.startswith("hf:") or name == "hf:":
-        raise ValueError(f"unknown decoder {decoder!r}: choose moe, dense, {', '.join(HF_DECODERS)} or hf:FOLDER_OR_ID")
+    if not name.startswith("hf:"):
+        raise ValueError(f"--decoder {decoder} is not a causal language model of transformers")
     return name.removeprefix("hf:")
 
 
 def attach(model: DeepSeekOCR, decoder: nn.Module, config: OCRConfig) -> None:
-    """`decoder` into `model`, and what stands between it and the encoder anew."""
-    projector, layout = Projector(config.projector), Layout(config.decoder.width)
+    """Put `decoder` into `model`, with a new projector and layout: the old ones lead into another embedding space."""
+    projector, layout = Projector(config), Layout(config.decoder.width)
     for part in (projector, layout):
         reset_parameters(part)
     device, dtype, training = model.device, model.dtype, model.training
@@ -64,6 +89,5 @@ def attach(model: DeepSeekOCR, decoder: nn.Module, config: OCRConfig) -> None:
 
 
 def with_decoder(config: OCRConfig, decoder: HFDecoderConfig, tokens: dict[str, int]) -> OCRConfig:
-    """The sizes of a model with this decoder."""
-    projector = type(config.projector)(config.projector.kind, config.projector.input_width, decoder.width)
-    return config.with_(decoder=decoder, projector=projector, **tokens)
+    """Return the sizes of a model with this decoder."""
+    return config.with_(decoder=decoder, projector=replace(config.projector, width=decoder.width), **tokens)

@@ -175,7 +175,7 @@ def test_formula_writes_a_checkpoint_that_traces_and_reads(capsys, tmp_path, pag
         (["read"], "required: FILE"),
         (["read", "PAGE", "--mode", "huge"], "choose one of tiny (= 64)"),
         (["read", "PAGE", "--stream", "--json"], "not allowed with"),
-        (["read", "PAGE", "--dtype", "int8"], "invalid choice: 'int8'"),
+        (["read", "PAGE", "--dtype", "int8"], "unknown dtype 'int8'"),
         (["read", "missing.png"], "missing.png: No such file"),
         (["read", "missing.docx"], "cannot tell what a .docx file is"),
         (["read", "PAGE", "--model", "no/such/model"], "no such folder"),

@@ -1,6 +1,6 @@
-"""Batches of like lengths: every document once an epoch, a pure function of seed and step, and what padding is left.
+"""Tests batches of similar lengths: each epoch has every document once, the order is a pure function of seed and step.
 
-And what a padded batch computes: the token-weighted loss, and gradient, of its samples.
+Also tests that a padded batch has the token-weighted loss and gradient of its samples.
 """
 
 from dataclasses import replace
@@ -41,7 +41,7 @@ def test_a_step_of_a_resumed_run_is_the_same_without_the_steps_before(step, seed
 
 
 def test_a_window_as_long_as_the_epoch_sorts_it_and_epochs_differ():
-    """12 documents in 3 batches of 4: those of an epoch are the shortest, the middle and the longest, in any order."""
+    """12 documents make 3 batches of 4: the shortest, the middle and the longest documents, in any order."""
     lengths = [5, 11, 2, 9, 7, 1, 10, 4, 12, 3, 8, 6]
     order = BatchOrder(lengths, 4, seed=0, bucket=3)
     epochs = [[[lengths[i] for i in order(step)] for step in range(3 * e, 3 * e + 3)] for e in range(6)]
@@ -51,7 +51,7 @@ def test_a_window_as_long_as_the_epoch_sorts_it_and_epochs_differ():
 
 
 def test_padding_falls_from_a_half_to_a_few_percent():
-    """Lengths as spread as those of articles; 50 batches of 8 sorted together."""
+    """The lengths vary as much as those of articles. 50 batches of 8 are sorted together."""
     lengths = np.random.default_rng(0).lognormal(5, 0.6, 4000).astype(int).tolist()
     steps = range(4000 // 8)
     shares = [padding_share(lengths, map(BatchOrder(lengths, 8, 0, bucket), steps)) for bucket in (1, 50)]
@@ -69,7 +69,7 @@ def test_estimated_lengths_sort_documents_as_true_ones_do(task, tokenized, monke
     ]
     examples = [make(document) for document in documents]
     true = [len(example.prompt) + len(example.target) for example in examples]
-    assert len({len(example.pages) for example in examples}) > 1  # the longest need several
+    assert len({len(example.pages) for example in examples}) > 1  # the longest need several pages
     guessed = estimated_lengths(make, documents)
     assert np.argsort(guessed).tolist() == np.argsort(true).tolist()
     assert all(0.5 < guess / length < 2 for guess, length in zip(guessed, true, strict=True))
@@ -109,7 +109,7 @@ def loss_and_gradient(model, examples, part):
     ids=["tokens weigh the cross-entropy", "sequences weigh the balance loss"],
 )
 def test_a_padded_batch_has_the_weighted_loss_and_gradient_of_its_samples(model, part, weight):
-    """The cross-entropy is a mean over target tokens; the balance loss, by its definition, a mean over sequences."""
+    """The cross-entropy is a mean over target tokens; the balance loss is by definition a mean over sequences."""
     lengths = [len(example.prompt) + len(example.target) for example in EXAMPLES]
     assert lengths == [11, 16, 18]  # so two rows are padded
     whole, gradient = loss_and_gradient(model, EXAMPLES, part)
@@ -119,4 +119,4 @@ def test_a_padded_batch_has_the_weighted_loss_and_gradient_of_its_samples(model,
     torch.testing.assert_close(
         gradient, sum(w * g for w, (_, g) in zip(weights, alone, strict=True)), rtol=1e-3, atol=1e-5
     )
-    assert gradient.abs().max() > 1e-3  # and not for want of any
+    assert gradient.abs().max() > 1e-3  # not equal just because all are zero

@@ -1,4 +1,4 @@
-"""The document as text: the same decoder, the same words after it, no pages."""
+"""Tests the context `text`: the document goes into the prompt as text, without pages, for the same decoder."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ from lightseek.training.settings import RunConfig, check
 NANO = Tokenizer.nano()
 DOCUMENT = Document("The cat sat on the mat. It rained.", "A cat sat.", "cat")
 SETTINGS = RunConfig(
-    context="text", tokens="64", train_documents=4, eval_documents=2, steps=2, batch=2, eval_every=2, samples=1,
+    context="text", mode="tiny", train_documents=4, eval_documents=2, steps=2, batch=2, eval_every=2, samples=1,
     max_new_tokens=6, device="cpu",
 )  # fmt: skip
 
@@ -55,7 +55,7 @@ def test_a_document_cannot_spell_an_image():
 def test_a_text_longer_than_three_quarters_of_the_decoder_is_cut_and_counted():
     make, text = maker(positions=200), "One two three. " * 60
     long = replace(DOCUMENT, text=text)
-    for _ in range(2):  # counted once however often it comes
+    for _ in range(2):  # the same document counts once
         example = make(long)
     assert len(NANO.encode(text)) > 150 >= len(example.prompt) - 1 - len(NANO.encode("\nSummarize."))
     assert (make.truncated.documents, make.truncated.characters) == (1, example.dropped_characters)
@@ -104,7 +104,7 @@ def test_runs_on_text_fill_the_same_table(folder, tmp_path, decoder):
     assert results["vision_tokens"] == 0 and "compression_ratio" not in results
     table = results_table([results, results | {"compression_ratio": 10.0}], ["decoder", "context"])
     assert [list(column.cells)[:2] for column in table.columns][1:3] == [["text"] * 2, ["", "10.0x"]]
-    assert (tmp_path / "run" / "page.png").is_file()  # for people
+    assert (tmp_path / "run" / "page.png").is_file()  # a picture for people
     text = card(results, "me/model")  # what --save-model writes after the training
     assert "vision tokens a document" not in text and f"| rouge1 | {results['rouge1']:.1f} |" in text
 

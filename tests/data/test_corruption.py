@@ -1,4 +1,4 @@
-"""The linguistic crutch, taken away: what each kind of corruption keeps and what it removes."""
+"""Tests what each kind of corruption keeps of a text and what it removes."""
 
 import re
 from collections import Counter
@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightseek.data.corruption import KINDS_OF_TEXT, corrupt
+from lightseek.data.corruption import corrupt
+from lightseek.data.kinds import CORRUPTIONS
 
 TEXT = "The Pump failed at 7:15.\n\n  IBM paid €1,250, said Zoë O'Neil; nothing incomprehensible."
 texts = st.text(st.characters(codec="utf-8"), max_size=200)
@@ -19,7 +20,7 @@ def spaces(text: str) -> list[tuple[int, str]]:
 
 
 def shape(text: str) -> str:
-    """Capitals, small letters and digits as A, a and 0."""
+    """Write capitals, small letters and digits as A, a and 0."""
     return "".join("A" if c.isupper() else "a" if c.isalpha() else "0" if c.isdecimal() else c for c in text)
 
 
@@ -42,7 +43,7 @@ def test_replaced_text_has_words_of_the_same_lengths_and_other_digits():
 
 
 def test_random_text_has_the_shape_alone():
-    """17,576 three-letter strings: that a hundred of them hold the page's words by chance does not happen."""
+    """There are 17,576 strings of three letters, so a hundred random ones do not hold the page's words by chance."""
     page = "the pump and the bell " * 20
     noise = corrupt(page, "random", 0)
     assert shape(noise) == shape(page) and not set(noise.split()) & set(page.split())
@@ -50,7 +51,7 @@ def test_random_text_has_the_shape_alone():
     assert set(counts) == set("abcdefghijklmnopqrstuvwxyz") and max(counts.values()) < 4 * min(counts.values()) + 20
 
 
-@given(texts, st.sampled_from(KINDS_OF_TEXT), seeds)
+@given(texts, st.sampled_from(list(CORRUPTIONS)), seeds)
 def test_every_kind_keeps_the_length_and_depends_on_its_arguments_alone(text, kind, seed):
     corrupted = corrupt(text, kind, seed)
     assert corrupted == corrupt(text, kind, seed)
@@ -65,7 +66,7 @@ def test_shuffling_moves_words_and_invents_none(text, seed):
     assert Counter(corrupt(text, "shuffled", seed).split()) == Counter(text.split())
 
 
-@pytest.mark.parametrize("kind", KINDS_OF_TEXT[1:])
+@pytest.mark.parametrize("kind", list(CORRUPTIONS)[1:])
 def test_seeds_and_texts_are_drawn_apart(kind):
     assert len({corrupt(TEXT, kind, seed) for seed in range(10)}) == 10
     one, other = (corrupt("one two three four five six " + end, kind, 0) for end in ("seven", "eight"))

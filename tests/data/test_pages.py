@@ -1,4 +1,4 @@
-"""From documents to pages: fonts that fill them, budgets that cut, and counts of what was cut."""
+"""Tests the way from documents to pages: fonts that fill a page, budgets that cut, and counts of what was cut."""
 
 from io import BytesIO
 from pathlib import Path
@@ -144,7 +144,7 @@ def test_a_document_must_have_what_the_task_needs(document, task, message):
 def test_text_on_dropped_pictures_cannot_be_learned():
     document = Document("text", "", "scan", images=(png(), png()))
     assert len(maker("ocr", pages=2)(document).pages) == 2
-    with pytest.raises(ValueError, match=r"scan has 1 page\(s\) more than 1.* raise pages"):
+    with pytest.raises(ValueError, match=r"scan has 1 page\(s\) more than 1.* raise max_pages"):
         maker("ocr", pages=1)(document)
 
 

@@ -1,4 +1,4 @@
-"""Preparing a folder to train from: what is written can be read, kills cost no shard, bad rows are named."""
+"""Tests how a folder is prepared: it can be loaded, a kill costs no finished shard, and errors name bad rows."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def everything(folder: Path, **options) -> dict:
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_what_is_prepared_loads_with_the_same_texts_and_pages(tmp_path, form):
     source = write_jsonl(tmp_path / "ferries.jsonl", rows(10))
-    job = Job(str(source), images=True, tokens="tiny", format=form, shard=3)
+    job = Job(str(source), images=True, mode="tiny", format=form, shard=3)
     prepared = prepare(job, tmp_path / "out")
     found, before = everything(tmp_path / "out"), everything(source)
     draw = PageMaker("tiny", "DejaVuSans")
@@ -94,13 +94,13 @@ def test_facts_stay_with_their_documents(tmp_path):
 def test_only_the_text_that_pages_show_is_kept_with_them(tmp_path):
     long = " ".join(f"word{i}" for i in range(3000))
     source = write_jsonl(tmp_path / "train.jsonl", [{"text": f"{i} {long}", "summary": "Words."} for i in range(2)])
-    prepared = prepare(Job(str(source), images=True, tokens="tiny", pages=1), tmp_path / "out")
+    prepared = prepare(Job(str(source), images=True, mode="tiny", max_pages=1), tmp_path / "out")
     total = prepared.total
     assert total.truncated == 2 and total.dropped == 2 * (len(long) + 2) - sum(total.text) - 2 > 0
     assert total.pages == [1, 1]
-    text = card(Job(str(source), images=True, pages=1), prepared)
+    text = card(Job(str(source), images=True, max_pages=1), prepared)
     assert f"need more than 1 pages: 2, {total.dropped:,} characters that no page shows" in text
-    without = prepare(Job(str(source), tokens="tiny", pages=1), tmp_path / "texts")
+    without = prepare(Job(str(source), mode="tiny", max_pages=1), tmp_path / "texts")
     assert without.total.truncated == 2 and max(without.total.pages) > 1 and without.total.dropped == 0
 
 
@@ -146,10 +146,10 @@ def test_questions_about_pictures(tmp_path):
 def test_pictures_are_kept_all_and_those_beyond_the_budget_counted(tmp_path):
     (tmp_path / "page.png").write_bytes(png(0))
     source = write_jsonl(tmp_path / "test.jsonl", [{"images": ["page.png"] * n, "text": f"{n}"} for n in (1, 3)])
-    job = Job(str(source), task="ocr", pages=2, images=True)
+    job = Job(str(source), task="ocr", max_pages=2, images=True)
     prepared = prepare(job, tmp_path / "out")
     assert (prepared.total.pages, prepared.total.truncated, prepared.total.pictures) == ([1, 3], 1, 2)
-    assert "Pages are pictures, as they came." in card(job, prepared)
+    assert "The pages are the pictures of the source, unchanged." in card(job, prepared)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_a_bad_row_stops_or_is_left_out_when_asked(tmp_path, capsys):
     told = " ".join(capsys.readouterr().err.split())
     assert "train.jsonl, row 4: 'text' must be a text, not nothing (--skip-bad leaves such rows out)" in told
     argv = ["prepare", str(source), "--out", str(tmp_path / "a"), "--processes", "1", "--skip-bad"]
-    for _ in range(2):  # the second finds everything done, and still knows
+    for _ in range(2):  # the second run writes nothing, but its card still lists the row
         assert main(argv) == 0
         assert "row 4: 'text' must be" in (tmp_path / "a" / "README.md").read_text()
     assert "left out: " in capsys.readouterr().err
@@ -186,14 +186,14 @@ def test_a_bad_row_stops_or_is_left_out_when_asked(tmp_path, capsys):
 def test_a_folder_of_another_job_is_left_alone(tmp_path):
     source = write_jsonl(tmp_path / "train.jsonl", rows(5))
     prepare(Job(str(source)), tmp_path / "out")
-    with pytest.raises(ValueError, match="out was prepared with another pages: give a new folder"):
-        prepare(Job(str(source), pages=3), tmp_path / "out")
+    with pytest.raises(ValueError, match=r"out was prepared with other settings \(max_pages\): give a new folder"):
+        prepare(Job(str(source), max_pages=3), tmp_path / "out")
     write_jsonl(source, rows(6))
-    with pytest.raises(ValueError, match="with another the source's files"):
+    with pytest.raises(ValueError, match=r"with other settings \(files of the source\)"):
         prepare(Job(str(source)), tmp_path / "out")
     with pytest.raises(FileNotFoundError, match=r"no documents at gone\.jsonl"):
         prepare(Job("gone.jsonl"), tmp_path / "new")
-    assert prepare(Job(str(source)), tmp_path / "new").total.text  # nothing had come of the other
+    assert prepare(Job(str(source)), tmp_path / "new").total.text  # the failed job had written nothing there
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match="mine is there already: give an empty or a new folder"):
@@ -211,14 +211,14 @@ def test_shares_must_add_up(text, tmp_path):
 
 
 def test_a_killed_run_goes_on_and_redoes_no_shard(tmp_path):
-    """Killed with -9, workers and all, after some shards; it still ends with the files of a run never killed."""
+    """The run and its workers are killed with -9 after some shards. Started again, it ends with the same files."""
     script = (
         "import sys\n"
         "from pathlib import Path\n"
         "from lightseek.data.prepare.folder import prepare\n"
         "from lightseek.data.prepare.shards import Job\n"
         "if __name__ == '__main__':\n"
-        "    job = Job('synthetic', images=True, tokens='small', limit=24, shard=4)\n"
+        "    job = Job('synthetic', images=True, mode='small', limit=24, shard=4)\n"
         "    prepare(job, Path(sys.argv[1]), processes=2)\n"
     )
     (tmp_path / "go.py").write_text(script)
@@ -271,7 +271,7 @@ def test_workers_end_with_the_program_they_work_for(tmp_path):
 
 
 def test_the_card_is_the_hubs_and_says_how_many_and_how_it_was_made(tmp_path):
-    job = Job("synthetic", limit=4, seed=2, images=True, shares=(0.5, 0.25, 0.25), tokens="tiny")
+    job = Job("synthetic", limit=4, seed=2, images=True, shares=(0.5, 0.25, 0.25), mode="tiny")
     prepared = prepare(job, tmp_path / "out")
     write_card(job, tmp_path / "out", prepared)
     text = (tmp_path / "out" / "README.md").read_text()
@@ -280,8 +280,7 @@ def test_the_card_is_the_hubs_and_says_how_many_and_how_it_was_made(tmp_path):
     assert header["configs"][0]["data_files"][0] == {"split": "train", "path": "train-*.jsonl"}
     assert "| train | 2 |" in text and "| test | 1 |" in text and "(lengths.png)" in text
     assert command(job) == (
-        "python -m lightseek prepare synthetic --out DIR --split 0.5/0.25/0.25 --tokens tiny --limit 4 --seed 2"
-        " --images"
+        "python -m lightseek prepare synthetic --out DIR --split 0.5/0.25/0.25 --mode tiny --limit 4 --seed 2 --images"
     )
     assert Image.open(tmp_path / "out" / "lengths.png").width > 500
 
@@ -295,7 +294,7 @@ def test_the_card_of_a_data_set_carries_its_licence_and_what_was_derived(tmp_pat
 
 
 def test_a_prepared_folder_is_what_train_takes(tmp_path):
-    prepare(Job("synthetic", limit=4, images=True, tokens="tiny", format="parquet"), tmp_path / "data")
+    prepare(Job("synthetic", limit=4, images=True, mode="tiny", format="parquet"), tmp_path / "data")
     model, data = tiny_checkpoint(tmp_path / "model"), str(tmp_path / "data")
     run = Run(tiny_run(model, data=data, train_documents=2, eval_documents=1, steps=1, batch=2), tmp_path / "run")
     results = finish(run, run.fit())
@@ -310,7 +309,7 @@ def test_pictures_whose_text_is_not_known_have_no_ratio_and_no_lead(tmp_path):
     results = finish(run, run.fit())
     assert "compression_ratio" not in results and results["lead3"] == {} and results["vision_tokens"] == 64
     assert list(results_table([results], ["freeze"]).columns[0].cells) == ["none"]
-    plot_grid(tmp_path / "grid.png", [results], ["freeze"])
+    plot_grid(tmp_path / "grid.png", {"one": results}, "summarize")
 
 
 def test_the_folder_goes_to_the_hub_and_loads_from_there(tmp_path):

@@ -1,4 +1,4 @@
-"""The registry's data sets: each is read from a few rows of its schema, made here, on a hub at a local address."""
+"""Tests that each data set of the registry is read. The rows are made here and served by a hub at a local address."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from lightseek.data.sources.registry import DATA_SETS, DataSet
 from lightseek.data.splits import SPLITS
 
 ROOT = Path(__file__).parents[2]
-PAGES = 11  # of a report: enough that sorting by name would put 10 before 2
-ROWS = 60  # of each split of theirs: enough that a hash leaves none of ours empty
+PAGES = 11  # pages of a report; so many that sorting by name would put 10 before 2
+ROWS = 60  # rows of each split on the hub; so many that a hash leaves none of our splits empty
 
 
 def png(number: int) -> bytes:
@@ -27,19 +27,19 @@ def png(number: int) -> bytes:
 
 
 def text_rows(entry: DataSet, theirs: str) -> dict[str, list]:
-    """Rows of a text data set, with a column that nothing asks for, as all of them have."""
+    """Rows of a text data set. They have a column that is not read, as in all real ones."""
     rows = {
         "id": [str(i) for i in range(ROWS)],
         entry.text: [f"Text {i} of {entry.name}, {theirs}." for i in range(ROWS)],
         entry.summary: [f"Summary {i}." for i in range(ROWS)],
     }
     if (entry.name, theirs) == ("xsum", "test"):
-        rows[entry.text][6] = ""  # as some of its articles are
+        rows[entry.text][6] = ""  # some of its articles are empty
     return rows
 
 
 def docvqa_rows(theirs: str) -> dict[str, list]:
-    """Two questions a page; the first of several answers counts."""
+    """Rows with two questions for each page and two answers, of which the first is used."""
     return {
         "questionId": list(range(ROWS)),
         "question": [f"What is {i}?" for i in range(ROWS)],
@@ -49,7 +49,7 @@ def docvqa_rows(theirs: str) -> dict[str, list]:
 
 
 def docmatix_rows(theirs: str) -> dict[str, list]:
-    """Two pages and two questions a row."""
+    """Rows with two pages and two questions each."""
     return {
         "images": [[{"bytes": png(i), "path": None}, {"bytes": png(99), "path": None}] for i in range(ROWS)],
         "texts": [
@@ -134,7 +134,7 @@ for name, split, limit, task in asked:
 json.dump(found, open(f"{sys.argv[1]}/found.json", "w"))
 """
 MISTAKES = [("omnidocbench", "train", 5, "ocr"), ("docvqa", "test", 5, "ocr"), ("cnn_dailymail", "train", 5, "answer")]
-# Each split of each data set, streamed; and as one that is downloaded whole, one of each kind of entry.
+# Each split of each data set is streamed. One data set of each kind is downloaded whole as well.
 STREAMED = [(entry.name, split, 8, entry.tasks[0]) for entry in DATA_SETS.values() for split in entry.splits]
 WHOLE = [
     ("xsum", "test", None, "summarize"),
@@ -151,13 +151,13 @@ PREPARED = {
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
-    """The folder for what is prepared."""
+    """The folder for the prepared data sets."""
     return tmp_path_factory.mktemp("out")
 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory, out):
-    """What a process with HF_ENDPOINT read from a hub that has every data set, and what it asked the hub for."""
+    """What another process read from a hub that has every data set, and the requests that it sent to the hub."""
     root = tmp_path_factory.mktemp("hub")
     writers = {"omnidocbench": write_omnidocbench, "haystack": write_haystack}
     for entry in DATA_SETS.values():
@@ -261,7 +261,7 @@ def test_a_data_set_is_prepared_for_the_task_it_is_made_for(hub, out):
     (file,) = (out / "omnidocbench").glob("*.jsonl")
     pages = load_documents(file, "test", task="ocr")
     assert {page.text for page in pages} == {f"Page {i}.\n\n<table></table>\n\n$$x$$" for i in range(3)}
-    assert "Pages are pictures, as they came." in (out / "omnidocbench" / "README.md").read_text()
+    assert "The pages are the pictures of the source, unchanged." in (out / "omnidocbench" / "README.md").read_text()
 
 
 def test_a_prepared_data_set_can_be_divided_anew(hub, out):
@@ -295,7 +295,7 @@ def test_the_registry_is_consistent():
         assert entry.name == name and entry.hub_id.count("/") == 1 and entry.licence and entry.note and entry.about
         assert set(entry.splits) <= set(SPLITS) and "test" in entry.splits
         assert bool(entry.text and entry.summary) == (entry.kind == "text")
-    assert DATA_SETS["billsum"].derived == "train and validation are parts of its train split, told apart by a hash"
+    assert DATA_SETS["billsum"].derived == "train and validation are parts of its train split, divided by a hash"
     assert DATA_SETS["xsum"].derived == ""
 
 

@@ -1,4 +1,4 @@
-"""Documents: where they come from, which split they belong to, and what happens to bad files."""
+"""Tests the sources of documents: what they load, which split a document belongs to, and errors for bad files."""
 
 import json
 import re
@@ -371,7 +371,7 @@ def test_sizes_are_limited(tmp_path, monkeypatch):
         load_documents(texts, "train")
 
 
-# --- the entrance
+# --- load_documents
 
 
 def test_the_entrance_gives_synthetic_documents_of_a_length():

@@ -1,4 +1,4 @@
-"""A frozen encoder's pages on disk: what they are keyed by, and what a kill, a second run or a full disk does."""
+"""Tests the cache of encoded pages: what its keys depend on, and what a kill, a second run or a full disk does."""
 
 import multiprocessing
 import os
@@ -43,7 +43,7 @@ def model():
 
 @pytest.fixture
 def encodings(model):
-    """How many views went through SAM so far."""
+    """A list that grows with each pass through SAM: the number of views in it."""
     seen = []
     model.encoder.sam.register_forward_pre_hook(lambda module, inputs: seen.append(len(inputs[0])))
     return seen
@@ -57,14 +57,14 @@ def page_files(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.safetensors"))
 
 
-# What comes out
+# The result
 
 
 @pytest.mark.parametrize("mode", ["tiny", "gundam"])
 def test_examples_differ_in_nothing_but_that_their_pages_are_encoded(model, tmp_path, mode):
-    """A gundam page: 2 x 2 tiles of 10 x 10 tokens and a global view of 16 x 16, each of 8 + 8 channels."""
+    """A gundam page has 2 x 2 tiles of 10 x 10 tokens and a global view of 16 x 16 tokens, with 8 + 8 channels each."""
     plain, cached = maker(None, model, mode), maker(VisionCache(model, tmp_path), model, mode)
-    for make in (cached, cached, maker(VisionCache(model, tmp_path), model, mode)):  # new, known, known to another
+    for make in (cached, cached, maker(VisionCache(model, tmp_path), model, mode)):  # new, cached, cached by another
         ours, theirs = make(DOCUMENTS[0]), plain(DOCUMENTS[0])
         assert replace(ours, pages=[]) == replace(theirs, pages=[])
         [page], [views] = ours.pages, theirs.pages
@@ -77,7 +77,7 @@ def test_examples_differ_in_nothing_but_that_their_pages_are_encoded(model, tmp_
 
 
 def test_what_is_counted_is_counted_when_nothing_is_drawn(model, tmp_path):
-    """A character without a glyph, and a text that a budget of one page cuts."""
+    """The text has a character without a glyph, and a budget of one page cuts it."""
     long = Document("word \u4f60 " * 4000, "Words.", "long")
     expected = maker(None, model, pages=1)
     for make in (maker(VisionCache(model, tmp_path), model, pages=1) for _ in range(2)):
@@ -106,7 +106,7 @@ def test_a_loaded_page_is_the_file_itself_mapped_into_memory(model, tmp_path):
     assert line.endswith(file.name)
 
 
-# What the key has in it
+# The keys
 
 
 def test_pages_are_keyed_by_content_and_mode(model, encodings, tmp_path):
@@ -119,7 +119,7 @@ def test_pages_are_keyed_by_content_and_mode(model, encodings, tmp_path):
 
 
 def test_the_folder_is_one_encoders(model):
-    """Every weight counts, its dtype, its sizes and the precision; what comes after the encoder does not."""
+    """The digest depends on every weight, the dtype, the sizes and the precision, but on nothing after the encoder."""
     digests = [encoder_digest(model), encoder_digest(model, "bf16")]
     other = small_model()
     with torch.no_grad():
@@ -152,10 +152,10 @@ def test_documents_are_keyed_by_what_their_pages_are_made_from(model, tmp_path, 
     assert len(keys) == 7
     assert maker(cache, model).context.key(DOCUMENTS[0]) in keys
     monkeypatch.setattr(PageMaker, "fit", lambda self, text: replace(self.style, font_size=19))
-    assert maker(cache, model).context.key(DOCUMENTS[0]) not in keys  # another version that sets texts otherwise
+    assert maker(cache, model).context.key(DOCUMENTS[0]) not in keys  # as if another version drew texts differently
 
 
-# What may happen to it
+# Damage and interruptions
 
 
 @pytest.mark.parametrize("length", [0, 5, 100, PAGE_BYTES])
@@ -175,18 +175,18 @@ def test_deleted_files_are_made_again(model, encodings, tmp_path):
     for deleted in (*tmp_path.rglob("*.json"), *page_files(tmp_path)):
         deleted.unlink()
         make(DOCUMENTS[0])
-    assert len(encodings) == 2  # without its record, a page was drawn and found; without its file, encoded
+    assert len(encodings) == 2  # a missing record made it draw again; a missing page file made it encode again
 
 
 def test_a_kill_loses_the_unfinished_page_only(model, tmp_path):
-    """os._exit while a page is being written: nothing half done is found, and its leftovers go when they are old."""
+    """os._exit while a page is written leaves no broken page, and the temporary file is deleted when it is old."""
     child = multiprocessing.get_context("fork").Process(target=killed_while_writing, args=(tmp_path,))
     child.start()
     child.join()
     assert child.exitcode == 9
     assert len(page_files(tmp_path)) == 2
     [unfinished] = tmp_path.rglob("*.tmp")
-    assert VisionCache(model, tmp_path).pages == 2 and unfinished.exists()  # it could be another run's, at work
+    assert VisionCache(model, tmp_path).pages == 2 and unfinished.exists()  # another run could be writing it
     os.utime(unfinished, (time.time() - 7200,) * 2)
     cache = VisionCache(model, tmp_path)
     assert not unfinished.exists()
@@ -203,7 +203,7 @@ def killed_while_writing(folder: Path) -> None:
 
 
 def test_two_runs_fill_one_folder_at_a_time(tmp_path):
-    """Both make all pages at once; each then has the same, and no file is left over."""
+    """Both make all pages at the same time. Then both have the same pages, and no temporary file is left."""
     context = multiprocessing.get_context("fork")
     runs = [context.Process(target=fill_folder, args=(tmp_path,)) for _ in range(2)]
     for run in runs:
@@ -234,7 +234,7 @@ def test_filling_tells_how_far_it_is_and_leaves_nothing_to_encode(model, encodin
     assert len(encodings) == 4
 
 
-# What is refused
+# Errors and messages
 
 
 def test_an_encoder_that_learns_is_refused(model, tmp_path):
@@ -246,7 +246,7 @@ def test_an_encoder_that_learns_is_refused(model, tmp_path):
 
 
 def test_a_limit_too_small_is_told_after_the_first_page(model, encodings, tmp_path):
-    """Four pages won't fit into three pages' room, and that shows before an hour is spent on encoding them."""
+    """Four pages don't fit into the room of three. The error comes after one page, not after an hour of encoding."""
     make = maker(VisionCache(model, tmp_path, limit=3 * PAGE_BYTES + 1000), model)
     with pytest.raises(ValueError, match=r"of at most 13,288, in .* has no room for .* bytes more: raise --cache-gb"):
         make.context.fill(DOCUMENTS)

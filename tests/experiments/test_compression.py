@@ -1,4 +1,4 @@
-"""experiments/compression: pages of a wanted length, the figures of each point, the table and the plots."""
+"""Tests experiments/compression: pages of the right length, the figures of each point, the tables and the plots."""
 
 import json
 from io import BytesIO
@@ -18,7 +18,7 @@ CONFIG = {"data": "pydoc", "font": "DejaVuSans", "pages": 20, "batch": 2, "seed"
 
 @pytest.mark.parametrize("ratio", [1, 2, 16])
 def test_pages_hold_as_many_tokens_as_the_ratio_says(ratio):
-    """At 64 vision tokens and 2x, at most 128 text tokens, cut at a word; every page starts elsewhere."""
+    """64 vision tokens and a ratio of 2 allow 128 text tokens at most, cut at a word. Each page begins differently."""
     tokenizer = Tokenizer.nano()
     pages = curve.pages_of(curve.Point(64, ratio, "natural"), CONFIG, tokenizer)
     lengths = [len(tokenizer.encode(page.text)) for page in pages]
@@ -43,7 +43,7 @@ def test_the_committed_config_names_at_least_200_pages_a_point_up_to_16_times():
 
 
 def test_a_point_has_its_figures_and_the_report_its_table_and_plots(tmp_path):
-    """Two pages of ten characters, one of them with two wrong: CER 10 %, OCR precision 90 %."""
+    """There are two pages of ten characters, and one has two errors: CER is 10 % and OCR precision 90 %."""
     rows = []
     for text in ("natural", "random"):
         path = tmp_path / f"{text}.jsonl"
@@ -65,7 +65,7 @@ def test_a_point_has_its_figures_and_the_report_its_table_and_plots(tmp_path):
 
 
 def test_pages_of_any_shape_hold_the_same_texts_in_letters_as_large_as_fit():
-    """A letter is a sixteenth of the longer side at most, so that on A4 they fill the upper half or less."""
+    """A letter is at most a sixteenth of the longer side, so the text may fill only the upper part of a page."""
     config = json.loads((FOLDER / "shapes.json").read_text())
     assert set(config["modes"]) == {"tiny", "small", "base", "large", "gundam"} and config["pages"] >= 50
     texts = [page.text for page in curve.pages_of(curve.Point(120, 1, "natural"), CONFIG, Tokenizer.nano())]

@@ -1,4 +1,4 @@
-"""One page's way through the model, asserted stage by stage on the trace of a real forward pass."""
+"""Tests a page's way through the model, stage by stage, on the trace of a real forward pass."""
 
 import json
 import math
@@ -18,7 +18,7 @@ from lightseek.weights.loading import load_model
 
 SAM = OCRConfig.preset("nano").sam
 PROMPT = 5  # text tokens after the page
-# mode: patches along a side, vision tokens, sequence positions
+# For each mode: patches per side, vision tokens, positions in the sequence.
 PLAIN = {"tiny": (32, 64, 73), "small": (40, 100, 111), "base": (64, 256, 273), "large": (80, 400, 421)}
 
 
@@ -46,7 +46,7 @@ def traced(model: LightSeekOCR, mode: str, grid: tuple[int, int] = (1, 1)) -> Tr
 
 @pytest.fixture(scope="module")
 def passes(nano):
-    """`passes(mode, grid)`: one traced forward pass each, however many tests look at it."""
+    """`passes(mode, grid)` returns a traced forward pass, which is made once for all tests."""
     return cache(lambda mode, grid=(1, 1): traced(nano, mode, grid))
 
 
@@ -71,9 +71,9 @@ def test_one_page_shrinks_from_patches_to_tokens(passes, mode):
     assert stage["encoder.compressor"].shape == (1, second, side // 4, side // 4)  # 16x fewer
     assert stage["encoder.clip.embeddings"].shape == (1, 1 + tokens, c.clip.width)  # the class token is the 1
     assert stage["encoder.clip"].shape == (1, 1 + tokens, c.clip.width)
-    assert stage["encoder.concat"].shape == (1, tokens, c.clip.width + second)  # side by side, class token gone
+    assert stage["encoder.concat"].shape == (1, tokens, c.clip.width + second)  # channels joined, no class token
     assert stage["projector"].shape == (1, tokens, c.decoder.width)
-    assert stage["layout"].shape == (places, c.decoder.width)  # + one newline a row, + the separator
+    assert stage["layout"].shape == (places, c.decoder.width)  # with one newline per row and the separator
     assert stage["decoder.layers.3"].shape == (1, 1 + places + PROMPT, c.decoder.width)
     assert stage["decoder.lm_head"].shape == (1, 1, c.decoder.vocabulary)  # the next token's scores
     assert stage.pages[0].positions == places == positions(mode)
@@ -93,8 +93,8 @@ def test_tiles_go_through_the_encoder_together_and_before_the_global_view(passes
 
 
 def test_the_official_sizes_without_the_official_weights(monkeypatch):
-    """On the meta device tensors have shapes and no values: 3.3 B parameters in no memory. A base page."""
-    monkeypatch.setattr(Experts, "forward", lambda self, x, weights, chosen: torch.empty_like(x))  # counts need values
+    """A base page on the meta device, where tensors have shapes but no values, so 3.3 B parameters need no memory."""
+    monkeypatch.setattr(Experts, "forward", lambda self, x, weights, chosen: torch.empty_like(x))  # it needs values
     with torch.device("meta"):
         model = LightSeekOCR(OCRConfig.preset("deepseek-ocr"))
     with Recorder(model) as recorder, torch.no_grad():
@@ -114,7 +114,7 @@ def test_the_official_sizes_without_the_official_weights(monkeypatch):
     assert shape["decoder.layers.11.mlp.router"] == (1, 273, 6)
     assert shape["decoder.lm_head"] == (1, 273, 129280)
     stages = [stage for stage in recorder.stages if stage.level == STAGE]
-    embedding = model.decoder.embed.weight.numel()  # text only: not run here
+    embedding = model.decoder.embed.weight.numel()  # only text uses it, and this pass has none
     assert sum(stage.parameters for stage in stages) + embedding == 3_336_106_240
     encoder = sum(stage.parameters for stage in stages if stage.box.startswith(("encoder", "projector")))
     assert 380e6 < encoder < 402e6
@@ -141,7 +141,7 @@ def test_every_parameter_belongs_to_one_stage(nano, passes, mode, grid):
 
 
 def test_active_parameters_of_nano(tiny):
-    """4 layers' attention and norms, one dense MLP, 3 x (router + 2 of 8 experts + 1 shared), the final norm, head."""
+    """4 layers of attention and norms, one dense MLP, 3 x (router + 2 of 8 experts + 1 shared), final norm and head."""
     d = OCRConfig.preset("nano").decoder
     attention, expert = 4 * d.width**2 + 2 * d.width, 3 * d.width * d.expert_width
     experts = d.experts * d.width + (d.chosen + d.shared) * expert
@@ -153,7 +153,7 @@ def test_active_parameters_of_nano(tiny):
 def test_shares_of_time_add_up_without_counting_twice(passes, mode, grid):
     stage = passes(mode, grid)
     stages = sum(s.share for s in stage.stages if s.level == STAGE)
-    assert 0.9 < stages <= 1.0  # the rest is glue between modules
+    assert 0.9 < stages <= 1.0  # the rest is time between modules
     assert sum(stage.boxes.values()) == pytest.approx(stages * stage.seconds)
     for box in (s for s in stage.stages if s.level == BOX):
         parts = [s.seconds for s in stage.stages if (s.level, s.box, s.run) == (STAGE, box.name, box.run)]
@@ -202,7 +202,7 @@ def test_a_stage_that_is_not_there(tiny):
 
 
 def test_a_swapped_box_shows_its_own_modules():
-    """An ablation puts another compressor in; the trace follows."""
+    """An ablation replaces the compressor, and the trace shows the new one."""
     model = load_model(device="cpu")
     c = model.config
     pool = torch.nn.Conv2d(c.sam.neck, c.compressor[-1], kernel_size=4, stride=4)
@@ -277,11 +277,11 @@ def test_padding_is_not_counted(nano):
     padded = torch.cat([torch.full((1, 30), nano.config.pad_token_id), ids], dim=1)
     mask = torch.arange(padded.shape[1])[None] >= 30
     for use, other in zip(alone.experts, trace(nano, padded, [[page]], mask=mask).experts, strict=True):
-        assert use.share == pytest.approx(other.share, abs=0.02)  # a near-tie may fall the other way
+        assert use.share == pytest.approx(other.share, abs=0.02)  # rounding may change a choice
         assert use.chosen_mass == pytest.approx(other.chosen_mass, abs=1e-4)
 
 
-# --- What comes out ---------------------------------------------------------------------------------------------------
+# --- JSON and tables --------------------------------------------------------------------------------------------------
 
 
 def test_json_is_the_whole_trace(tiny):

@@ -5,6 +5,7 @@ import math
 import runpy
 import subprocess
 import sys
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,13 @@ from PIL import Image
 from tiny_models import small_model
 from tiny_run import tiny_checkpoint, tiny_run
 
-from lightseek.lab.grid import grid
+from lightseek.lab.grid import check_cells, grid, run_cell
+from lightseek.lab.results import results_table
 from lightseek.scores.compare import report, score
+from lightseek.tools.files import write_json
 from lightseek.training.overfit import overfit, overfit_config
 from lightseek.training.run import Run
-from lightseek.training.settings import RunConfig
+from lightseek.training.settings import RunConfig, option
 
 ROOT = Path(__file__).parents[2]
 QUICK = ["--steps", "2", "--batch", "2", "--eval-documents", "2", "--train-documents", "4", "--max-new-tokens", "8"]
@@ -89,6 +92,77 @@ def test_a_model_written_anew_is_another_cell(tmp_path):
     assert folder() != first
 
 
+def test_a_cell_is_known_by_what_changes_its_result_and_is_not_the_default(tmp_path):
+    def folders(base=None, **lists):
+        return [cell.folder for cell in grid(base or RunConfig(), lists, tmp_path)[0]]
+
+    plain = folders()
+    assert plain == folders(freeze=[None], mode=["small"]) == folders(accumulate=[2], save_seconds=[1.0])
+    assert plain[0].name.startswith("defaults-")
+    first, second = folders(freeze=[None, "encoder"])
+    assert first == plain[0] and second.name.startswith("freeze=encoder-")
+    assert folders(freeze=["encoder"], lr=[3e-4, 1e-3])[0] == second  # whatever else is swept
+    assert folders(epochs=[1.0], steps=[5]) == folders(epochs=[1.0], steps=[6])  # epochs decide the steps
+    assert len(folders(lr=[1e-3], seed=[0, 1, 1])) == 2
+
+
+def test_a_setting_of_a_later_release_leaves_every_cell_where_it_was(tmp_path):
+    @dataclass(frozen=True)
+    class Later(RunConfig):
+        brightness: float = option(1.0, "a setting that is new in a release")
+
+    old, _ = grid(RunConfig(), {"mode": ["tiny", "small"], "lr": [1e-3]}, tmp_path)
+    new, _ = grid(Later(), {"mode": ["tiny", "small"], "lr": [1e-3]}, tmp_path)
+    assert [cell.folder for cell in old] == [cell.folder for cell in new]
+    assert grid(Later(brightness=2.0), {"mode": ["tiny"], "lr": [1e-3]}, tmp_path)[0][0].folder != old[0].folder
+    write_json(old[0].folder / "results.json", {"settings": asdict(old[0].config)})
+    assert new[0].finished() == old[0].finished() != None  # noqa: E711
+    assert new[1].finished() is None
+
+
+def test_a_finished_cell_with_other_settings_is_refused(tmp_path):
+    """As when a default has changed since it ran: its folder says nothing about a default."""
+    (cell,), _ = grid(RunConfig(), {"mode": ["tiny"]}, tmp_path)
+    stored = asdict(cell.config)
+    write_json(cell.folder / "results.json", {"settings": stored | {"accumulate": 4}})
+    assert cell.finished() is not None
+    write_json(cell.folder / "results.json", {"settings": stored | {"warmup": 0.5}})
+    with pytest.raises(ValueError, match=r"other settings \(warmup was 0.5 and is 0.05\)"):
+        cell.finished()
+
+
+def test_a_killed_grid_goes_on_with_another_number_of_parts(tmp_path, monkeypatch):
+    """What the out-of-memory message promises: accumulate=2, in the same folder, from the checkpoint."""
+    model = tiny_checkpoint(tmp_path / "tiny")
+    lists = {name: [value] for name, value in vars(tiny_run(model, save_seconds=0.0)).items()}
+    (cell,), _ = grid(RunConfig(), lists, tmp_path / "grid")
+
+    class Killed(Exception):
+        pass
+
+    def kill(progress):
+        if progress.step == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run_cell(cell, kill)
+    (again,), _ = grid(RunConfig(), lists | {"accumulate": [2]}, tmp_path / "grid")
+    assert again.folder == cell.folder and again.config.accumulate == 2 and again.finished() is None
+    check_cells([again])
+    steps = []
+    results = run_cell(again, lambda progress: steps.append(progress.step))
+    assert steps[0] in (2, 3) and steps[-1] == 4 and results["settings"]["accumulate"] == 2
+    assert cell.finished() == results == run_cell(cell)
+
+
+def test_a_table_reads_the_settings_of_older_releases():
+    before = {"tokens": "64", "freeze": "none", "task": "ocr", "lora": "none"}
+    now = asdict(RunConfig(mode="small", freeze="encoder", task="ocr"))
+    table = results_table([{"settings": before, "cer": 1.0}, {"settings": now, "cer": 2.0}], ["mode", "freeze"])
+    assert list(table.columns[0].cells) == ["64 (tiny)", "100 (small)"]
+    assert list(table.columns[1].cells) == ["none", "encoder"]
+
+
 def test_ones_own_documents_and_a_config_file(called, tmp_path):
     rows = [{"body": f"Number {i} stands in a long enough text.", "gist": f"It is {i}."} for i in range(12)]
     data = tmp_path / "mine.jsonl"
@@ -111,7 +185,16 @@ def test_ones_own_documents_and_a_config_file(called, tmp_path):
     ("name", "argv", "message"),
     [
         ("ablate.py", ["--tokens", "64", "63"], "unknown mode '63'"),
-        ("ablate.py", ["tokens=64"], "unrecognized arguments: tokens=64"),
+        ("ablate.py", ["--freeze", "encoder", "encodr", "steps=1"], "unknown freeze policy 'encodr'"),
+        ("ablate.py", ["--freeze", "none", "decoder-last-9"], "the decoder has 4 layers"),
+        ("ablate.py", ["--lora", "none", "atention"], "nothing here is called 'atention'"),
+        ("ablate.py", ["--lr-boxes", "none", "encoder=1e-5", "--freeze", "encoder"], "nothing in encoder learns"),
+        ("ablate.py", ["--quantize", "none", "int8"], "every layer learns"),
+        ("ablate.py", ["--font", "DejaVuSans", "Nope"], "no font 'Nope'"),
+        ("ablate.py", ["--data", "synthetic", "nowhere"], "unknown source of documents 'nowhere'"),
+        ("ablate.py", ["--device", "cpu", "quantum"], "device 'quantum' cannot be used"),
+        ("ablate.py", ["--cache-vision", "false", "true"], "the encoder learns"),
+        ("ablate.py", ["--accumulate", "1", "2"], "accumulate changes no result"),
         ("ablate.py", ["--freeze", "nothing"], "unknown freeze policy"),
         ("train.py", ["--data", "no/such/folder"], "there is no such file or folder"),
         ("train.py", ["--model", "no/such/model/here"], "no/such/model/here"),

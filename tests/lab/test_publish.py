@@ -92,10 +92,10 @@ def test_every_table_and_card_does_without_any_figure(pushed, tmp_path):
     for missing in [{name} for name in results if name != "settings"] + [results.keys() - {"settings"}]:
         less = {name: value for name, value in results.items() if name not in missing}
         assert "| setting | value |" in card(less, ID)
-        table = results_table([less, results], ["tokens", "freeze"])
-        assert table.row_count >= 2 and results_table([less], ["tokens"]).row_count >= 1
-        plot_grid(tmp_path / "grid.png", [less, results], ["tokens"])
-        plot_grid(tmp_path / "alone.png", [less], ["tokens"])
+        table = results_table([less, results], ["mode", "freeze"])
+        assert table.row_count >= 2 and results_table([less], ["mode"]).row_count >= 1
+        plot_grid(tmp_path / "grid.png", {"less": less, "all": results}, "summarize")
+        plot_grid(tmp_path / "alone.png", {"less": less}, "summarize")
     assert (tmp_path / "alone.png").stat().st_size > 0
 
 

@@ -1,4 +1,4 @@
-"""Single boxes against someone else's: SAM's and CLIP's blocks, the experts, attention cores, half precision."""
+"""Single boxes against other implementations: blocks of SAM and CLIP, experts, attention cores, half precision."""
 
 import sys
 import types
@@ -35,13 +35,13 @@ def random_weights(module: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def copy_renamed(source: nn.Module, target: nn.Module, names: dict[str, str]) -> None:
-    """Give `target` the weights of `source`; `names` says which part of a name becomes which."""
+    """Copy the weights of `source` into `target`. `names` maps each part of a name in `source` to that in `target`."""
     state = {}
     for name, tensor in source.state_dict().items():
         for ours, theirs in names.items():
             name = name.replace(ours, theirs)
         state[name] = tensor
-    target.load_state_dict(state)  # strict
+    target.load_state_dict(state)  # raises for a missing or an extra name
 
 
 # SAM and CLIP
@@ -51,7 +51,7 @@ def copy_renamed(source: nn.Module, target: nn.Module, names: dict[str, str]) ->
 @pytest.mark.parametrize("side", [64, 40, 16], ids=lambda side: f"{side}x{side}")
 @torch.no_grad()
 def test_sam_block_is_timms(window, side):
-    """At 64 x 64 patches, the stored size, and at sizes for which the relative positions are resized."""
+    """The sizes are 64 x 64 patches, which is stored, and others, for which the relative positions are resized."""
     from timm.models.vision_transformer_sam import Block
 
     ours = random_weights(SamBlock(SamConfig(width=24, heads=2), window))
@@ -64,7 +64,7 @@ def test_sam_block_is_timms(window, side):
 @pytest.mark.parametrize("learns", [False, True], ids=["inference", "training"])
 @pytest.mark.parametrize("core", [Sdpa, Eager])
 def test_attention_on_a_grid_is_its_formula_whichever_kernel_computes_it(core, learns):
-    """18 x 18 patches are more queries than the CPU's path takes at a time."""
+    """18 x 18 patches are more queries than the CPU path computes at a time."""
     torch.manual_seed(0)
     side, attend, maps = 18, core(), []
     q, k, v = (torch.randn(2, 3, side * side, 8, requires_grad=learns) for _ in range(3))
@@ -114,7 +114,7 @@ def test_clip_block_is_transformers():
 
 
 def test_moe_is_the_sum_over_chosen_experts():
-    """y = Σ p_e(x) expert_e(x) + shared(x), token by token, expert by expert."""
+    """Check y = Σ p_e(x) expert_e(x) + shared(x), token by token and expert by expert."""
     moe = random_weights(MoE(SMALL.decoder))
     x = torch.randn(2, 5, 8)
     y, routing = moe(x)
@@ -127,14 +127,14 @@ def test_moe_is_the_sum_over_chosen_experts():
                 gate, up = (moe.experts.gate_up[e] @ token).chunk(2)
                 expected = expected + probabilities[e] * (moe.experts.down[e] @ (F.silu(gate) * up))
             torch.testing.assert_close(y[b, n], expected)
-            assert routing.weights[b, n].sum() < 1  # not made to sum to one again
+            assert routing.weights[b, n].sum() < 1  # the weights are not normalised again
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_grouped_matmul_and_loop_agree_gradients_included(dtype):
-    """Expert 1 gets no token, so its gradient is zero in both."""
+    """Expert 1 gets no token, so its gradient must be zero in both."""
     torch.manual_seed(0)
-    ends = torch.tensor([3, 3, 8, 9])  # of each expert's run of slots
+    ends = torch.tensor([3, 3, 8, 9])  # where the slots of each expert end
     shapes = {"slots": (9, 16), "gate_up": (4, 64, 16), "down": (4, 16, 32)}
     results = []
     for run in (run_each, run_grouped):
@@ -150,7 +150,7 @@ def test_grouped_matmul_and_loop_agree_gradients_included(dtype):
 
 
 def test_grouped_matmul_follows_autocast():
-    """Autocast makes linear layers half precise by itself, not this product: float32 weights, bfloat16 out."""
+    """Autocast converts linear layers by itself but not this product. So float32 weights must give bfloat16."""
     torch.manual_seed(0)
     ends, gate_up, down = torch.tensor([3, 9]), torch.randn(2, 64, 16), torch.randn(2, 16, 32)
     slots = torch.randn(9, 16)
@@ -163,7 +163,7 @@ def test_grouped_matmul_follows_autocast():
 
 @pytest.mark.parametrize("padded", [0, 2])
 def test_balance_loss_is_its_formula(padded):
-    """Σ_e f_e P_e per sequence, f_e = 64 · (slots of e) / (6 T); here 5 experts, 2 chosen, T without padding."""
+    """The loss is Σ_e f_e P_e per sequence, with f_e = experts · (slots of e) / (chosen · T). T leaves out padding."""
     torch.manual_seed(0)
     probabilities = torch.randn(3, 7, 5).softmax(-1)
     weights, experts = probabilities.topk(2)
@@ -215,12 +215,12 @@ def test_routing_load_counts_slots_and_leaves_padding_out():
     assert routing.load(torch.tensor([[False, True, True]])).tolist() == pytest.approx([0.25, 0, 0.5, 0.25])
 
 
-# Weights to start from
+# Initial weights
 
 
 @pytest.mark.parametrize("stem", [(), (2, 4, 4, 8)], ids=["patches", "stem"])
 def test_every_box_draws_all_of_its_own_weights(stem):
-    """Nothing of the old weights stays, and a seed gives the same ones again."""
+    """No old weight stays, and the same seed gives the same weights again."""
     model = LightSeekOCR(SMALL.with_(sam=replace(SMALL.sam, stem=stem)))
     drawn = []
     for old in (float("nan"), 7.0):
@@ -240,7 +240,7 @@ def test_every_box_draws_all_of_its_own_weights(stem):
 
 
 def test_a_seed_gives_the_positions_last():
-    """They joined the model after the other weights, which must stay what a seed has always given."""
+    """The positions came into the model after the other weights, which must stay the same for each seed."""
     model = LightSeekOCR(SMALL)
     torch.manual_seed(0)
     reset_parameters(model)
@@ -277,12 +277,12 @@ def test_rows_of_an_attention_map_sum_to_one_and_look_back_only(small):
         assert ("decoder" in name) == (rows.triu(1) == 0).all().item(), name
     assert maps["decoder.layers.1.attention"].shape == (1, 2, 12, 12)
     assert maps["encoder.sam.blocks.1.attention"].shape == (1, 2, 64, 64)  # 8 x 8 patches attend to each other
-    assert type(small.decoder.layers[0].attention.attend).__name__ == "Sdpa"  # back as it was
+    assert type(small.decoder.layers[0].attention.attend).__name__ == "Sdpa"  # the old core is back
 
 
 @torch.no_grad()
 def test_flash_serves_what_it_can_and_leaves_biases_to_sdpa(small, monkeypatch):
-    """flash-attn needs a GPU, so a stand-in of its signature (`b n h k`) shows when and how it is called."""
+    """flash-attn needs a GPU. A fake function with its signature (`b n h k`) shows when and how it is called."""
     calls = []
 
     def flash_attn_func(q, k, v, causal=False, softmax_scale=None):
@@ -294,7 +294,7 @@ def test_flash_serves_what_it_can_and_leaves_biases_to_sdpa(small, monkeypatch):
     monkeypatch.setitem(sys.modules, "flash_attn", types.SimpleNamespace(flash_attn_func=flash_attn_func))
     set_attention(small, "flash")
     assert relative_error(small(IDS, pages=PAGES).logits, before) <= TOLERANCE
-    window, whole = ((1, 14 * 14, 2, 4 + 28), False), ((1, 8 * 8, 2, 4 + 16), False)  # with SAM's positions folded in
+    window, whole = ((1, 14 * 14, 2, 4 + 28), False), ((1, 8 * 8, 2, 4 + 16), False)  # SAM's positions are folded in
     assert calls == [window, whole, ((1, 5, 2, 4), False), *[((1, 12, 2, 4), True)] * 2]
     bias = torch.zeros(1, 1, 3, 3)
     q = torch.randn(1, 2, 3, 4)
@@ -366,7 +366,7 @@ def test_half_precision_products_are_float32s_rounded(monkeypatch, native, dtype
 
 
 def test_half_precision_products_have_float32s_gradients_rounded(monkeypatch):
-    """And keep no float32 copy of the weight for it: at 3.3 B parameters that would be 13 GB."""
+    """They also keep no float32 copy of the weight, which would be 13 GB for 3.3 B parameters."""
     monkeypatch.setattr(cpu, "has_instructions", lambda dtype: False)
     torch.manual_seed(0)
     linear = layers.Linear(64, 48).bfloat16()

@@ -1,4 +1,4 @@
-"""`config.json`: official files come back unchanged, and a wrong one is refused with the key that is wrong."""
+"""`config.json`: official files are written again unchanged, and an error names the key that is wrong."""
 
 import copy
 import json
@@ -25,7 +25,7 @@ REDUCED = json.loads((FOLDER / "reduced_config.json").read_text())["config"]
 
 
 def changed(path: str, value: object) -> dict:
-    """The official file with one key, given as `a.b.c`, set to `value`; `...` removes it."""
+    """Return the official file with one key, given as `a.b.c`, set to `value`. The value `...` removes the key."""
     config = copy.deepcopy(OFFICIAL)
     *sections, key = path.split(".")
     place = config
@@ -60,7 +60,7 @@ def test_unknown_preset_lists_the_known_ones():
 
 @st.composite
 def configs(draw: st.DrawFn) -> OCRConfig:
-    """Small models of every shape that fits together."""
+    """Draw small models whose sizes fit together."""
     size = st.integers(1, 4)
     heads, clip_width = draw(size), 8 * draw(size)
     layers, experts = draw(size), draw(size)
@@ -99,7 +99,7 @@ def configs(draw: st.DrawFn) -> OCRConfig:
     )
 
 
-@pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # beartype's, on every list it checks
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")  # from beartype, for each list it checks
 @given(configs())
 def test_every_config_survives_the_official_schema(config):
     assert OCRConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
@@ -195,7 +195,7 @@ def test_the_two_copies_of_the_decoders_sizes_must_agree():
 
 
 def test_a_file_that_transformers_rewrote_still_loads():
-    """Saving through transformers spells out the defaults at the top level."""
+    """When transformers saves a file, it writes the defaults at the top level."""
     spelt_out = {"rope_theta": 10000.0, "rms_norm_eps": 1e-6, "hidden_act": "silu", "norm_topk_prob": False,
                  "scoring_func": "softmax", "pad_token_id": None, "rope_scaling": None, "use_cache": True}  # fmt: skip
     assert OCRConfig.from_dict({**OFFICIAL, **spelt_out}) == OCRConfig.preset("deepseek-ocr")

@@ -1,4 +1,4 @@
-"""The model takes a page as pixels or as its encoder's output, and can't tell them apart."""
+"""The model takes a page as pixels or as the output of its encoder, and gives the same result for both."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def encoded(model: LightSeekOCR, page: PageViews) -> EncodedPage:
 
 @torch.no_grad()
 def test_one_batch_may_mix_pixels_and_encoded_pages(model):
-    """Row 0 holds a plain and a tiled page, row 1 a plain one; each stands in either form."""
+    """Row 0 has a plain and a tiled page, and row 1 has a plain one. Each page comes in both forms."""
     pages = [[PLAIN, TILED], [PLAIN]]
     known = [[encoded(model, PLAIN), encoded(model, TILED)], [encoded(model, PLAIN)]]
     positions = [image_positions(PLAIN), image_positions(TILED)]

@@ -1,4 +1,4 @@
-"""Parity: each stage of the reduced model against the reference implementation's own numbers."""
+"""Parity: each stage of the reduced model gives the numbers of the reference implementation."""
 
 import pytest
 import torch
@@ -18,11 +18,11 @@ def model():
 
 @pytest.fixture(scope="module", params=CASES)
 def traced(request, model):
-    """One forward pass of a golden case with every stage's output kept by name."""
+    """Run a golden case once, and return it with the outputs of each stage by name."""
     case, kept = Case(request.param), {}
 
     def keep(name):
-        # setdefault: in gundam the tiles (640) pass the encoder before the global view (1024)
+        # a list, because in gundam the tiles (640) pass the encoder before the global view (1024)
         return lambda module, inputs, output: kept.setdefault(name, []).append(output)
 
     handles = [module.register_forward_hook(keep(name)) for name, module in model.named_modules()]
@@ -35,7 +35,7 @@ def traced(request, model):
 
 
 def stage(kept, name):
-    """The global view's output: views are encoded by size, and embed ran a second time."""
+    """Return the output for the global view: the last view of the first run (`embed` ran the encoder again)."""
     return kept[name][len(kept[name]) // 2 - 1] if name.startswith(("encoder", "projector")) else kept[name][0]
 
 
@@ -91,9 +91,9 @@ def test_logits_of_the_tail_and_its_loss(traced):
 
 @pytest.mark.parametrize("name", CASES)
 def test_gradient_norms(model, name):
-    """The reference computes routed experts without gradient outside training; its norms come from there.
+    """Gradient norms match. In evaluation mode the reference computes its routed experts without a gradient.
 
-    So their output is detached here, as there. `test_transformers.py` checks the whole gradient, experts included.
+    So their output is detached here too. `test_transformers.py` checks the whole gradient, including the experts.
     """
     case = Case(name)
     detached = [
@@ -112,7 +112,7 @@ def test_gradient_norms(model, name):
 
 
 def test_gradients_reach_every_box_down_to_the_first_pixel(model):
-    """What the reference cannot do: its encoder runs under no_grad."""
+    """The reference cannot do this, because its encoder runs under no_grad."""
     case = Case("tiny")
     model.zero_grad()
     model(case.prompt, pages=[[case.page]], labels=case.labels).loss.backward()

@@ -25,7 +25,7 @@ def test_gundam_grid_as_the_reference_cuts_it(case):
 )
 def test_tokens_and_positions_of_the_untiled_modes(mode, tokens, sequence):
     assert vision_tokens(mode) == tokens
-    assert positions(mode) == sequence == tokens + round(tokens**0.5) + 1  # a newline a row, one separator
+    assert positions(mode) == sequence == tokens + round(tokens**0.5) + 1  # one newline per row, one separator
     assert find_mode(tokens) is find_mode(str(tokens)) is MODES[mode]
 
 
@@ -89,7 +89,7 @@ def test_valid_tokens_are_some_of_the_tokens_and_all_tokens_are_positions(mode, 
 
 @given(sides, sides)
 def test_turning_a_square_aspect_page_turns_its_grid_unless_a_tie_was_broken(width, height):
-    """The rule compares aspects, not logarithms, so only exact grids must turn with the page."""
+    """The rule compares ratios and not their logarithms, so a grid must turn with the page only if it fits exactly."""
     columns, rows = gundam_grid(width, height)
     if width * rows == height * columns:
         turned = gundam_grid(height, width)

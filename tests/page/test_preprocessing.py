@@ -1,4 +1,4 @@
-"""From a picture and a prompt to the model's inputs: pixels as the reference makes them, ids, and batches."""
+"""Preprocessing turns a picture and a prompt into inputs: the reference's pixels, the ids and the batches."""
 
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from lightseek.model.config import OCRConfig
 from lightseek.page.modes import MODES, gundam_grid, positions, vision_tokens
 from lightseek.page.preprocessing import page_views
 from lightseek.page.views import image_positions, image_tokens
-from lightseek.text.prompts import PROMPTS, prepare, prompt_ids
+from lightseek.text.kinds import PROMPTS
+from lightseek.text.prompts import prepare, prompt_ids
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.padding import pad_batch
 from lightseek.weights.formula import uniform
@@ -31,7 +32,7 @@ def tokenizer():
 
 
 def formula_picture(name: str, width: int, height: int) -> Image.Image:
-    """A smooth picture: noise at a sixteenth of the size, scaled up."""
+    """Return a smooth picture: noise at a sixteenth of the size, scaled up."""
     columns, rows = max(8, width // 16), max(8, height // 16)
     noise = uniform(f"image:{name}", 0, 3 * rows * columns).astype(np.float32).reshape(3, rows, columns)
     small = Image.fromarray(((noise.transpose(1, 2, 0) + 1) * 127.5).astype(np.uint8))
@@ -40,7 +41,7 @@ def formula_picture(name: str, width: int, height: int) -> Image.Image:
 
 @pytest.mark.parametrize("key", sorted(PIXELS))
 def test_pixels_are_the_reference_implementations(key):
-    """The golden keeps every 61st row and 67th column; one pixel is 0.0078 in normalised units."""
+    """The golden file keeps every 61st row and 67th column. One step of 1/255 is 0.0078 in normalised units."""
     name, size, mode, view = key.split(".")
     width, height = map(int, size.split("x"))
     views = page_views(formula_picture(name, width, height), mode)
@@ -66,7 +67,7 @@ def test_an_image_that_fits_in_one_tile_has_no_tiles():
 
 
 def test_tiles_come_row_by_row():
-    """Six flat colours on a 2 x 3 grid: tile k is colour k."""
+    """The page has six flat colours on a 2 x 3 grid, so tile k must have colour k."""
     wall = Image.new("RGB", (1280, 1920))
     for k in range(6):
         wall.paste((40 * k,) * 3, (k % 2 * 640, k // 2 * 640, k % 2 * 640 + 640, k // 2 * 640 + 640))
@@ -90,7 +91,7 @@ def test_padding_is_grey_and_the_page_in_the_middle():
 
 def test_a_photo_taken_sideways_is_turned_upright():
     photo = Image.new("RGB", (100, 60), "white")
-    photo.paste("black", (0, 0, 100, 30))  # black above white, stored lying
+    photo.paste("black", (0, 0, 100, 30))  # black above white, but stored lying on its side
     photo.getexif()[0x0112] = 6  # "rotate by 90 degrees clockwise to view"
     view = page_views(photo, "tiny").global_view
     assert (view[:, :, -200:] == BLACK).all() and (view[:, :, :200] == WHITE).all()
@@ -161,7 +162,7 @@ def test_padding_comes_off_again(rows, side):
     assert [row[real].tolist() for row, real in zip(ids, mask, strict=True)] == rows
     assert (ids[~mask] == 2).all() and ids.shape[1] == max(map(len, rows))
     flags = mask.int() if side == "left" else mask.int().flip(1)
-    assert (flags.diff(dim=1) >= 0).all()  # padding on one side only
+    assert (flags.diff(dim=1) >= 0).all()  # the padding is on one side only
 
 
 def test_padding_has_two_sides():

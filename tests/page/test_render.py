@@ -1,4 +1,4 @@
-"""Documents to page images: nothing is lost, nothing leaves the margins, the same text gives the same pixels."""
+"""Documents become page images: nothing is lost or leaves the margins, and the same text gives the same pixels."""
 
 import io
 from dataclasses import replace
@@ -18,12 +18,12 @@ PROSE = "The council met on Tuesday and agreed that the bridge over the river sh
 
 
 def ink(image: Image.Image) -> np.ndarray:
-    """True where a page is not white: `height x width`."""
+    """Return an array of `height x width` that is true where a page is not white."""
     return np.asarray(image.convert("L")) < 255
 
 
 def ink_rows(image: Image.Image) -> list[tuple[int, int]]:
-    """(top, bottom) of every band of rows that carry ink: the lines of text, where these do not touch."""
+    """Return (top, bottom) of every band of rows with ink. Each band is a line of text if the lines do not touch."""
     rows = np.concatenate([[False], ink(image).any(axis=1), [False]])
     edges = np.flatnonzero(rows[1:] != rows[:-1])
     return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
@@ -65,7 +65,7 @@ def test_any_text_keeps_all_its_words_inside_the_margins(text: str, style: PageS
     rendering = render_text(text, style)
     check_margins(rendering, style)
     shown = "".join(page.text for page in rendering.pages)
-    assert squeeze(shown) == squeeze(text)  # in order, whole, once
+    assert squeeze(shown) == squeeze(text)  # every word once, whole and in order
 
 
 MARKUP = [
@@ -97,7 +97,7 @@ def test_any_markdown_keeps_all_its_source_inside_the_margins(parts: list[str]):
     text = "".join(parts)
     try:
         rendering = render_text(text, SMALL, markdown=True)
-    except ValueError as error:  # a column of a table, or deep nesting, may leave less room than one letter needs
+    except ValueError as error:  # a table column or deep nesting may leave too little room for one letter
         assume("pixels wide in" not in str(error))
         raise
     check_margins(rendering, SMALL)
@@ -109,7 +109,7 @@ def test_long_text_takes_several_pages_and_each_knows_its_words():
     pages = render_text(text, SMALL).pages
     assert len(pages) > 3
     assert " ".join(page.text for page in pages) == text.strip()
-    alone = render_text(pages[1].text, SMALL)  # a page's text is what stands on it: alone it makes the same page
+    alone = render_text(pages[1].text, SMALL)  # a page's text alone gives the same page
     assert len(alone.pages) == 1
     assert alone.pages[0].image.tobytes() == pages[1].image.tobytes()
 
@@ -157,7 +157,7 @@ def test_line_breaks_and_indentation_stay():
     assert lefts[0] < lefts[1] < lefts[2]
     assert lefts[3] == lefts[0]
     gaps = [below[0] - above[0] for above, below in pairwise(bands)]
-    assert gaps[0] == gaps[1] < gaps[2]  # a blank line is a larger gap
+    assert gaps[0] == gaps[1] < gaps[2]  # a blank line gives a larger gap
 
 
 def test_tabs_line_up():
@@ -212,9 +212,9 @@ def test_list_items_hang_under_their_own_text():
 def test_a_quote_in_a_list_item_stands_right_of_its_bar():
     (page,) = render_text("- > " + "HI " * 40, SMALL, markdown=True).pages
     columns = [np.flatnonzero(ink(page.image)[row]) for row in range(SMALL.margin, SMALL.margin + 80)]
-    bar = next(int(c[0]) for c in columns if len(c))  # the bar is as high as the text, the bullet is lower than its top
+    bar = next(int(c[0]) for c in columns if len(c))  # the bar reaches the top of the text, the bullet does not
     texts = {int(c[c > bar + 4][0]) for c in columns if (c > bar + 4).any()}
-    assert min(texts) - bar > 10  # H's stem, on the first line as on the others
+    assert min(texts) - bar > 10  # the stem of H, on all lines
     assert len(texts) == 1
 
 
@@ -232,16 +232,16 @@ def test_table_columns_line_up_and_numbers_stand_right():
     columns = [np.flatnonzero(ink(page.image)[top:bottom].any(axis=0)) for top, bottom in bands]
     lefts, rights = {int(c[0]) for c in columns[1:]}, {int(c[-1]) for c in columns[1:]}
     assert len(bands) == 3
-    assert max(lefts) - min(lefts) <= 1  # side bearings of I and W
+    assert max(lefts) - min(lefts) <= 1  # I and W have different side bearings
     assert max(rights) - min(rights) <= 1
 
 
 @pytest.mark.parametrize(
     ("source", "as_a_browser_would"),
     [
-        ("[text](https://example.org)", "text"),  # addresses are spelled out
-        ("| a |\n|---|\n| 1 | more cells than the head |", "| a |\n|---|\n| 1 |"),  # the parser alone drops them
-        (">" * 60 + " deep", ">" * 60),  # and this, beyond 20 levels
+        ("[text](https://example.org)", "text"),  # addresses are drawn
+        ("| a |\n|---|\n| 1 | more cells than the head |", "| a |\n|---|\n| 1 |"),  # the parser drops these cells
+        (">" * 60 + " deep", ">" * 60),  # the parser would also drop text below 20 levels
         ("<!-- a comment -->", ""),
     ],
 )
@@ -254,7 +254,7 @@ def test_missing_glyphs_are_counted():
     rendering = render_text("abc 漢字漢 é\u00a0ü \x07", SMALL)
     assert rendering.missing_glyphs == {"\x07": 1, "字": 1, "漢": 2}
     assert render_text("plain é ß Ω Ж", SMALL).missing_glyphs == {}
-    # Each face counts for itself: the monospaced one has no Hebrew, the other does.
+    # Each face counts alone: the monospaced one has no Hebrew, the regular one has.
     assert render_text("ש `ש`", SMALL, markdown=True).missing_glyphs == {"ש": 1}
 
 
@@ -323,11 +323,11 @@ def test_fit_style_stops_at_its_bounds():
     assert fit_style("", SMALL, largest=30).font_size == 30
     with pytest.raises(ValueError, match=r"does not fit on 1 page.* at 8 pixels"):
         fit_style(PROSE * 100, SMALL)
-    assert fit_style("W", PageStyle(width=40, height=400, margin=10)).font_size < 40  # wider than the page is no fit
+    assert fit_style("W", PageStyle(width=40, height=400, margin=10)).font_size < 40  # the page is 20 pixels wide
 
 
 def save_pdf(path: Path, sizes: list[tuple[int, int]]) -> Path:
-    """A PDF at 72 dpi, with one page a size, each a black square on white in its upper left corner."""
+    """Save a PDF at 72 dpi. Each size gives a white page with a black square in its upper left corner."""
     pages = [Image.new("RGB", size, "white") for size in sizes]
     for page in pages:
         page.paste("black", (10, 10, 30, 30))
@@ -363,7 +363,7 @@ def test_a_broken_or_encrypted_pdf_is_refused(tmp_path: Path):
         broken.write_bytes(content)
         with pytest.raises(ValueError, match=r"broken.pdf is not a readable PDF"):
             render_pdf(broken)
-    # The smallest file that asks for a password: an encryption dictionary whose keys are made up.
+    # This is the smallest file that asks for a password. The keys in its encryption dictionary are made up.
     objects = [
         b"<</Type/Catalog/Pages 2 0 R>>",
         b"<</Type/Pages/Kids[]/Count 0>>",

@@ -1,4 +1,4 @@
-"""Predictions scored and compared: figures by hand, pages that must be the same, and what the command writes."""
+"""Tests how predictions are scored and compared: figures computed by hand, the same pages, the command's files."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ def write(path, predictions, **settings):
 
 @pytest.fixture
 def files(tmp_path):
-    """Two models on 12 pages: the one always writes "pump", the other the first two words, right on every fourth."""
+    """Two models on 12 pages: one always writes "pump", the other two words that are right on every fourth."""
     before = write(tmp_path / "before" / "p.jsonl", [page(i, "pump") for i in range(12)])
     after = write(tmp_path / "after" / "p.jsonl", [page(i, "ada noon") for i in range(12)])
     return before, after
@@ -60,7 +60,7 @@ def test_a_models_figures_are_those_of_evaluate(files):
 
 
 def test_bins_share_the_pages_out_as_the_papers_table(files):
-    """100 to 210 text tokens, 12 pages: below 150 are five, from 200 on two, and each bin is scored on its own."""
+    """12 pages have 100 to 210 text tokens: five below 150 and two from 200 on. Each bin has its own scores."""
     scored = score(files[1])
     bins = report([scored], [150, 200])["models"][0]["bins"]
     assert [(row["bin"], row["pages"]) for row in bins] == [("<150", 5), ("150-200", 5), ("200+", 2)]
@@ -72,7 +72,7 @@ def test_bins_share_the_pages_out_as_the_papers_table(files):
 
 def test_bins_are_the_papers_where_the_pages_are():
     assert nice_edges(list(range(600, 1300))) == [600, 700, 800, 900, 1000, 1100, 1200, 1300]
-    assert nice_edges([0, 0]) == []  # not known
+    assert nice_edges([0, 0]) == []  # unknown lengths
     assert nice_edges([137] * 9) == [130, 140]
 
 
@@ -83,7 +83,7 @@ def test_bins_are_few_and_round_and_hold_most_pages(tokens):
     steps = np.diff([0, *edges] if len(edges) == 1 else edges)
     assert len(set(steps)) == 1 and int(str(steps[0]).rstrip("0")) in (1, 2, 5)
     low, high = np.quantile(tokens, [0.05, 0.95])
-    assert high < edges[-1] and (edges[0] <= low or edges[0] == steps[0])  # a bin from 0 needs no bound
+    assert high < edges[-1] and (edges[0] <= low or edges[0] == steps[0])  # a bin that starts at 0 needs no lower bound
 
 
 def test_costs_are_per_page_and_what_is_not_known_is_left_out():
@@ -141,7 +141,7 @@ def test_models_must_have_read_the_same_pages(tmp_path, files, change, message):
 
 
 def test_one_page_natural_and_corrupted_is_one_page(tmp_path):
-    """The linguistic crutch: the same model, the same pages, another text on them."""
+    """A model may be compared with itself on corrupted text: the pages are the same, but their text is different."""
     settings = {"task": "ocr", "corrupt": "natural"}
     natural = write(tmp_path / "natural.jsonl", [Prediction(f"{i}", "ab cd", "ab cd") for i in range(8)], **settings)
     random = [Prediction(f"{i}", "xq vw", "xq ab") for i in range(8)]

@@ -1,4 +1,4 @@
-"""Metrics, against values worked out by hand."""
+"""Tests the metrics against values computed by hand."""
 
 import numpy as np
 import pytest
@@ -83,14 +83,14 @@ def test_rouge_by_hand():
 
 
 def test_rouge_l_of_a_summary_compares_its_sentences():
-    """The same two sentences in the other order: as one text half of it is in order, sentence by sentence all."""
+    """The same two sentences in the other order: as one text only half is in order, by sentence everything is."""
     scores = rouge("The bell broke. All went home.", "All went home.\nThe bell broke.")
     assert scores["rougeL"] == 50 and scores["rougeLsum"] == 100
 
 
 @given(*[st.lists(st.text("ab ", max_size=12), max_size=4)] * 2)
 def test_rouge_is_the_packages(prediction, reference):
-    """Few words, so that longest common subsequences have ties, which decide what Lsum counts."""
+    """The texts have few different words, so there are ties between longest common subsequences, which change Lsum."""
     prediction, reference = ([" ".join(sentence) for sentence in text] for text in (prediction, reference))
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL", "rougeLsum"], use_stemmer=True)
     theirs = scorer.score("\n".join(reference), "\n".join(prediction))
@@ -164,7 +164,7 @@ def test_evaluate_gives_a_tables_columns():
 
 
 def test_a_tally_gives_the_figure_of_any_pages():
-    """What each page adds to a pooled and to an averaged metric is enough: the texts are not needed again."""
+    """A tally is enough for the metrics of any selection of pages, pooled or averaged, without the texts."""
     predictions, references = ["ab", "x" * 10, "same"], ["aa", "x" * 8, "same"]
     found = tallies(predictions, references, task="ocr")
     for pages in ([0, 1], [2], [1, 2, 2]):
@@ -177,5 +177,5 @@ def test_texts_must_pair_up():
         cer(["a", "b"], ["a"])
     with pytest.raises(ValueError, match="nothing to evaluate"):
         evaluate([], [])
-    with pytest.raises(ValueError, match="1 predictions can't be of 0 documents"):
+    with pytest.raises(ValueError, match="1 predictions can't belong to 0 documents"):
         evaluate(["a"], ["a"], [])

@@ -1,4 +1,4 @@
-"""Predictions in a file: what a line holds, and a killed program that goes on with them."""
+"""Tests files of predictions: what a line holds, and how a killed program continues its file."""
 
 import io
 import re
@@ -8,9 +8,7 @@ import pytest
 from PIL import Image
 
 from lightseek.__main__ import main
-from lightseek.commands.generate import CORRUPTIONS, TASKS
-from lightseek.data import document as data
-from lightseek.data.corruption import KINDS_OF_TEXT, corrupt
+from lightseek.data.corruption import corrupt
 from lightseek.data.examples import ExampleMaker
 from lightseek.data.sources.load import load_documents
 from lightseek.scores.predictions import Prediction, append_predictions, done_before, predict, read_predictions
@@ -55,7 +53,7 @@ def test_a_prediction_tells_what_was_wanted_written_and_spent(nano, documents):
 
 
 def test_a_text_does_not_depend_on_its_batch(nano, documents):
-    """Three at once, padded to the longest prompt, and one by one: the same texts."""
+    """Three documents in one batch, padded to the longest prompt, give the same texts as one by one."""
     make = ExampleMaker(nano.config, nano.tokenizer, "ocr", "tiny", "DejaVuSans")
     together = [p.prediction for p in predict(nano, make, documents[:3], batch=3, max_new_tokens=4)]
     apart = [p.prediction for p in predict(nano, make, documents[:3], batch=1, max_new_tokens=4)]
@@ -72,7 +70,7 @@ def test_what_is_read_is_what_was_written(tmp_path, documents):
 
 
 def test_a_kill_anywhere_leaves_lines_to_go_on_from(tmp_path, documents):
-    """Cut the file at every byte: what is whole is kept, the rest is made again, the end is the same file."""
+    """The file is cut at every byte. Whole lines are kept, the rest is made again, and the result is the same file."""
     path = tmp_path / "p.jsonl"
     append(path, documents)
     whole = path.read_bytes()
@@ -108,7 +106,7 @@ def test_another_programs_lines_will_do(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("[]", "line 2 is not a prediction: it is no JSON object"),
+        ("[]", "line 2 is not a prediction: it is not a JSON object"),
         ('{"id": "a", "reference": "r"}', "line 2 is not a prediction: 'prediction' must be a text, not None"),
         ('{"id": 7}', "line 2 is not a prediction: 'id' must be a text, not 7"),
         ("{", "line 2 is not a prediction: Expecting property name"),
@@ -145,14 +143,14 @@ def test_generate_goes_on_where_it_was_killed(tmp_path, capsys):
     assert [replace(p, seconds=0.0, peak_bytes=0) for p in read_predictions(path)[1]] == strip
     assert "holds 1 of 3 predictions: going on" in capsys.readouterr().err
     written = path.stat().st_mtime_ns
-    assert main(command) == 0 and path.stat().st_mtime_ns == written  # nothing left to do, and it says so
+    assert main(command) == 0 and path.stat().st_mtime_ns == written  # nothing is left to do, and it says so
     assert "holds all 3 predictions already" in capsys.readouterr().err
     assert main([*command, "--beams", "2"]) == 2
     assert "beams was 4 and is 2" in " ".join(capsys.readouterr().err.split())
 
 
 def test_generate_reads_corrupted_pages(tmp_path):
-    """Reading is greedy; what should have been read is the corrupted text, which is what the page shows."""
+    """Reading is greedy. The reference is the corrupted text, because that is what the page shows."""
     path = tmp_path / "p.jsonl"
     assert main(["generate", "synthetic", "--out", str(path), "--task", "ocr", "--corrupt", "random", *QUICK]) == 0
     head, found = read_predictions(path)
@@ -165,7 +163,7 @@ def test_generate_reads_corrupted_pages(tmp_path):
     [
         (["no/such/file.jsonl"], "there is no such file or folder"),
         (["synthetic", "--batch", "0"], "--batch must be at least 1, got 0"),
-        (["synthetic", "--corrupt", "noise"], "invalid choice: 'noise'"),
+        (["synthetic", "--corrupt", "noise"], "unknown kind of text 'noise'"),
         (["synthetic", "--model", "no/such/model"], "no/such/model"),
     ],
 )
@@ -178,10 +176,6 @@ def test_bad_input_is_one_clear_line(tmp_path, capsys, arguments, message):
     assert not (tmp_path / "p.jsonl").exists()
 
 
-def test_what_help_lists_without_importing_it_is_what_there_is():
-    assert CORRUPTIONS == KINDS_OF_TEXT and set(TASKS) == set(data.TASKS)
-
-
 # --- summarize --------------------------------------------------------------------------------------------------------
 
 
@@ -192,7 +186,7 @@ def summarize(capsys, *arguments) -> tuple[int, str, str]:
 
 
 def test_a_texts_summary_is_what_generate_writes_of_it(tmp_path, capsys, nano, documents):
-    """The same pages, the same prompt, beam 4 and length penalty 2: so the same text, and nothing else on stdout."""
+    """The same pages, prompt, beams (4) and length penalty (2) give the same text, and stdout has nothing else."""
     article = tmp_path / "article.txt"
     article.write_text(documents[0].text, encoding="utf-8")
     code, out, told = summarize(capsys, article)

@@ -1,4 +1,4 @@
-"""Intervals and tests, against what statistics says they must give."""
+"""Tests intervals and significance tests against known results of statistics."""
 
 from itertools import product
 
@@ -13,7 +13,7 @@ scores = st.lists(st.floats(0, 100), min_size=1, max_size=50)
 
 
 def test_the_interval_is_the_normal_one_where_pages_are_many():
-    """Mean ± 1.96 standard errors, by the central limit theorem: 200 pages of standard deviation about 10."""
+    """By the central limit theorem it is mean ± 1.96 standard errors. The pages' standard deviation is about 10."""
     pages = np.random.default_rng(0).normal(40, 10, 200)
     low, high = bootstrap(pages.tolist(), seed=1)
     error = 1.96 * pages.std() / np.sqrt(200)
@@ -21,7 +21,7 @@ def test_the_interval_is_the_normal_one_where_pages_are_many():
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say():
-    """Of 200 experiments on 60 pages, about 95 % (not fewer than 90 %) have the true mean, 50, in their interval."""
+    """In about 95 % (at least 90 %) of 200 experiments with 60 pages, the interval holds the true mean, 50."""
     random = np.random.default_rng(0)
     intervals = [bootstrap(random.uniform(0, 100, 60).tolist(), seed, resamples=300) for seed in range(200)]
     assert 180 <= sum(low < 50 < high for low, high in intervals) < 200
@@ -35,13 +35,13 @@ def test_an_interval_lies_among_its_pages_and_repeats(values, seed):
 
 
 def test_a_pooled_rate_weighs_long_pages_more():
-    """1 edit in 10 characters, 0 in 990: the rate is 1 per 1000, between that of either page alone."""
+    """1 edit in 10 characters and 0 in 990 make 1 per 1000, which lies between the rates of the two pages."""
     assert bootstrap([1.0, 0.0], per=[10, 990]) == (0.0, pytest.approx(0.1))
     assert bootstrap([2.0, 6.0], per=[1, 3]) == (2.0, 2.0)
 
 
 def test_the_test_counts_choices_of_signs():
-    """Three pages, all better by 1: of the 8 choices of signs, 2 are as far from 0. p is near 2/8."""
+    """On three pages one model is better by 1. Of the 8 choices of signs, 2 are as far from 0, so p is near 2/8."""
     assert sign_flip_test([1, 1, 1]) == pytest.approx(2 / 8, abs=0.02)
     differences = [3.0, -1.0, 4.0, 1.0, -5.0, 9.0]
     sums = [abs(sum(s * d for s, d in zip(signs, differences, strict=True))) for signs in product((1, -1), repeat=6)]
@@ -49,7 +49,7 @@ def test_the_test_counts_choices_of_signs():
 
 
 def test_a_difference_on_many_pages_is_no_luck_and_none_is():
-    assert sign_flip_test([0.5] * 50) == pytest.approx(1 / 10_001)  # the smallest there is
+    assert sign_flip_test([0.5] * 50) == pytest.approx(1 / 10_001)  # the smallest possible p
     assert sign_flip_test([0.0] * 50) == 1
     assert sign_flip_test([0.1, -0.1] * 25) == 1
 
@@ -61,7 +61,7 @@ def test_the_test_does_not_care_which_model_comes_first(differences):
 
 
 def test_eleven_thousand_pages_at_once():
-    """CNN/DailyMail's test set: the interval of a mean is the textbook's, 1.96 standard errors either way."""
+    """For as many pages as CNN/DailyMail's test set, the interval is the textbook's: mean ± 1.96 standard errors."""
     values = np.random.default_rng(0).uniform(0, 100, 11_490)
     low, high = bootstrap(values.tolist())
     error = 1.96 * values.std() / len(values) ** 0.5

@@ -22,7 +22,8 @@ from lightseek import LightSeekOCR, OCRConfig
 from lightseek.model.config import ClipConfig, DecoderConfig, ProjectorConfig, SamConfig
 from lightseek.text.decoding import Continuation
 from lightseek.text.generate import NgramGuard, generate, read, stream
-from lightseek.text.prompts import PROMPTS, prepare
+from lightseek.text.kinds import PROMPTS
+from lightseek.text.prompts import prepare
 from lightseek.text.sampling import Sampler
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.padding import pad_batch
@@ -30,7 +31,7 @@ from lightseek.tools.padding import pad_batch
 
 @pytest.fixture(scope="module")
 def model():
-    """The reduced model, which encodes a page it has seen before only once: the encoder is not the matter here."""
+    """Return the reduced model. It encodes each page only once, because these tests are not about the encoder."""
     model, seen = reduced_model(), {}
     encode = model.encode_pages
 
@@ -45,13 +46,13 @@ def model():
 
 @pytest.fixture(scope="module")
 def cases():
-    """(prompt ids, page, the reference's greedy tokens) of each golden case."""
+    """Return (prompt ids, page, the reference's greedy tokens) for each golden case."""
     found = {name: Case(name) for name in ("tiny", "base", "gundam")}
     return {name: (case.prompt, case.page, case.tensors["greedy"].tolist()) for name, case in found.items()}
 
 
 def toy(vocabulary: int, seed: int = 0) -> LightSeekOCR:
-    """All boxes at their smallest, with scores far enough apart that texts differ."""
+    """Return a very small model whose scores are far enough apart that texts differ."""
     torch.manual_seed(seed)
     config = OCRConfig(
         sam=SamConfig(width=16, layers=1, heads=1, global_blocks=(0,), neck=8),
@@ -72,7 +73,7 @@ def toy(vocabulary: int, seed: int = 0) -> LightSeekOCR:
 
 
 def recite(model: LightSeekOCR, text: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """From now on the model's favourite after k steps is `text[k]`, going round; second comes the id after it."""
+    """Make `text[k]` the likeliest token after k steps, again and again. The next larger id is the second likeliest."""
     step = itertools.count()
 
     def logits(hidden: Tensor) -> Tensor:
@@ -85,7 +86,7 @@ def recite(model: LightSeekOCR, text: list[int], monkeypatch: pytest.MonkeyPatch
 
 
 def logprobs(model: LightSeekOCR, prompt: list[int], texts: list[list[int]]) -> list[float]:
-    """log P(text | prompt) of texts of one length, from one pass without a cache."""
+    """Return log P(text | prompt) of texts of one length, from one pass without a cache."""
     with torch.no_grad():
         scores = model(torch.tensor([prompt + text for text in texts])).logits[:, len(prompt) - 1 : -1].log_softmax(-1)
     return scores.gather(-1, torch.tensor(texts)[..., None]).sum((1, 2)).tolist()
@@ -108,7 +109,7 @@ def test_greedy_tokens_are_the_references_with_and_without_a_cache(model, cases,
 
 
 def test_a_batch_of_unlike_pages_reads_as_one_by_one(model, cases):
-    """Prompts of 80, 280, 910 positions and one without an image, padded on the left."""
+    """The prompts have 80, 280 and 910 positions, and one has no image. They are padded on the left."""
     text_only = [0, 7, 11, 13]
     rows = [cases[name][0][0].tolist() for name in ("tiny", "base", "gundam")] + [text_only]
     pages = [[cases[name][1]] for name in ("tiny", "base", "gundam")] + [[]]
@@ -135,7 +136,7 @@ def test_a_stop_token_ends_the_text_and_is_not_part_of_it(model, cases):
 
 
 def test_rows_that_are_done_leave_the_batch():
-    """Eight prompts that stop at different times: the decoder sees ever fewer rows, the texts stay the same."""
+    """Eight prompts stop at different times. The decoder gets fewer and fewer rows, and the texts stay the same."""
     model, stop = toy(40), [*range(4, 14)]
     rows = [[0, *range(20 + row, 23 + row)] for row in range(8)]
     sizes = []
@@ -166,7 +167,7 @@ def test_timings_and_logprob_tell_the_truth():
 
 
 def test_nothing_of_the_model_or_the_random_state_changes():
-    """A frozen box that is out of training mode stays out."""
+    """A frozen box in evaluation mode stays in evaluation mode."""
     model = toy(20).train()
     model.encoder.eval()
     state = torch.get_rng_state()
@@ -200,7 +201,7 @@ DRAWS = 20_000
 
 
 def frequencies(sampler: Sampler, logits: Tensor) -> Tensor:
-    """How often each token comes, over evenly spread u."""
+    """Return how often each token comes when u is spread evenly."""
     u = (torch.arange(DRAWS) + 0.5) / DRAWS
     return torch.bincount(sampler(logits.expand(DRAWS, -1), u), minlength=len(logits)) / DRAWS
 
@@ -257,7 +258,7 @@ def test_without_a_seed_the_global_generator_decides():
 @pytest.mark.parametrize("penalty", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_beam_wide_enough_finds_the_best_of_all_texts(penalty, seed):
-    """Vocabulary 4, up to 4 tokens: 1 + 3 + 9 + 27 stopped texts and 81 unfinished ones, scored without a search."""
+    """With 4 tokens and texts of up to 4, there are 1 + 3 + 9 + 27 finished texts and 81 unfinished ones to compare."""
     model, prompt, stop, longest = toy(4, seed), [0, 3], 1, 4
     texts = {n: [[*head, stop] for head in itertools.product([0, 2, 3], repeat=n - 1)] for n in range(1, longest + 1)}
     texts[longest] += [list(text) for text in itertools.product([0, 2, 3], repeat=longest)]
@@ -275,7 +276,7 @@ def test_a_beam_wide_enough_finds_the_best_of_all_texts(penalty, seed):
 
 @pytest.fixture(scope="module")
 def oracle(tmp_path_factory):
-    """The toy in transformers' classes, which read our checkpoint."""
+    """Return a toy model and the same model in transformers' classes, which read our checkpoint."""
     model, folder = toy(30, seed=5), tmp_path_factory.mktemp("toy")
     model.save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(model.config.to_transformers()))
@@ -315,7 +316,7 @@ def test_searching_a_batch_is_searching_each_row():
 
 
 def banned_slowly(guard: NgramGuard, text: list[int]) -> set[int]:
-    """The definition, by looking at every n-gram of the text."""
+    """Apply the definition: look at every n-gram of the text."""
     if len(text) < guard.size - 1:
         return set()
     last = text[len(text) - (guard.size - 1) :]
@@ -356,7 +357,7 @@ def test_a_loop_is_cut_after_n_tokens_came_again(monkeypatch):
     assert generate(model, torch.tensor([[0]]), **options)[0].tokens == loop * 4
     recite(model, loop, monkeypatch)
     found = generate(model, torch.tensor([[0]]), no_repeat_ngram=4, **options)[0].tokens
-    assert found[:6] == loop * 2 and found[6] == 11  # 10 12 14 10 stood there before: the second choice instead
+    assert found[:6] == loop * 2 and found[6] == 11  # 10 12 14 10 came before, so the second choice comes
     grams = [tuple(found[i : i + 4]) for i in range(len(found) - 3)]
     assert len(set(grams)) == len(grams)
 
@@ -366,13 +367,13 @@ def test_the_vllm_guard_spares_table_cells_and_forgets_after_90_tokens(monkeypat
     monkeypatch.setattr(tokenizer, "id_of", {"<td>": 128821, "</td>": 128822}.get)
     guard = NgramGuard.vllm(tokenizer)
     assert guard == NgramGuard(30, window=90, exempt=frozenset({128821, 128822}), prompt=False)
-    assert NgramGuard.vllm(Tokenizer.nano()).exempt == frozenset()  # it has no table tokens
-    assert guard.start(range(100)).length == 0  # the prompt does not count, unlike in the other one:
+    assert NgramGuard.vllm(Tokenizer.nano()).exempt == frozenset()  # nano has no table tokens
+    assert guard.start(range(100)).length == 0  # the prompt does not count, but for OFFICIAL it does:
     assert NgramGuard.OFFICIAL.start(range(100)).length == 100
     cells = guard.start()
     for _ in range(40):
         cells.push(128821)
-    assert cells.banned() == []  # an empty table row may be as long as it likes
+    assert cells.banned() == []  # an empty table row may have any length
     far = guard.start()
     for token in [*range(30), *range(100, 161), *range(29)]:
         far.push(token)
@@ -394,7 +395,7 @@ def test_a_guard_that_cannot_work_is_refused(size, window):
 
 @pytest.fixture
 def reader():
-    """A toy that has the nano tokenizer, and says what it must."""
+    """Return a toy model with the nano tokenizer."""
     model = toy(1030)
     model.tokenizer = Tokenizer.nano()
     return model
@@ -437,7 +438,7 @@ def test_tokens_can_be_watched_in_a_batch(reader):
 
 
 def test_read_takes_pictures_of_all_kinds(reader):
-    """Three pictures, one of them two pages under a prompt of their own; the batches' cut makes no difference."""
+    """There are three items. One has two pages and a prompt of its own. The batch size makes no difference."""
     pictures = [Image.new("RGB", (60, 80), shade) for shade in ("white", "black", "red", "blue")]
     items = [pictures[0], [pictures[1], pictures[2]], pictures[3]]
     prompts = [PROMPTS["ocr"], "<image><image>\nCompare.", PROMPTS["figure"]]

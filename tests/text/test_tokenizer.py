@@ -1,4 +1,4 @@
-"""Text <-> ids: nothing is lost, no document can spell a special token, streaming shows whole characters."""
+"""Text to ids and back: nothing is lost, documents cannot make special tokens, and streams give whole characters."""
 
 import json
 import os
@@ -20,7 +20,7 @@ anything = st.one_of(st.text(), st.lists(st.sampled_from([*ADDED, "a ", "é", "1
 
 @pytest.fixture(scope="module")
 def deepseek(tmp_path_factory):
-    """Built like the official file: special tokens 0-2, byte-level BPE with its own splits, then added tokens."""
+    """Return a tokenizer like the official one: special tokens 0-2, byte-level BPE with its splits, added tokens."""
     from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers, processors, trainers
     from tokenizers import Tokenizer as Trainable
 
@@ -53,7 +53,7 @@ def test_nano_vocabulary():
     assert {NANO.bytes_of(i) for i in range(4, 260)} == {bytes([byte]) for byte in range(256)}
     merged = [NANO.bytes_of(i) for i in range(260, 349)]
     assert len(set(merged)) == 89
-    whole = [token.decode() for token in merged if token not in (b"\xe2\x82", b"\xe2\x80")]  # two halfway to "€", "—"
+    whole = [token.decode() for token in merged if token not in (b"\xe2\x82", b"\xe2\x80")]  # parts of "€" and "—"
     assert all(len(character) == 1 for character in whole) and {"é", "€", "ł", "ß", "—"} <= set(whole)
     assert NANO.id_of("no such token") is None
 
@@ -119,7 +119,7 @@ def test_ids_without_a_token_and_torn_characters():
 @given(st.lists(st.integers(0, 1023)), st.booleans())
 def test_streaming_equals_decoding(ids, keep_special):
     stream = NANO.stream(keep_special)
-    for _ in range(2):  # after a flush it starts anew
+    for _ in range(2):  # after a flush it starts a new text
         pieces = [stream.push(i) for i in ids] + [stream.flush()]
         assert "".join(pieces) == NANO.decode(ids, keep_special)
 

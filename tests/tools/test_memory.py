@@ -1,4 +1,4 @@
-"""What a process on a CPU holds: freed blocks stay with it while it trains, and go back when asked."""
+"""A process on a CPU keeps the blocks that it freed while it trains, and gives them back when asked."""
 
 import subprocess
 import sys
@@ -31,7 +31,10 @@ print(held() - start)
 
 @pytest.mark.skipif(from_glibc("mallopt") is None, reason="the C library is not glibc")
 def test_a_training_process_keeps_what_a_step_freed_until_it_is_asked_for_it():
-    """In a process of its own, as the setting is the whole process's: 256 MB are given back, kept, given back."""
+    """A step frees 256 MB. They are given back at first, kept with the setting, and given back again when asked.
+
+    The setting holds for a whole process, so the test runs in a process of its own.
+    """
     answer = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True, timeout=120)
     at_first, done, kept, released = answer.stdout.split()
     assert done == "True"

@@ -52,7 +52,7 @@ def test_mixed_precision_finds_what_mixed_precision_left(settings, tmp_path):
     settings = replace(settings, precision="bf16", steps=1)
     plain, cached = Run(replace(settings, cache_vision=False), tmp_path / "plain"), Run(settings, tmp_path / "cached")
     assert plain.fit()["eval_loss"] == cached.fit()["eval_loss"]
-    assert cached.cache.folder != Run(replace(settings, precision="no"), tmp_path / "full").cache.folder
+    assert cached.cache.folder != Run(replace(settings, precision=None), tmp_path / "full").cache.folder
 
 
 def test_pages_that_no_step_visits_are_left_alone(settings, tmp_path):
@@ -65,10 +65,10 @@ def test_pages_that_no_step_visits_are_left_alone(settings, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"freeze": "none"}, "the encoder learns .*: add --freeze encoder"),
+        ({"freeze": None}, "the encoder learns .*: add --freeze encoder"),
         ({"freeze": "sam"}, "the encoder learns .*: add --freeze encoder"),
         ({"context": "text"}, "context=text has none"),
-        ({"cache_gb": 0.0}, "cache_gb must be positive"),
+        ({"cache_gb": 0.0}, "cache_gb must be greater than 0"),
         ({"bucket": 0}, "bucket must be at least 1"),
     ],
 )

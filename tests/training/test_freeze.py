@@ -34,7 +34,7 @@ def step(model: LightSeekOCR) -> None:
 @pytest.mark.parametrize(
     ("policy", "frozen"),
     {
-        "none": (),
+        None: (),
         "encoder": ("encoder.",),
         "sam": ("encoder.sam.",),
         "clip": ("encoder.clip.",),
@@ -79,7 +79,7 @@ def saved_bytes(model: LightSeekOCR) -> int:
 
 
 def test_a_frozen_encoder_keeps_no_activations(model):
-    freeze(model, "none")
+    freeze(model, None)
     whole = saved_bytes(model)
     freeze(model, "encoder")
     only_projector = saved_bytes(model)

@@ -47,7 +47,7 @@ def test_accelerate_reads_each_file_and_leaves_to_the_run_what_the_run_decides(n
     if kind == "DeepSpeed":
         assert found["ACCELERATE_DEEPSPEED_ZERO_STAGE"] == "2"
         assert found["ACCELERATE_GRADIENT_ACCUMULATION_STEPS"] == "1"
-        assert float(found["ACCELERATE_GRADIENT_CLIPPING"]) == RunConfig().clip
+        assert float(found["ACCELERATE_GRADIENT_CLIPPING"]) == RunConfig().max_grad_norm
 
 
 @pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind == "FSDP2"])

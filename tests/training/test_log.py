@@ -79,8 +79,8 @@ def test_epochs_decide_the_steps(folder, tmp_path):
     [
         ({"patience": 2}, "patience needs best"),
         ({"best": "rouge1", "samples": 0}, "best=rouge1 is measured on samples"),
-        ({"best": "taste"}, "choose one of None, eval_loss"),
-        ({"epochs": 0.0}, "epochs must be positive"),
+        ({"best": "taste"}, "choose one of eval_loss, rouge1"),
+        ({"epochs": 0.0}, "epochs must be greater than 0"),
         ({"lr_boxes": "encoder"}, "expected PART=RATE"),
         ({"lr_boxes": "encoder=-1"}, "expected PART=RATE"),
         ({"schedule": "stairs"}, "choose one of cosine, linear"),

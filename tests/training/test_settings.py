@@ -1,12 +1,13 @@
 """Settings: defaults, a JSON file, key=value, flags, and grids of them."""
 
 import json
-from dataclasses import asdict
+import re
+from dataclasses import asdict, fields
 
 import pytest
 
 from lightseek.commands.arguments import parse_run
-from lightseek.training.settings import RunConfig
+from lightseek.training.settings import ALIASES, GROUPS, RunConfig, check, current, shown
 
 
 def parse(argv, grid=False):
@@ -16,19 +17,96 @@ def parse(argv, grid=False):
 def test_nothing_given_leaves_every_default():
     settings, arguments = parse([])
     assert settings == {} and arguments.out == "runs"
-    assert RunConfig().tokens == "100"
+    assert RunConfig().mode == "small"
 
 
 def test_later_wins_file_then_key_value_then_flag(tmp_path):
     path = tmp_path / "x.json"
     path.write_text(json.dumps({"steps": 10, "batch": 2, "lr": 1e-4, "tokens": 256}))
     settings, _ = parse(["--config", str(path), "batch=3", "lr=0.5", "--lr", "0.25"])
-    assert settings == {"steps": 10, "batch": 3, "lr": 0.25, "tokens": "256"}
+    assert settings == {"steps": 10, "batch": 3, "lr": 0.25, "mode": "256"}
 
 
 def test_lists_become_a_grid_and_single_values_lists_of_one():
     settings, _ = parse(["--tokens", "64", "100", "--freeze", "encoder", "none", "--steps", "5"], grid=True)
-    assert settings == {"tokens": ["64", "100"], "freeze": ["encoder", "none"], "steps": [5]}
+    assert settings == {"mode": ["64", "100"], "freeze": ["encoder", None], "steps": [5]}
+
+
+def test_key_value_stands_anywhere_in_a_grid_too():
+    argv = ["lr=1e-3", "--tokens", "64", "100", "--freeze", "encoder", "none", "steps=6", "--task", "ocr", "batch=2"]
+    settings, arguments = parse([*argv, "--out", "here", "seed=1"], grid=True)
+    assert settings == {
+        "lr": [1e-3], "mode": ["64", "100"], "freeze": ["encoder", None], "steps": [6], "task": ["ocr"], "batch": [2],
+        "seed": [1],
+    }  # fmt: skip
+    assert arguments.out == "here"
+
+
+def test_values_that_are_written_like_settings_stay_values():
+    argv = ["--lr-boxes", "none", "encoder=1e-5", "steps=6", "--data", "steps=6.jsonl"]
+    settings, _ = parse(argv, grid=True)
+    assert settings == {"lr_boxes": [None, "encoder=1e-5"], "steps": [6], "data": ["steps=6.jsonl"]}
+
+
+def test_an_unknown_key_behind_the_values_of_a_flag_is_told(capsys):
+    with pytest.raises(SystemExit):
+        parse(["--freeze", "encoder", "none", "stpes=6"], grid=True)
+    assert "unknown setting 'stpes'; did you mean steps?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("grid", [False, True])
+@pytest.mark.parametrize("alias", ALIASES)
+def test_every_alias_works_as_flag_as_key_and_in_a_file(alias, grid, tmp_path):
+    name = ALIASES[alias]
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({alias: 64}))
+    ways = [["--" + alias.replace("_", "-"), "64"], [f"{alias}=64"], ["--config", str(path)]]
+    for argv in [*ways, ["--" + name.replace("_", "-"), "64"], [f"{name}=64"]]:
+        settings, _ = parse(argv, grid)
+        (value,) = settings[name] if grid else [settings[name]]
+        assert list(settings) == [name] and float(value) == 64
+
+
+@pytest.mark.parametrize("given", ["64", "tiny"])
+def test_a_mode_is_stored_by_its_name(given):
+    config = RunConfig(mode=given)
+    assert config.mode == "tiny" and shown("mode", config.mode) == "64 (tiny)" and shown("mode", "gundam") == "gundam"
+    with pytest.raises(ValueError, match="unknown mode '65'"):
+        RunConfig(mode="65")
+
+
+def test_nothing_is_none_on_the_command_line_and_in_the_files_of_older_runs():
+    optional = [setting.name for setting in fields(RunConfig) if "None" in str(setting.type)]
+    assert {"freeze", "lora", "quantize", "precision", "best", "decoder"} <= set(optional)
+    settings, _ = parse([f"{name}=none" for name in optional])
+    assert settings == dict.fromkeys(optional)
+    assert parse(["precision=no"])[0] == {"precision": None}
+    old = {"tokens": "100", "freeze": "none", "lora": "none", "precision": "no", "clip": 1.0, "pages": 8, "lr": 0.5}
+    assert current(old) == {
+        "mode": "small", "freeze": None, "lora": None, "precision": None,
+        "max_grad_norm": 1.0, "max_pages": 8, "lr": 0.5,
+    }  # fmt: skip
+
+
+def test_the_groups_have_every_setting_once_and_the_help_tells_its_kinds(capsys):
+    grouped = [name for group in GROUPS for name in group.__annotations__]
+    assert grouped == [setting.name for setting in fields(RunConfig)]
+    with pytest.raises(SystemExit):
+        parse(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    for group in GROUPS:
+        assert group.__doc__.partition(":")[0] + ":" in told
+    for setting in fields(RunConfig):
+        assert f"--{setting.name.replace('_', '-')}" in told
+        for kind in setting.metadata["kinds"] or ():
+            assert kind in told
+
+
+@pytest.mark.parametrize("name", [setting.name for setting in fields(RunConfig) if setting.metadata["kinds"]])
+def test_a_kind_that_is_not_in_the_registry_is_refused_with_the_choices(name):
+    kinds = RunConfig.__dataclass_fields__[name].metadata["kinds"]
+    with pytest.raises(ValueError, match=re.escape(f"unknown {kinds.what} 'x y': choose one of {kinds.choices}")):
+        check(RunConfig(**{name: "x y"}))
 
 
 def test_types_are_read_from_the_dataclass():
@@ -37,7 +115,7 @@ def test_types_are_read_from_the_dataclass():
 
 
 def test_a_saved_config_reads_back_the_same(tmp_path):
-    config = RunConfig(tokens="gundam", lr=3e-4, gradient_checkpointing=True, model=None)
+    config = RunConfig(mode="gundam", lr=3e-4, gradient_checkpointing=True, model=None)
     config.save(tmp_path / "config.json")
     settings, _ = parse(["--config", str(tmp_path / "config.json")])
     assert RunConfig(**settings) == config and settings == asdict(config)
@@ -46,7 +124,9 @@ def test_a_saved_config_reads_back_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["stepz=3"], "unknown setting 'stepz'"),
+        (["stepz=3"], "unknown setting 'stepz'; did you mean steps?"),
+        (["wholly_else=3"], "unknown setting 'wholly_else'; the settings are model, init, decoder"),
+        (["--toknes", "64"], "unrecognized arguments: --toknes; did you mean --tokens?"),
         (["steps=3.5"], "steps='3.5': expected int"),
         (["steps=many"], "steps='many': expected int"),
         (["nonsense"], "'nonsense' is neither a flag nor key=value"),

@@ -1,4 +1,4 @@
-"""Another decoder behind the same eyes: a dense twin, or any causal language model of transformers."""
+"""Tests of another decoder behind the same encoder: a dense twin, or a causal language model from transformers."""
 
 import json
 import os
@@ -34,8 +34,8 @@ from lightseek.weights.hf import load_tokenizer
 from lightseek.weights.loading import LightSeekOCR, load_model
 from lightseek.weights.lora import merge
 from lightseek.weights.lora_files import load_adapter, save_adapter
-from lightseek.weights.official import CheckpointError
 from lightseek.weights.swap import swap_decoder
+from lightseek.weights.tensors import CheckpointError
 
 FOLDERS = {"gpt2": gpt2_folder, "qwen3": qwen3_folder}
 PAGE = Image.radial_gradient("L").convert("RGB")
@@ -62,7 +62,7 @@ def theirs(model: LightSeekOCR) -> transformers.PreTrainedModel:
 
 
 def test_the_dense_twin_has_as_many_active_parameters():
-    """MLPs are 96 wide in layer 0 and (2 + 1) * 24 = 72 wide, by what a token passes, in the others: 80 on average."""
+    """The MLP of layer 0 is 96 wide. In the other two layers a token uses (2 + 1) * 24 = 72. The average is 80."""
     moe, dense = SMALL.decoder, SMALL.decoder.dense_twin()
     assert (dense.dense_layers, dense.dense_width) == (3, 80)
     assert sum([moe.dense_width] + 2 * [(moe.chosen + moe.shared) * moe.expert_width]) == 3 * dense.dense_width
@@ -118,7 +118,7 @@ def test_the_image_token_is_an_id_that_no_text_and_no_embedding_has(swapped):
 
 
 def test_begin_end_and_padding_are_the_tokenizers(folders):
-    """GPT-2 has one special token for everything; Qwen3 ends with one, pads with another, and begins with none."""
+    """GPT-2 has one special token for everything. Qwen3 has different ones for the end and for padding, and no BOS."""
     found = {}
     for name, folder in folders.items():
         model = small_model()
@@ -134,7 +134,7 @@ def test_begin_end_and_padding_are_the_tokenizers(folders):
 def test_their_tokenizers_lose_nothing(swapped, text):
     tokenizer = swapped.tokenizer
     ids = tokenizer.encode(text)
-    assert tokenizer.decode(ids) in (text, unicodedata.normalize("NFC", text))  # Qwen3's composes accents
+    assert tokenizer.decode(ids) in (text, unicodedata.normalize("NFC", text))  # Qwen3's tokenizer composes accents
     special = {tokenizer.id_of(token) for token in (END, "<|im_end|>")} - {None}
     assert not special & set(ids)
 
@@ -212,7 +212,7 @@ def test_a_trace_shows_its_layers_by_their_own_names(swapped):
 def learning(model: LightSeekOCR, policy: str) -> set[str]:
     freeze(model, policy)
     names = {name.removeprefix("decoder.model.") for name, p in model.named_parameters() if p.requires_grad}
-    freeze(model, "none")
+    freeze(model, None)
     return names
 
 
@@ -223,7 +223,7 @@ def test_freeze_policies_find_their_parts_whatever_they_are_called(swapped):
         if gpt2
         else ("model.embed_tokens.", "model.norm.", "model.layers.1.")
     )
-    everything = learning(swapped, "none")
+    everything = learning(swapped, None)
     assert everything - learning(swapped, "embeddings") == {f"{embeddings}weight"}
     last_layer = learning(swapped, "all-but-decoder-last-1")
     assert last_layer == {name for name in everything if name.startswith((norm, last))} and len(last_layer) > 8
@@ -236,7 +236,7 @@ def test_freeze_policies_find_their_parts_whatever_they_are_called(swapped):
 def test_a_part_that_this_decoder_lacks_is_named_with_those_it_has(swapped):
     with pytest.raises(ValueError, match=r"no experts of its own: choose from none, encoder.*attention"):
         freeze(swapped, "sam+experts")
-    if swapped.config.decoder.name.endswith("gpt2"):  # its lm_head is its embeddings
+    if swapped.config.decoder.name.endswith("gpt2"):  # its lm_head shares the weights of its embeddings
         with pytest.raises(ValueError, match="no lm-head of its own"):
             freeze(swapped, "lm-head")
     with pytest.raises(ValueError, match="N is 1 to"):
@@ -257,7 +257,7 @@ def test_a_saved_model_comes_back_whole(swapped, tmp_path):
     assert ours.keys() == back.keys() and all(torch.equal(ours[name], back[name]) for name in ours)
     options = dict(mode="tiny", max_new_tokens=4)
     assert read(again, PAGE, **options)[0].text == read(swapped, PAGE, **options)[0].text
-    assert type(theirs(swapped)).from_pretrained(tmp_path / "decoder")  # theirs reads its part as it is
+    assert type(theirs(swapped)).from_pretrained(tmp_path / "decoder")  # transformers can read this folder
     assert (
         load_model(str(tmp_path), device="cpu", dtype="bfloat16").decoder.embed(torch.tensor([[1]])).dtype
         == torch.bfloat16
@@ -277,7 +277,7 @@ def test_a_saved_model_that_is_damaged_is_refused(swapped, tmp_path):
         LightSeekOCR.from_pretrained(tmp_path)
 
 
-# What cannot be
+# Decoders that are refused
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_a_tokenizer_that_is_not_byte_level_is_refused(tmp_path):
 
 
 def test_a_model_that_does_more_than_the_adapter_is_refused(tmp_path):
-    """Cohere multiplies its logits by a constant, outside of everything that the adapter calls."""
+    """Cohere multiplies its logits by a constant, in code that our adapter of transformers' models does not call."""
     folder = gpt2_folder(tmp_path / "gpt2")
     config = transformers.CohereConfig(
         vocab_size=400,
@@ -354,7 +354,7 @@ def ours(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     small_model().save_pretrained(folder)
     return RunConfig(
-        model=str(folder), tokens="64", freeze="encoder", train_documents=4, eval_documents=2, steps=4, batch=2,
+        model=str(folder), mode="tiny", freeze="encoder", train_documents=4, eval_documents=2, steps=4, batch=2,
         eval_every=4, samples=0, max_new_tokens=4, lr=3e-3, device="cpu",
     )  # fmt: skip
 
@@ -374,12 +374,12 @@ def test_the_one_loop_trains_it_and_the_vision_cache_serves_it(ours, folders, tm
 @pytest.mark.parametrize("name", ["dense", *FOLDERS])
 def test_adapters_learn_on_it_come_back_and_merge(ours, folders, tmp_path, name):
     decoder = f"hf:{folders[name]}" if name in folders else name
-    config = replace(ours, decoder=decoder, lora="all-linear", freeze="none", steps=2, eval_every=2)
+    config = replace(ours, decoder=decoder, lora="all-linear", freeze=None, steps=2, eval_every=2)
     run, ids = Run(config, tmp_path / "run"), torch.tensor([[1, 5, 6, 7]])
     assert {name.split(".")[0] for name, p in run.model.named_parameters() if p.requires_grad} == {"decoder"}
     run.fit()
     save_adapter(run.model, tmp_path / "adapter")
-    again, _ = build_model(replace(config, lora="none"), "cpu")
+    again, _ = build_model(replace(config, lora=None), "cpu")
     with torch.no_grad():
         learned, before = run.model.eval()(ids).logits, again.eval()(ids).logits
         load_adapter(again, tmp_path / "adapter")
@@ -389,7 +389,7 @@ def test_adapters_learn_on_it_come_back_and_merge(ours, folders, tmp_path, name)
 
 
 def test_the_presets_come_from_the_hub_with_their_tokenizers(folders, tmp_path):
-    """`gpt2` and `qwen3`, by those names alone, from a hub on this machine."""
+    """The names `gpt2` and `qwen3` are enough. The models come from a hub server on this machine."""
     hub, where = tmp_path / "hub", {"gpt2": "openai-community/gpt2", "qwen3": "Qwen/Qwen3-0.6B"}
     for name, place in where.items():
         shutil.copytree(folders[name], hub / place / "main")
@@ -418,7 +418,7 @@ def test_the_presets_come_from_the_hub_with_their_tokenizers(folders, tmp_path):
 
 @pytest.mark.parametrize("kind", ["gpt2", "bart"])
 def test_a_checkpoint_that_brings_code_is_refused_without_a_question(tmp_path, monkeypatch, kind):
-    """transformers would ask on the terminal whether to run it, and a script that pipes `yes` would have it run."""
+    """transformers would ask on the terminal whether it may run the code. A script that pipes `yes` would run it."""
     folder = {"gpt2": gpt2_folder, "bart": bart_folder}[kind](tmp_path / kind)
     config = json.loads((folder / "config.json").read_text()) | {"model_type": "unheard_of"}
     names = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model", "AutoModelForSeq2SeqLM": "code.Model"}

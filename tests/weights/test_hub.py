@@ -1,4 +1,4 @@
-"""The hub: huggingface_hub against a small local server that speaks the endpoints it uses."""
+"""Tests of downloads from the hub, with huggingface_hub and a small local server that has the endpoints it uses."""
 
 import json
 import time
@@ -14,18 +14,19 @@ from small import SMALL
 
 from lightseek import LightSeekOCR
 from lightseek.weights.formula import write_checkpoint
-from lightseek.weights.official import WEIGHTS, CheckpointError
+from lightseek.weights.official import WEIGHTS
+from lightseek.weights.tensors import CheckpointError
 
 REPO = "someone/small-ocr"
 COMMITS = {"main": "a" * 40, "v1": "b" * 40}
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Two revisions of one repository. The class attributes are the server's state and its log."""
+    """A server of two revisions of one repository. The class attributes are its state and its log."""
 
     folders: dict[str, Path] = {}  # commit -> files  # noqa: RUF012
     requests: list[tuple[str, str, dict]] = []  # noqa: RUF012
-    cut_after: int | None = None  # drop the connection after so many bytes of the weights, once
+    cut_after: int | None = None  # close the connection once, after this many bytes of the weights
 
     def do_HEAD(self) -> None:
         self.answer(body=False)
@@ -88,7 +89,7 @@ def repository(tmp_path_factory):
 
 @pytest.fixture
 def hub(repository, monkeypatch, tmp_path):
-    """A hub at a local address, an empty cache, no credentials of the one who runs the tests."""
+    """A hub at a local address, without the credentials of the person who runs the tests."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     Thread(target=server.serve_forever, daemon=True).start()
     Hub.folders, Hub.requests, Hub.cut_after = repository, [], None
@@ -101,7 +102,7 @@ def hub(repository, monkeypatch, tmp_path):
 
 
 def at(monkeypatch, endpoint: str) -> None:
-    """What HF_ENDPOINT does when it is set before Python starts."""
+    """Change the hub's address, as HF_ENDPOINT does if it is set before Python starts."""
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
     template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -155,7 +156,7 @@ def refused(**hub) -> str:
 
 @pytest.mark.parametrize("offline", [False, True], ids=["unreachable", "offline"])
 def test_without_the_hub_the_error_says_what_to_download_and_where_to_put_it(monkeypatch, tmp_path, offline):
-    at(monkeypatch, "http://127.0.0.1:9")  # nobody listens there
+    at(monkeypatch, "http://127.0.0.1:9")  # no server listens on this port
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     start = time.monotonic()
     message = refused(cache_dir=str(tmp_path))

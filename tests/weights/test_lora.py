@@ -1,4 +1,4 @@
-"""LoRA: what learns, that merged equals unmerged, and files that fit the official names here and elsewhere."""
+"""Tests of LoRA: what learns, merging, and files of adapters with official names that other programs can read too."""
 
 import json
 import shutil
@@ -20,11 +20,12 @@ from lightseek.training.settings import RunConfig, check
 from lightseek.weights.lora import adapters, add_lora, find_targets, merge, use_adapter
 from lightseek.weights.lora_files import load_adapter, save_adapter, save_trained
 from lightseek.weights.names import official_tensors
-from lightseek.weights.official import CheckpointError
+from lightseek.weights.tensors import CheckpointError
 
 IDS = torch.tensor([[0, *range(20, 60)]])
 EVERYTHING = "all-linear+experts"
-WIDTH, LAYERS = 128, 3  # of the reduced model's decoder; the first layer is dense, 8 experts of width 64 in the others
+# The decoder of the reduced model. Its first layer is dense, and the others have 8 experts of width 64.
+WIDTH, LAYERS = 128, 3
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def fresh_model(weights: dict[str, Tensor]) -> LightSeekOCR:
 
 
 def learn(model: LightSeekOCR, seed: int = 0) -> None:
-    """Put values where training would: B is zero at the start."""
+    """Give each B random values, as if it had been trained. B is zero at the start."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         if "lora_B" in name and parameter.requires_grad:
@@ -60,9 +61,9 @@ def logits(model: LightSeekOCR) -> Tensor:
 @pytest.mark.parametrize(
     ("targets", "parameters"),
     {
-        "attention": LAYERS * 2 * 4 * (WIDTH + WIDTH),  # q and v, A and B, rank 4
+        "attention": LAYERS * 2 * 4 * (WIDTH + WIDTH),  # A and B of rank 4 for q_proj and v_proj
         "q_proj+o_proj": LAYERS * 2 * 4 * (WIDTH + WIDTH),
-        "experts": 2 * 8 * 4 * ((WIDTH + 2 * 64) + (64 + WIDTH)),  # per expert: gate and up share A, and down
+        "experts": 2 * 8 * 4 * ((WIDTH + 2 * 64) + (64 + WIDTH)),  # per expert; gate and up share A
         "projector.layers": 4 * (2048 + WIDTH),
     }.items(),
 )
@@ -77,7 +78,7 @@ def test_only_the_adapters_learn_and_at_first_they_change_nothing(model, targets
 
 def test_all_linear_is_every_linear_layer_of_the_decoder_but_the_last(model):
     names = find_targets(model, "all-linear").linears
-    dense, experts = 4 + 3, 4 + 3  # attention and MLP; attention and the shared experts
+    dense, experts = 4 + 3, 4 + 3  # linear layers of attention and MLP, and of attention and the shared experts
     assert len(names) == dense + 2 * experts and all(name.startswith("decoder.layers.") for name in names)
 
 
@@ -124,7 +125,7 @@ def test_a_file_has_the_official_names(model, tmp_path):
 
 @pytest.mark.parametrize("targets", ["attention", "all-linear", EVERYTHING])
 def test_peft_loads_a_file_onto_transformers_classes(model, targets, tmp_path):
-    """The second oracle: another implementation of model and adapter, which stacks its experts its own way."""
+    """transformers and peft have another implementation of the model and the adapter, with other stacks of experts."""
     from peft import PeftModel
 
     theirs = load_theirs(model, tmp_path / "base")
@@ -138,10 +139,10 @@ def test_peft_loads_a_file_onto_transformers_classes(model, targets, tmp_path):
 
 @pytest.mark.parametrize("unlike", [False, True], ids=["a rank for all", "ranks of their own"])
 def test_an_adapter_from_elsewhere_is_added_to_the_official_weights(model, weights, unlike, tmp_path):
-    """Other programs give a gate and its up an A each, skip experts, and may choose rank and alpha by layer."""
+    """Other programs have separate As for gate and up. They may leave out experts, and set rank and alpha by layer."""
     names = ["layers.0.self_attn.o_proj", "layers.0.mlp.down_proj", "layers.2.mlp.shared_experts.up_proj"]
     names += [f"layers.1.mlp.experts.{e}.{kind}_proj" for e in (0, 5) for kind in ("gate", "up", "down")]
-    names += ["layers.2.mlp.experts.3.up_proj"]  # whose gate has none
+    names += ["layers.2.mlp.experts.3.up_proj"]  # without an adapter for the gate
     generator, tensors, official = torch.Generator().manual_seed(0), {}, official_tensors(model)
     config = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["o_proj"]}
     if unlike:
@@ -158,7 +159,7 @@ def test_an_adapter_from_elsewhere_is_added_to_the_official_weights(model, weigh
     (tmp_path / "adapter_config.json").write_text(json.dumps(config))
     load_adapter(model, tmp_path)
     adapted = logits(model)
-    save_adapter(model, tmp_path / "again")  # what does not share an A has twice the rank in ours
+    save_adapter(model, tmp_path / "again")  # a gate and an up with separate As have twice the rank in our file
     merge(model)
     before = official_tensors(fresh_model(weights))
     for key, tensor in official_tensors(model).items():
@@ -194,7 +195,7 @@ def test_switching_between_adapters_and_none(model):
 
 
 TINY = RunConfig(
-    tokens="64", task="ocr", train_documents=2, eval_documents=2, steps=4, batch=2, lr=5e-3, max_new_tokens=4,
+    mode="tiny", task="ocr", train_documents=2, eval_documents=2, steps=4, batch=2, lr=5e-3, max_new_tokens=4,
     lora="attention", lora_r=4,
 )  # fmt: skip
 
@@ -212,7 +213,7 @@ def test_a_run_lowers_the_loss_and_leaves_the_base_bit_for_bit(tmp_path):
         assert torch.equal(parameter, before[name]) != (".lora_" in name), name
     expected = run.model(IDS).logits
     save_trained(run.model, tmp_path, whole=True)  # merged, in the official layout
-    base, _ = build_model(changed(TINY, lora="none"))
+    base, _ = build_model(changed(TINY, lora=None))
     load_adapter(base.eval(), tmp_path / "adapter")
     assert torch.equal(base(IDS).logits, expected)
     whole = LightSeekOCR.from_pretrained(tmp_path / "model")
@@ -222,7 +223,7 @@ def test_a_run_lowers_the_loss_and_leaves_the_base_bit_for_bit(tmp_path):
 
 
 def test_parts_that_freeze_leaves_open_learn_beside_the_adapter_and_are_saved_with_it(model, weights, tmp_path):
-    """With lora everything stays, but for what `all-but-PART` names; each adapter has its own copy of that."""
+    """With lora everything is frozen except the parts in `all-but-PART`. Each adapter has its own copy of those."""
     counts = choose_what_learns(model, changed(TINY, freeze="all-but-projector+layout+experts"))
     assert {count.box for count in counts if count.trainable} == {"projector", "layout", "decoder", "lora"}
     assert sum(count.trainable + count.frozen for count in counts[:-1]) == sum(t.numel() for t in weights.values())
@@ -255,8 +256,8 @@ def test_parts_that_freeze_leaves_open_learn_beside_the_adapter_and_are_saved_wi
         ({"lora": "attenton"}, r"lora=attenton: nothing here is called 'attenton'; choose from attention, all-linear"),
         ({"freeze": "all-but-attention"}, "q_proj would learn .* and have an adapter"),
         ({"lora": "experts", "freeze": "all-but-experts"}, "experts would learn .* and have an adapter"),
-        ({"lora_r": 0}, "lora_r=0"),
-        ({"lora_dropout": 1.0}, "lora_dropout=1"),
+        ({"lora_r": 0}, "lora_r must be at least 1"),
+        ({"lora_dropout": 1.0}, "lora_dropout must be less than 1"),
         ({"quantize": "int8", "lora": "experts"}, "adapters on quantized experts are not possible"),
     ],
 )
@@ -273,7 +274,7 @@ def test_a_model_with_adapters_is_not_saved_as_if_it_had_none(model, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-# Files that are not what they should be
+# Bad files
 
 
 def break_config(folder: Path, **settings) -> None:
@@ -324,5 +325,5 @@ def good_adapter(weights, tmp_path_factory) -> Path:
     folder, model = tmp_path_factory.mktemp("adapter"), fresh_model(weights)
     add_lora(model, r=4)
     save_adapter(model, folder)
-    load_adapter(fresh_model(weights), folder)  # or every refusal would prove nothing
+    load_adapter(fresh_model(weights), folder)  # the undamaged adapter loads, so the refusals are due to the damage
     return folder

@@ -1,4 +1,4 @@
-"""Checkpoints: official layout in and out, and one clear error for each way a file can be wrong."""
+"""Tests of checkpoints in the official layout: loading, saving, and a clear error for each kind of bad file."""
 
 import json
 import os
@@ -23,7 +23,8 @@ from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.files import atomic_write
 from lightseek.weights.formula import fill, formula_tensor, write_checkpoint
 from lightseek.weights.names import official_key, official_tensors
-from lightseek.weights.official import INDEX, WEIGHTS, CheckpointError
+from lightseek.weights.official import INDEX, WEIGHTS
+from lightseek.weights.tensors import CheckpointError
 
 NORM = "model.norm.weight"
 
@@ -40,13 +41,13 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def rewrite(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
-    """Other weights, and no index that would contradict them."""
+    """Write other weights, and remove the index, which would not agree with them."""
     save_file(tensors, folder / WEIGHTS)
     (folder / INDEX).unlink(missing_ok=True)
 
 
 def shard(folder: Path, pieces: int) -> dict[str, str]:
-    """Split the weights file into shards with an index; returns the weight map."""
+    """Split the weights file into shards with an index. Returns the weight map."""
     tensors = weights(folder)
     (folder / WEIGHTS).unlink()
     weight_map = {}
@@ -60,7 +61,7 @@ def shard(folder: Path, pieces: int) -> dict[str, str]:
 
 
 def refused(folder: Path, *says: str) -> None:
-    """Loading gives one CheckpointError that says all this."""
+    """Check that loading raises a CheckpointError with all these words."""
     with pytest.raises(CheckpointError) as error:
         LightSeekOCR.from_pretrained(folder)
     for words in says:
@@ -138,7 +139,7 @@ def test_config_and_index_describe_the_file(folder):
     assert index["weight_map"] == dict.fromkeys(sorted(tensors), WEIGHTS)
     assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in tensors.values())
     with safe_open(folder / WEIGHTS, "pt") as file:
-        assert file.metadata() == {"format": "pt"}  # transformers refuses a file without
+        assert file.metadata() == {"format": "pt"}  # transformers refuses a file without it
 
 
 def test_dtype_is_the_files_unless_asked_otherwise(tmp_path, folder):
@@ -245,7 +246,9 @@ def test_garbage_file(folder, content):
 @given(data=st.data())
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_damaged_header_never_loads_quietly(folder, data):
-    """Any one byte of length or header changed: a clear error, or the same tensors (say, a changed space)."""
+    """One byte of the length or the header is changed. There is a clear error, or the tensors have the same keys and
+    finite values (for example if the byte was a space).
+    """
     original = (folder / WEIGHTS).read_bytes()
     header = 8 + int.from_bytes(original[:8], "little")
     place = data.draw(st.integers(0, header - 1))
@@ -370,11 +373,12 @@ def test_a_failed_save_leaves_the_old_checkpoint_whole(folder, monkeypatch):
 
 
 def test_a_killed_save_leaves_the_old_checkpoint_whole(folder):
-    """The process dies in the middle of the weights, with no chance to tidy up."""
+    """The process is killed while it writes the weights, so it cannot clean up."""
     before = (folder / WEIGHTS).read_bytes()
     code = f"""
         import os, signal, torch
-        from lightseek.weights.official import write_safetensors, WEIGHTS
+        from lightseek.weights.official import WEIGHTS
+        from lightseek.weights.tensors import write_safetensors
         from pathlib import Path
         def value(key):
             if key == "b":
@@ -386,7 +390,7 @@ def test_a_killed_save_leaves_the_old_checkpoint_whole(folder):
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], cwd=Path(__file__).parents[2])
     assert killed.returncode == -signal.SIGKILL
     assert (folder / WEIGHTS).read_bytes() == before
-    LightSeekOCR.from_pretrained(folder)  # the leftover temporary file is no part of it
+    LightSeekOCR.from_pretrained(folder)  # the temporary file is still there, but it is not part of the checkpoint
 
 
 def test_atomic_write_shows_the_old_file_until_the_new_one_is_done(tmp_path):

@@ -1,4 +1,7 @@
-"""`--init sam+clip`: timm's towers in our encoder give timm's features. Random weights; nothing is downloaded."""
+"""Tests of `--init sam+clip`: timm's models, copied into our encoder, give the same features there.
+
+The weights are random, so nothing is downloaded.
+"""
 
 import pytest
 import timm
@@ -12,8 +15,8 @@ from torch import nn
 from lightseek import LightSeekOCR, OCRConfig
 from lightseek.model.config import ClipConfig, DecoderConfig, ProjectorConfig, SamConfig
 from lightseek.weights.formula import formula_image
-from lightseek.weights.official import CheckpointError
 from lightseek.weights.public import CLIP, SAM, init_from_public, public_towers
+from lightseek.weights.tensors import CheckpointError
 
 TOLERANCE = 1e-4  # relative, float32
 CONFIG = OCRConfig(  # the official encoder, narrower and shallower
@@ -43,7 +46,7 @@ def small_clip() -> nn.Module:
 
 
 def randomised(tower: nn.Module) -> nn.Module:
-    """Every tensor, so that one left at timm's zeros or ones cannot pass for a copy."""
+    """Draw every tensor at random. If a tensor was not copied, it could be equal: timm starts some at 0 or 1."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in tower.parameters():
@@ -66,7 +69,7 @@ def test_a_1024_page_through_sam_and_its_neck(model):
 
 @torch.no_grad()
 def test_the_same_tokens_through_clip(model):
-    """16 x 16 tokens: CLIP's stored positions fit as they are. timm's final norm is left out."""
+    """There are 16 x 16 tokens, as many as CLIP has positions. timm's final norm is left out."""
     tower = small_clip()
     init_from_public(model, clip=tower)
     tokens = torch.randn(2, 32, 16, 16)
@@ -91,7 +94,7 @@ def test_the_towers_convert_to_the_models_dtype(model):
 
 
 def test_real_sizes_fit_the_official_preset():
-    """On the meta device: shapes, no memory. SAM ViT-B has 89.7 M parameters, CLIP-L 303 M."""
+    """The meta device has shapes but needs no memory. SAM ViT-B has 89.7 M parameters, and CLIP-L has 303 M."""
     with torch.device("meta"):
         model = LightSeekOCR(OCRConfig.preset("deepseek-ocr"))
         sam, clip = (timm.create_model(name, pretrained=False, num_classes=0) for name in (SAM, CLIP))
@@ -102,7 +105,7 @@ def test_real_sizes_fit_the_official_preset():
 
 @pytest.mark.parametrize(("name", "activation"), [(SAM, nn.GELU), (CLIP, QuickGELU)])
 def test_the_towers_have_the_encoders_activation(name, activation):
-    """The other CLIP-L of timm has the same shapes and exact GELU: it would load, and be wrong."""
+    """timm has another CLIP-L with the same shapes but exact GELU. It would load and give wrong features."""
     with torch.device("meta"):
         assert isinstance(timm.create_model(name, pretrained=False, num_classes=0).blocks[0].mlp.act, activation)
 

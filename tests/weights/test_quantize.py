@@ -1,4 +1,4 @@
-"""Frozen weights in 8 and 4 bits: how far off, how much smaller, and that adapters learn on top of them."""
+"""Tests of frozen weights in 8 and 4 bits: their errors, their size, and adapters that learn on top of them."""
 
 import sys
 
@@ -56,16 +56,16 @@ def logits(model: LightSeekOCR) -> Tensor:
 def test_no_weight_is_more_than_half_a_scale_off_and_a_scale_is_the_rows_largest_over_127(
     seed, size, stack, magnitude, dtype
 ):
-    """At most 0.4 % of the row's largest, and nothing is cut off: that is what the scale's rounding up is for."""
+    """So an error is at most 0.4 % of the row's largest value. No value is clipped, because scales are rounded up."""
     generator = torch.Generator().manual_seed(seed)
     weight = (torch.randn((stack, *size) if stack else size, generator=generator) * magnitude).to(dtype)
-    weight[..., 0, :] = 0  # a row of zeros stays one
+    weight[..., 0, :] = 0  # a row of zeros must stay a row of zeros
     integers, scale = quantize_int8(weight)
     assert integers.shape == weight.shape and scale.shape == weight.shape[:-1] and scale.dtype == dtype
     back = dequantize(integers, scale, torch.float64)
     assert ((back - weight.double()).abs() <= 0.5001 * scale.double().unsqueeze(-1)).all()
     largest = weight.double().abs().amax(-1)
-    tiny = torch.finfo(dtype).smallest_normal  # float16 has few digits below it
+    tiny = torch.finfo(dtype).smallest_normal  # below it, float16 has less precision
     assert (scale.double() <= largest / 127 * (1 + 2 * torch.finfo(dtype).eps) + tiny).all()
 
 
@@ -73,7 +73,7 @@ def test_no_weight_is_more_than_half_a_scale_off_and_a_scale_is_the_rows_largest
 @pytest.mark.parametrize("rows", [1, 5, 100], ids=lambda rows: f"{rows} rows")
 @pytest.mark.parametrize("native", [True, False], ids=["", "blocks"])
 def test_a_product_is_the_one_with_the_weights_that_the_integers_stand_for(monkeypatch, dtype, rows, native):
-    """Whichever kernel does it: PyTorch's for few rows in half precision, blocks of float32 for the others."""
+    """This holds for PyTorch's kernel (few rows in half precision) and for the float32 blocks (all other cases)."""
     if not native:
         monkeypatch.delattr(torch, "_weight_int8pack_mm")
     torch.manual_seed(0)
@@ -107,7 +107,7 @@ def test_experts_of_integers_choose_and_weigh_as_before():
     for parameter in experts.parameters():
         parameter.normal_(std=0.2)
     x, weights = torch.randn(10, 32, requires_grad=True), torch.rand(10, 2)
-    chosen = torch.stack([torch.randperm(5)[:2] for _ in range(10)])  # the last expert gets nothing
+    chosen = torch.stack([torch.randperm(5)[:2] for _ in range(10)])  # the last expert gets no tokens
     widened = Experts(6, 32, 24)
     quantized = Int8Experts(experts)
     for name in ("gate_up", "down"):
@@ -124,7 +124,7 @@ def test_experts_of_integers_choose_and_weigh_as_before():
 
 @pytest.mark.parametrize(("kind", "off"), [("int8", 0.03), ("bnb-int8", 0.04), ("nf4", 0.4)])
 def test_the_logits_stay_near_and_tokens_come_out(model, kind, off):
-    """Relative to the logits' norm. The formula's random weights are the worst case: none is near another's value."""
+    """The error is relative to the norm of the logits. The formula's random weights are the worst case."""
     before = logits(model)
     quantize(model, kind)
     assert 0 < (logits(model) - before).norm() / before.norm() <= off
@@ -132,7 +132,7 @@ def test_the_logits_stay_near_and_tokens_come_out(model, kind, off):
 
 
 def test_int8_is_about_half_of_bfloat16_at_the_official_sizes():
-    """Counted on the layers' shapes, as 3.3 B weights are too much for here: 6.67 GB become 3.5."""
+    """The bytes are counted from the shapes, because a test cannot hold 3.3 B weights. 6.67 GB become 3.5 GB."""
     with torch.device("meta"):
         model = LightSeekOCR(OCRConfig.preset("deepseek-ocr")).bfloat16()
     before = after = 0
@@ -199,7 +199,7 @@ def test_adapters_learn_on_quantized_weights_and_go_with_others(model, weights, 
     whole.load_state_dict(weights, assign=True)
     load_adapter(whole, tmp_path)
     with torch.no_grad():
-        assert whole(IDS, labels=IDS).loss < losses[0] - 0.1  # what was learned here holds for the whole weights
+        assert whole(IDS, labels=IDS).loss < losses[0] - 0.1  # the adapter also works with the unquantized weights
 
 
 def test_quantized_weights_are_not_saved_as_if_they_were_whole(model, tmp_path):
@@ -215,7 +215,7 @@ def test_without_bitsandbytes_it_says_what_to_install_and_what_does_without(mode
             ImportError, match=rf"quantize={kind} needs .*pip install 'lightseek\[quantize\]', or use int8"
         ):
             quantize(model, kind)
-    with pytest.raises(ValueError, match="quantize=int3: choose one of none, int8, nf4, bnb-int8"):
+    with pytest.raises(ValueError, match="unknown quantizer 'int3': choose one of int8, nf4, bnb-int8"):
         quantize(model, "int3")
     quantize(model, "int8")
 

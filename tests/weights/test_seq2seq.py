@@ -1,4 +1,4 @@
-"""BART as a baseline: trained by the same loop, decoded and scored by the same code, in the same table."""
+"""Tests of BART as a baseline. The same code trains it, generates its texts, scores them and shows them in a table."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from lightseek.data.document import Document
 from lightseek.data.examples import ExampleMaker, collate
 from lightseek.lab.grid import grid
 from lightseek.lab.results import finish, results_table
-from lightseek.model.decoders.seq2seq import Seq2Seq
+from lightseek.model.seq2seq import Seq2Seq
 from lightseek.page.views import PageViews
 from lightseek.text.generate import generate
 from lightseek.tools.padding import pad_batch
@@ -72,10 +72,10 @@ def test_it_writes_what_transformers_writes_alone_and_in_a_batch(bart, beams):
         theirs = bart.decoder.model.generate(
             torch.tensor([prompt]), max_new_tokens=8, num_beams=beams, do_sample=False, length_penalty=1.0
         )
-        tokens = theirs[0, 1:].tolist()  # after the token that starts every text
+        tokens = theirs[0, 1:].tolist()  # without the token that starts every text
         assert ours.tokens == [token for token in tokens if token not in (bart.config.eos_token_id, pad)]
         assert ours.tokens == generate(bart, torch.tensor([prompt]), max_new_tokens=8, beams=beams)[0].tokens
-    assert len({tuple(one.tokens) for one in together}) == 2  # the prompt matters
+    assert len({tuple(one.tokens) for one in together}) == 2  # different prompts give different texts
 
 
 def test_pages_and_missing_labels_are_refused(bart):
@@ -95,7 +95,7 @@ def test_it_learns_and_its_row_stands_in_the_table(folder, tmp_path):
     assert {count.box for count in run.counts if count.trainable} == {"decoder"}
     results = finish(run, run.fit())
     assert run.rows[-1]["train_loss"] < run.rows[0]["train_loss"]
-    table = results_table([results], ["tokens", "decoder"])
+    table = results_table([results], ["mode", "decoder"])
     assert [next(iter(column.cells)) for column in table.columns[:2]] == ["text", config.decoder]
     assert list(table.columns[0].cells)[-1] == "lead-3"
 
@@ -107,17 +107,17 @@ def test_it_learns_and_its_row_stands_in_the_table(folder, tmp_path):
 
 
 def test_in_a_grid_it_reads_text_and_runs_once():
-    lists = {"context": ["vision", "text"], "tokens": ["64", "100"], "decoder": [None, "seq2seq:x"]}
+    lists = {"context": ["vision", "text"], "mode": ["tiny", "small"], "decoder": [None, "seq2seq:x"]}
     cells, swept = grid(RunConfig(cache_vision=True, freeze="encoder"), lists, Path("out"))
     assert all(cell.config.cache_vision == (cell.config.context == "vision") for cell in cells)
-    found = [(cell.config.context, cell.config.tokens, cell.config.decoder) for cell in cells]
+    found = [(cell.config.context, cell.config.mode, cell.config.decoder) for cell in cells]
     assert found == [
-        ("vision", "64", None),
-        ("text", "64", "seq2seq:x"),
-        ("vision", "100", None),
-        ("text", "64", None),
+        ("vision", "tiny", None),
+        ("text", "tiny", "seq2seq:x"),
+        ("vision", "small", None),
+        ("text", "tiny", None),
     ]
-    assert set(swept) == {"tokens", "freeze", "context", "decoder"}
+    assert set(swept) == {"mode", "freeze", "context", "decoder"}
 
 
 def test_a_model_that_only_continues_texts_is_no_baseline(tmp_path):

@@ -1,4 +1,4 @@
-"""The whole model against transformers' own classes, on the checkpoint we saved for them."""
+"""Tests of the whole model against transformers' own classes, which load a checkpoint that we saved."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ TOLERANCE = 1e-4  # relative, float32
 
 
 def page(name: str, side: int, tile: int = 0, grid: tuple[int, int] = (1, 1)) -> PageViews:
-    """Views of any side: the model takes every multiple of 64, and small ones keep the test fast."""
+    """Return a page with these sides in pixels. Any multiple of 64 is possible, and small sides keep the tests fast."""
     tiles = [formula_image(f"{name}.{i}", tile) for i in range(grid[0] * grid[1])] if tile else None
     return PageViews(formula_image(name, side), torch.stack(tiles) if tiles else None, grid)
 
@@ -28,7 +28,7 @@ def count(page: PageViews) -> int:
 
 
 def prompt(*pages: PageViews) -> torch.Tensor:
-    """BOS, then each image followed by some text."""
+    """Return BOS and then, for each image, its image positions and some text."""
     ids = [0]
     for i, image in enumerate(pages):
         ids += [511] * count(image) + [20 + 7 * i, 30, 40, 50 + i]
@@ -48,7 +48,7 @@ def ours():
 
 @pytest.fixture(scope="module")
 def theirs(ours, tmp_path_factory):
-    """`load_theirs` itself fails on a missing or unexpected key."""
+    """transformers' model with our weights. `load_theirs` fails if a key is missing or unexpected."""
     return load_theirs(ours, tmp_path_factory.mktemp("saved"))
 
 
@@ -71,7 +71,9 @@ def test_same_features_and_logits(ours, theirs, attention, pages):
 
 
 def test_same_loss_and_the_same_gradient_for_every_tensor(ours, theirs, tmp_path):
-    """Experts, router and encoder included: what the goldens cannot hold, as the reference stops gradients there."""
+    """This includes the experts, the router and the encoder. The goldens have no gradients of those, because the
+    reference code stops gradients there.
+    """
     ids = prompt(*TILED)
     labels = torch.where(ids == 511, -100, ids)
     ours.zero_grad()
@@ -100,7 +102,7 @@ def test_same_greedy_tokens(ours, theirs):
 
 
 def greedy(model: LightSeekOCR, ids: torch.Tensor, pages, steps: int) -> list[list[int]]:
-    """The plainest decoding there is: the whole prompt once, then one token at a time from the cache."""
+    """Decode in the simplest way: run the whole prompt once, then one token at a time with the cache."""
     cache = KVCache(model.config.decoder, len(ids), ids.shape[1] + steps, model.dtype, model.device)
     tokens = []
     for _ in range(steps):
@@ -124,7 +126,7 @@ def test_the_cache_changes_nothing(ours):
 
 @torch.no_grad()
 def test_a_batch_of_unlike_pages_gives_each_row_what_it_gets_alone(ours):
-    """One view, tiles, two images, no image: padded on the left, masked."""
+    """The rows have one view, tiles, two images and no image. They are padded on the left and masked."""
     rows = [ONE, TILED, [*ONE, *TILED], []]
     prompts = [prompt(*row) for row in rows]
     longest = max(p.shape[1] for p in prompts)
@@ -140,7 +142,7 @@ def test_a_batch_of_unlike_pages_gives_each_row_what_it_gets_alone(ours):
 
 @torch.no_grad()
 def test_half_precision_stays_near_theirs(ours, tmp_path):
-    """bfloat16 keeps 8 bits: the two agree to its rounding, not to float32's."""
+    """bfloat16 has 8 bits of precision, so both implementations round. Our errors are no larger than theirs."""
     half = LightSeekOCR(reduced_config()).to(torch.bfloat16).eval()
     half.load_state_dict(ours.state_dict())
     pages = [page("half", 256)]
@@ -149,7 +151,7 @@ def test_half_precision_stays_near_theirs(ours, tmp_path):
     expected = load_theirs(half, tmp_path)(**arguments, use_cache=False).logits
     exact = ours(prompt(*pages), pages=[pages]).logits
     mine = half(prompt(*pages), pages=[pages]).logits
-    assert (mine - exact).norm() <= 1.2 * (expected.float() - exact).norm()  # no further off than they are
+    assert (mine - exact).norm() <= 1.2 * (expected.float() - exact).norm()
 
 
 def test_pages_that_do_not_fill_the_image_positions_are_refused(ours):

@@ -1,1 +1,1 @@
-"""How a document gets in front of the decoder: as drawn pages, as encoded pages, or as its text."""
+"""Brings a document in front of the decoder: as drawn pages, as encoded pages, or as its text."""

@@ -1,6 +1,7 @@
-"""A document's pages out of a vision cache: encoded already, and drawn only when the cache does not know them.
+"""Takes a document's encoded pages from a vision cache. A page is drawn only if the cache does not have it yet.
 
-On a CPU, drawing a page takes a third of the time that the nano decoder learns from it: worth leaving out as well.
+On a CPU, drawing a page takes a third of the time that the nano decoder takes to learn from it. So the cache saves the
+drawing as well as the encoding.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ PROBE = "How vexingly quick daft zebras jump! 0123456789 (äöü, ß; \u201cé\u
 
 @dataclass(frozen=True)
 class CachedPages(Pages):
-    """Pages that come encoded; they need not be drawn, so `images` may be empty."""
+    """Pages that are encoded already. They need not be drawn, so `images` may be empty."""
 
     encoded: list[EncodedPage] = field(default_factory=list)
 
@@ -32,12 +33,12 @@ def vision_context(spec: ContextSpec) -> PageMaker:
 
 
 class CachedPageMaker(PageMaker):
-    """Makes a document's pages as `PageMaker` does, but encoded, and draws none that the cache knows."""
+    """Makes the same pages as `PageMaker`, but encoded. It does not draw pages that the cache has."""
 
     def __init__(self, mode: str | int | Mode, font: str, most: int, cache: VisionCache) -> None:
         super().__init__(mode, font, most)
         self.cache = cache
-        # Renderers that set this text alike, pixel by pixel, count as one: a changed font file or library does not.
+        # A changed font file or library gives other pixels here, so cached pages of the old one are not used.
         sample = [image.tobytes() for image in self.render(PROBE).images]
         self.renderer = digest(self.mode, self.style, most, [item.name for item in fields(Pages)], *sample)
 
@@ -48,13 +49,13 @@ class CachedPageMaker(PageMaker):
         return list(pages.encoded)
 
     def known(self, document: Document) -> CachedPages | None:
-        """The pages, if the cache has them all."""
+        """Return the document's pages, or None if the cache does not have them all."""
         record = self.cache.recall(self.key(document))
         encoded = [self.cache.load(key) for key in record.pop("keys")] if record else [None]
         return None if None in encoded else CachedPages([], **record, encoded=encoded)
 
     def encode(self, document: Document) -> CachedPages:
-        """Draw the pages, and see to it that the cache has them. Raises ValueError as `PageMaker` and `page` do."""
+        """Draw the pages and put them into the cache. Raises ValueError as `PageMaker` and `VisionCache.page` do."""
         drawn = self.draw(document)
         keys, encoded = zip(*(self.cache.page(image, self.mode) for image in drawn.images), strict=True)
         rest = {item.name: getattr(drawn, item.name) for item in fields(drawn) if item.name != "images"}
@@ -62,13 +63,13 @@ class CachedPageMaker(PageMaker):
         return CachedPages(drawn.images, **rest, encoded=list(encoded))
 
     def key(self, document: Document) -> str:
-        """What decides a document's pages: the renderer and the text, or the pictures, files by time and size."""
+        """Return the key of a document's pages: a digest of the renderer, the text and the pictures' signatures."""
         return digest(self.renderer, document.text, *(signature(picture) for picture in document.images))
 
     def fill(self, documents: Sequence[Document], tick: Callable[[int, int], None] | None = None) -> None:
         """Put the pages of all these documents into the cache. `tick(done, of)` is called after each document.
 
-        Raises ValueError when they won't fit, as soon as the size of the first is known.
+        Raises ValueError when the pages won't fit. It estimates that from the first document that is encoded.
         """
         before, missing = self.cache.bytes, 0
         for done, document in enumerate(documents, start=1):
@@ -82,9 +83,9 @@ class CachedPageMaker(PageMaker):
 
 
 def signature(picture: Path | bytes) -> bytes | tuple[str, int, int]:
-    """What tells one picture from another, without reading a file."""
+    """Return what identifies a picture: its bytes, or the path, size and time of its file, which is not read."""
     if isinstance(picture, bytes):
         return picture
     path = Path(picture).resolve()
-    state = path.stat() if path.is_file() else None  # a missing one is reported by who opens it
+    state = path.stat() if path.is_file() else None  # whoever opens the file reports that it is missing
     return str(path), state.st_size if state else 0, state.st_mtime_ns if state else 0

@@ -1,6 +1,7 @@
-"""A document's pages: its own pictures, or its text set so that it fills as few pages as it can.
+"""Makes the pages of a document: its own pictures, or its text drawn on as few pages as possible.
 
-One page if a readable font allows it, several if not, up to a budget. What the budget leaves out is counted.
+A text gets one page if a readable font allows that, and otherwise several, up to a budget. The text and the pictures
+beyond the budget are left out and counted.
 """
 
 import math
@@ -54,8 +55,8 @@ class PageMaker(ContextMaker):
         return self.draw(document).images
 
     def views(self, pages: Pages) -> "list[Page]":
-        """The pages as the model takes them."""
-        from lightseek.page.preprocessing import page_views  # PyTorch, which the drawing of pages does without
+        """Return the pages as the model takes them."""
+        from lightseek.page.preprocessing import page_views  # needs PyTorch; drawing does not
 
         return [page_views(image, self.mode) for image in pages.images]
 
@@ -68,7 +69,7 @@ class PageMaker(ContextMaker):
         return min(self.most, len(document.images) or max(1, drawn)) * positions(mode, grid)
 
     def show(self, document: Document) -> Pages:
-        """The pictures that a document came as."""
+        """Return the pictures of a document that came as pictures."""
         images: list[Image.Image] = []
         for picture in document.images[: self.most]:
             try:
@@ -80,7 +81,7 @@ class PageMaker(ContextMaker):
         return Pages(images[: self.most], text=document.text, dropped_pages=dropped)
 
     def render(self, text: str) -> Pages:
-        """Pages of plain text."""
+        """Draw a text on pages."""
         rendering = render_text(text, self.fit(text), max_pages=self.most, cut=True)
         if rendering.dropped:
             source = text.replace("\r\n", "\n").replace("\r", "\n").strip()
@@ -89,15 +90,15 @@ class PageMaker(ContextMaker):
         return Pages(images, text=text, dropped_characters=rendering.dropped, missing_glyphs=rendering.missing_glyphs)
 
     def visible(self, document: Document) -> str:
-        """The text that stands on a document's pages: all of it, unless the budget is too small."""
+        """Return the text that is on a document's pages: all of it, unless the budget is too small."""
         if document.images or self.needed(document.text) <= self.most:
             return document.text
         return self.render(document.text).text
 
     def needed(self, text: str) -> int:
-        """Pages that `text` needs in the smallest font; counting stops when the budget is spent."""
+        """Return how many pages `text` needs in the smallest font. Counting stops one page above the budget."""
         return count_pages(text, replace(self.style, font_size=SMALLEST_FONT), self.most + 1)
 
     def fit(self, text: str) -> PageStyle:
-        """The largest font at which the text fits on as few pages as the smallest font would need."""
+        """Return the style with the largest font that needs no more pages than the smallest font does."""
         return fit_pages(text, self.style, SMALLEST_FONT, most=self.most)

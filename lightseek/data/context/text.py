@@ -8,7 +8,7 @@ from lightseek.data.context.spec import ContextSpec
 from lightseek.data.document import Document
 from lightseek.text.tokenizer import Tokenizer
 
-ROOM = 3 / 4  # of the decoder's positions may be the document's; the rest is for the prompt's words and the answer
+ROOM = 3 / 4  # the document's largest share of the positions; the rest is for the prompt's words and the answer
 
 
 def text_context(spec: ContextSpec) -> "TextMaker":
@@ -50,5 +50,5 @@ class TextMaker(ContextMaker):
 
 
 def most_tokens(max_positions: int, task: str) -> int:
-    """How long a text may be in front of a decoder of so many positions. Reading it out needs room for it twice."""
+    """Return how many tokens a text may have for a decoder of `max_positions`. The task ocr needs room for it twice."""
     return int(max_positions * ROOM / (2 if task == "ocr" else 1))

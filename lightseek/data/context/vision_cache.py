@@ -1,13 +1,13 @@
-"""What a frozen encoder makes of each page, kept on disk: SAM and CLIP see a page once, not once an epoch.
+"""Keeps the encoded pages of a frozen encoder on disk, so that SAM and CLIP see each page once and not once an epoch.
 
     folder/                  the user's cache folder, or --cache-dir
-      5f0c.../               one encoder: the digest of its weights, dtype and sizes
-        pages/3a/3a91....safetensors    the views of one page through the encoder, before the projector
+      5f0c.../               one encoder; the name is the digest of its weights, dtype and sizes
+        pages/3a/3a91....safetensors    the encoder's output for the views of one page, before the projector
         documents/c7/c704....json       which pages a document has, so that they need not be drawn again
 
-Files appear whole or not at all, are named by what they were made from, and never change. So a run may be killed at
-any moment, several may share a folder, and any of it may be deleted: what is missing is made again. Pages are
-memory-mapped.
+A file appears whole or not at all, its name is a digest of what it was made from, and it never changes. So a run may be
+killed at any moment, several runs may share a folder, and any file may be deleted: missing files are made again. Pages
+are memory-mapped.
 """
 
 import json
@@ -22,6 +22,7 @@ import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import nn
 
 from lightseek.model.ocr import DeepSeekOCR
 from lightseek.page.modes import Mode
@@ -30,36 +31,32 @@ from lightseek.page.views import EncodedPage, PageViews
 from lightseek.text.generate import evaluating
 from lightseek.tools.files import atomic_write, write_text
 
-FORMAT = 1  # of the files, or of the arithmetic that led to them: another number, another folder
+FORMAT = 1  # raise it when the files or the arithmetic behind them change, so that a new folder is used
 AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-UNFINISHED = 3600  # seconds after which a temporary file belongs to nobody alive
-SPARE = 1 << 30  # bytes of the disk that the cache leaves to others
+UNFINISHED = 3600  # seconds; the run that wrote an older temporary file must be dead
+SPARE = 1 << 30  # bytes that the cache leaves free on the disk
 
 
 def cache_folder(chosen: str | Path | None = None) -> Path:
-    """`chosen`, or the place for vision caches in the user's cache folder."""
+    """Return `chosen`, or the default: a folder for vision caches in the user's cache folder."""
     if chosen is not None:
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightseek" / "vision"
 
 
 class VisionCache:
-    """Encoded pages of one encoder, by the content of the page's image and the mode.
+    """The encoded pages of one encoder. A page's key is a digest of its image and the mode.
 
-    The key has the arithmetic's dtype but not the device or the attention kernel: those differ by rounding only.
+    The folder's name depends on the dtype of the arithmetic, but not on the device or the attention kernel, because
+    those change the result by rounding only.
     """
 
     def __init__(self, model: DeepSeekOCR, folder: str | Path, limit: int | None = None, precision: str = "no") -> None:
-        """`limit` is in bytes, for all of `folder`; `precision` the mixed precision that the run trains in.
+        """`limit` is in bytes and holds for all of `folder`; `precision` is the mixed precision of the run.
 
-        Raises ValueError when the encoder can learn.
+        Raises ValueError if the encoder learns.
         """
-        learning = [name for name, parameter in model.encoder.named_parameters() if parameter.requires_grad]
-        if learning:
-            raise ValueError(
-                f"--cache-vision keeps what the encoder makes of a page, but the encoder learns ({len(learning)} "
-                f"tensors, {learning[0]} first): add --freeze encoder, or leave out --cache-vision"
-            )
+        check_frozen(model.encoder)
         self.model, self.root, self.limit = model, Path(folder), limit
         self.autocast = AUTOCAST[precision]
         self.folder = self.root / encoder_digest(model, precision)
@@ -70,7 +67,7 @@ class VisionCache:
         return f"vision cache: {self.pages:,} pages in {self.bytes:,} bytes{limit}, in {self.root}"
 
     def page(self, image: Image.Image, mode: Mode) -> tuple[str, EncodedPage]:
-        """(key, page): from disk, or encoded and put there. Raises ValueError when it would exceed the limit."""
+        """Return (key, page) from disk. A new page is encoded and saved first. Raises ValueError without room."""
         key = digest(mode, image.size, upright_rgb(image).tobytes())
         found = self.load(key)
         if found is None:
@@ -82,7 +79,7 @@ class VisionCache:
 
     @torch.no_grad()
     def encode(self, page: PageViews) -> EncodedPage:
-        """One page alone, so that its tokens never depend on the batch it came in."""
+        """Encode one page alone, so that its tokens never depend on other pages in a batch."""
         device, dtype = self.model.device, self.model.dtype
         autocast = torch.autocast(device.type, self.autocast, enabled=self.autocast is not None)
         with evaluating(self.model), autocast:
@@ -90,7 +87,7 @@ class VisionCache:
             return EncodedPage(self.model.encoder(page.global_view[None].to(device, dtype))[0], tiles, page.grid)
 
     def load(self, key: str) -> EncodedPage | None:
-        """The page, memory-mapped, or None if it is not there or damaged."""
+        """Return the page, memory-mapped, or None if its file is missing or damaged."""
         try:
             with safe_open(self.path("pages", key), "pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
@@ -110,7 +107,7 @@ class VisionCache:
         self.pages, self.bytes = self.pages + 1, self.bytes + len(content)
 
     def check_room(self, more: int) -> None:
-        """Raise ValueError when so many more bytes would exceed the limit, or leave the disk without any to spare."""
+        """Raise ValueError if `more` bytes would exceed the limit or use the disk space that must stay free."""
         if self.limit is not None and self.bytes + more > self.limit:
             raise ValueError(
                 f"{self}, has no room for {more:,} bytes more: raise --cache-gb, or delete older caches there"
@@ -123,7 +120,7 @@ class VisionCache:
             )
 
     def recall(self, key: str) -> dict[str, Any] | None:
-        """What `note` wrote of a document."""
+        """Return the record that `note` wrote for a document, or None if there is none that can be read."""
         try:
             return json.loads(self.path("documents", key).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
@@ -137,10 +134,21 @@ class VisionCache:
         return self.folder / kind / key[:2] / f"{key}.{suffix}"
 
 
+def check_frozen(encoder: nn.Module) -> None:
+    """Raise ValueError if a parameter of the encoder learns: what it makes of a page then changes with every step."""
+    learning = [name for name, parameter in encoder.named_parameters() if parameter.requires_grad]
+    if learning:
+        raise ValueError(
+            f"--cache-vision keeps what the encoder makes of a page, but the encoder learns ({len(learning)} "
+            f"tensors, {learning[0]} first): add --freeze encoder, or leave out --cache-vision"
+        )
+
+
 def encoder_digest(model: DeepSeekOCR, precision: str = "no") -> str:
-    """A name for what the encoder computes: its sizes, its parts, every weight with its dtype, and the precision."""
+    """Return a name that changes with everything the encoder's output depends on: sizes, parts, weights, precision."""
     config = model.config
-    sha = sha256(repr((FORMAT, config.sam, config.compressor, config.clip, str(model.encoder), precision)).encode())
+    sizes = (FORMAT, config.sam, config.compressor, config.clip, str(model.encoder), precision)
+    sha = sha256(repr(sizes + ((config.boxes,) if config.boxes else ())).encode())
     for name, tensor in sorted(model.encoder.state_dict().items()):
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
@@ -148,7 +156,7 @@ def encoder_digest(model: DeepSeekOCR, precision: str = "no") -> str:
 
 
 def digest(*parts: Any) -> str:
-    """A name for a list of bytes, and of values by their `repr`."""
+    """Return a name for a list of parts. Bytes are hashed as they are, other values by their `repr`."""
     sha = sha256()
     for part in parts:
         content = part if isinstance(part, bytes) else repr(part).encode()
@@ -158,7 +166,7 @@ def digest(*parts: Any) -> str:
 
 
 def survey(root: Path) -> tuple[int, int]:
-    """(pages, bytes) of all caches in a folder, and an end to the files that a killed run left unfinished."""
+    """Return (pages, bytes) of all caches in a folder. Deletes the unfinished files of killed runs."""
     pages = size = 0
     for file in root.rglob("*"):
         try:
@@ -167,11 +175,11 @@ def survey(root: Path) -> tuple[int, int]:
                 file.unlink()
             elif file.suffix == ".safetensors":
                 pages, size = pages + 1, size + state.st_size
-        except FileNotFoundError:  # another run's, finished in between
+        except FileNotFoundError:  # another run finished or deleted it meanwhile
             continue
     return pages, size
 
 
 def nearest(folder: Path) -> Path:
-    """The folder, or the nearest one above it that exists."""
+    """Return the folder, or the nearest folder above it that exists."""
     return next(place for place in (folder, *folder.absolute().parents) if place.is_dir())

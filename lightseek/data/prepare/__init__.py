@@ -1,1 +1,1 @@
-"""A data set becomes a folder to train from."""
+"""Turns a data set into a folder that training reads."""

@@ -1,4 +1,4 @@
-"""The data card of a prepared folder, in the hub's format: where the documents come from, how many, how long."""
+"""Writes the data card of a prepared folder in the hub's format: the source, number and lengths of its documents."""
 
 from pathlib import Path
 from statistics import median
@@ -16,7 +16,7 @@ SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_
 
 
 def write_card(job: Job, out: Path, prepared: Prepared) -> None:
-    """`README.md` and its plot of lengths."""
+    """Write `README.md` and its plot of lengths into the folder `out`."""
     plot_lengths(out / PLOT, prepared)
     write_text(out / "README.md", card(job, prepared))
 
@@ -38,10 +38,10 @@ def card(job: Job, prepared: Prepared) -> str:
         f"## Left out\n\n{_left_out(job, prepared)}",
     ]
     if entry:
-        derived = f" Of the splits, {entry.derived}." if entry.derived and job.shares is None else ""
-        parts.append(f"## Licence\n\nThat of the source: {entry.licence}.{derived} {entry.note}")
+        derived = f" About the splits: {entry.derived}." if entry.derived and job.shares is None else ""
+        parts.append(f"## Licence\n\nThe source has this licence: {entry.licence}.{derived} {entry.note}")
     else:
-        parts.append("## Licence\n\nThat of the documents it was made from.")
+        parts.append("## Licence\n\nThe licence is that of the documents from which this folder was made.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -69,25 +69,26 @@ def _header(job: Job, prepared: Prepared, title: str) -> str:
 
 
 def _pages(job: Job, total: Figures) -> str:
-    mode = find_mode(job.tokens)
+    mode = find_mode(job.mode)
     if total.pictures == len(total.text):
-        return "Pages are pictures, as they came."
+        return "The pages are the pictures of the source, unchanged."
     if job.images:
         return (
-            f"Pages are drawn for the mode {mode.name} ({mode.tokens} tokens a view), at most {job.pages} a document."
+            f"Pages are drawn for the mode {mode.name} ({mode.tokens} tokens a view), "
+            f"at most {job.max_pages} a document."
         )
     return (
-        f"Texts only: pages are drawn when they are read. The counts of pages are for the mode {mode.name} "
+        f"The rows hold texts only: pages are drawn in training. The counts of pages are for the mode {mode.name} "
         f"({mode.tokens} tokens a view) and its smallest letters."
     )
 
 
 def _table(prepared: Prepared) -> str:
-    lines = ["| split | documents | characters of text | of summary | pages |", "|---|---:|---:|---:|---:|"]
+    lines = ["| split | documents | characters of text | characters of summary | pages |", "|---|---:|---:|---:|---:|"]
     for split, figures in prepared.splits.items():
         middles = " | ".join(_middle(values) for values in (figures.text, figures.summary, figures.pages))
         lines.append(f"| {split} | {len(figures.text):,} | {middles} |")
-    return "\n".join(lines) + "\n\nLengths: median (longest)."
+    return "\n".join(lines) + "\n\nEach length is the median, with the longest in brackets."
 
 
 def _middle(values: list[int]) -> str:
@@ -98,7 +99,7 @@ def _left_out(job: Job, prepared: Prepared) -> str:
     total, bad = prepared.total, prepared.bad
     drawn = f", {total.dropped:,} characters that no page shows" if job.images else ""
     lines = [
-        f"- Documents that need more than {job.pages} pages: {total.truncated:,}{drawn}.",
+        f"- Documents that need more than {job.max_pages} pages: {total.truncated:,}{drawn}.",
         f"- Rows that could not be used: {len(bad):,}.",
     ]
     lines += [f"  - {message}" for message in bad[:20]]
@@ -108,12 +109,12 @@ def _left_out(job: Job, prepared: Prepared) -> str:
 
 
 def command(job: Job) -> str:
-    """The command line that makes the same again, but for the folder."""
+    """Return the command line that makes the same folder again; DIR stands for its path."""
     default = Job(job.source)
     parts = [f"python -m lightseek prepare {job.source} --out DIR"]
     if job.shares is not None:
         parts.append("--split " + "/".join(f"{share:g}" for share in job.shares))
-    for name in ("task", "tokens", "font", "pages", "format", "limit", "seed", "text_column", "summary_column"):
+    for name in ("task", "mode", "font", "max_pages", "format", "limit", "seed", "text_column", "summary_column"):
         value = getattr(job, name)
         if value != getattr(default, name):
             parts.append(f"--{name.replace('_', '-')} {'none' if value is None else value}")
@@ -122,7 +123,7 @@ def command(job: Job) -> str:
 
 
 def plot_lengths(path: Path, prepared: Prepared) -> None:
-    """Histograms of the text's and the summary's characters and of the pages, one line a split."""
+    """Draw histograms of the characters of text and of summary and of the pages, with one line for each split."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -144,6 +145,6 @@ def plot_lengths(path: Path, prepared: Prepared) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
     figure.axes[0].set_ylabel("% of the documents")
     labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(*labels, frameon=False, fontsize="small", loc="outside upper left", ncols=3)  # over no bar
+    figure.legend(*labels, frameon=False, fontsize="small", loc="outside upper left", ncols=3)  # it covers no bar
     with atomic_write(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)

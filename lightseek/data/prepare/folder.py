@@ -1,9 +1,9 @@
-"""A data set -> a folder to train from: shards of rows, pages as pictures, a card that says what is in it.
+"""Turns a data set into a folder to train from. It holds shards of rows, pages as pictures, and a data card.
 
-    documents -> split -> shards of rows (in parallel processes) -> named for good -> card and plot
+    documents -> split -> shards of rows (in parallel processes) -> final names -> card and plot
 
-Each shard is written whole or not at all, its figures last. A killed run that is started again with the same settings
-redoes no shard that has its figures.
+A shard is written whole or not at all, and its figures (counts and lengths) are written last. If a killed run is
+started again with the same settings, it keeps every shard that has its figures.
 """
 
 import json
@@ -29,7 +29,7 @@ from lightseek.tools.files import write_json
 
 @dataclass
 class Prepared:
-    """What a folder holds: figures of each split, and what was wrong with the rows that were left out."""
+    """The figures of each split in a folder, and what was wrong with the rows that were left out."""
 
     splits: dict[Split, Figures]
     bad: list[str]
@@ -42,16 +42,17 @@ class Prepared:
         return total
 
 
-Report = Callable[[int], None]  # documents written so far
+Report = Callable[[int], None]  # gets the number of documents written so far
 
 
 def prepare(
     job: Job, out: Path, processes: int = 1, report: Report | None = None, on_bad: OnBad | None = None
 ) -> Prepared:
-    """Write `out` and return its figures; with everything there already, only return them.
+    """Write the folder `out` and return its figures. If the folder is complete already, only return them.
 
-    `on_bad` gets what is wrong with each row left out. Raises ValueError for a bad row unless the job skips them, and
-    for a folder that holds anything but this same job's beginnings, or that of the same job without `skip_bad`.
+    `on_bad` gets the error of each row that is left out. Raises ValueError for a bad row unless the job skips them.
+    Also raises ValueError if the folder holds anything other than this job's files; a job that was begun without
+    `skip_bad` may go on with it.
     """
     work = claim(job, out)
     done = work / "figures.json"
@@ -70,35 +71,35 @@ def prepare(
 
 
 def claim(job: Job, out: Path) -> Path:
-    """The folder's working folder, made if it is empty. Raises ValueError if it holds anything else."""
+    """Return the working folder in `out`, and make it if `out` is new. Raises ValueError if `out` holds other files."""
     work, settings = out / WORK, json.loads(json.dumps(asdict(job) | {"state": _state(job.source)}))
     begun = work / "job.json"
     if out.exists() and not begun.is_file() and (not out.is_dir() or any(file.name != WORK for file in out.iterdir())):
         raise ValueError(f"{out} is there already: give an empty or a new folder")
-    if not begun.is_file() or [*out.iterdir(), *work.iterdir()] == [work, begun]:  # nothing came of it yet
+    if not begun.is_file() or [*out.iterdir(), *work.iterdir()] == [work, begun]:  # that job has written nothing yet
         write_json(begun, settings)
     before = json.loads(begun.read_text(encoding="utf-8"))
-    # Up to its first bad row, a job that stops there is one that leaves it out.
+    # Up to the first bad row, a job writes the same files with skip_bad as without.
     before["skip_bad"] = before["skip_bad"] or job.skip_bad
     unlike = [name for name in settings if settings[name] != before.get(name)]
     if unlike:
-        names = ", ".join("the source's files" if name == "state" else name for name in unlike)
-        raise ValueError(f"{out} was prepared with another {names}: give a new folder, or delete this one")
+        names = ", ".join("files of the source" if name == "state" else name for name in unlike)
+        raise ValueError(f"{out} was prepared with other settings ({names}): give a new folder, or delete this one")
     return work
 
 
 def _state(source: str) -> list[Any]:
-    """What changes when the user's own files do."""
+    """Return the names, sizes and times of the user's own files, which show whether they changed."""
     if source in DATA_SETS or not Path(source).exists():
         return []
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in local.files_of(Path(source))]
 
 
 def documents(job: Job, on_bad: OnBad) -> Iterator[tuple[Split, Document]]:
-    """Every document with its split, the same every time."""
+    """Yield every document with its split, in the same order every time."""
     if job.source in DATA_SETS:
         entry = DATA_SETS[job.source]
-        # With shares the limit is for all: no split of theirs needs more than that.
+        # With shares the limit holds for all documents together, so no split of the source needs more than that.
         found = (
             (s, d) for s in entry.splits for d in hub.documents(entry, s, job.limit, job.seed, job.task, on_bad=on_bad)
         )
@@ -120,7 +121,7 @@ def documents(job: Job, on_bad: OnBad) -> Iterator[tuple[Split, Document]]:
 def _shared(
     found: Iterator[tuple[Split, Document]], shares: Shares, limit: int | None
 ) -> Iterator[tuple[Split, Document]]:
-    """Documents divided anew, as they come; few ones so that no split stays empty."""
+    """Divide documents by `shares` as they come. A small set is divided so that no split stays empty."""
     every = islice((document for _, document in found), limit)
     first = list(islice(every, SMALL))
     if len(first) < SMALL:
@@ -131,7 +132,7 @@ def _shared(
 
 
 def _taking(job: Job, bad: list[str], on_bad: OnBad | None) -> OnBad:
-    """What happens to a bad row: put on the list, or the end."""
+    """Return the function that handles a bad row: it adds the error to `bad`, or raises it if the job skips no rows."""
 
     def take(error: ValueError) -> None:
         if not job.skip_bad:
@@ -144,7 +145,7 @@ def _taking(job: Job, bad: list[str], on_bad: OnBad | None) -> OnBad:
 
 
 def write_shards(job: Job, out: Path, processes: int, report: Report | None, on_bad: OnBad) -> dict[Split, int]:
-    """Write what is missing of each split's shards; returns how many there are."""
+    """Write the shards that are missing, and return the number of shards of each split."""
     counts: dict[Split, int] = {}
     written = 0
     pool = _pool(processes) if processes > 1 else None
@@ -169,7 +170,7 @@ def write_shards(job: Job, out: Path, processes: int, report: Report | None, on_
                 finished(write_shard(job, out, split, number, shard))
             else:
                 running.add(pool.submit(write_shard, job, out, split, number, shard))
-                while len(running) > 2 * processes:  # documents wait on disk or on the hub, not in memory
+                while len(running) > 2 * processes:  # so that documents do not pile up in memory
                     ready, running = wait(running, return_when=FIRST_COMPLETED)
                     for future in ready:
                         finished(future.result())
@@ -194,12 +195,12 @@ def _shards(found: Iterator[tuple[Split, Document]], rows: int) -> Iterator[tupl
 
 
 def _pool(processes: int) -> ProcessPoolExecutor:
-    # Not forked: `datasets` and Arrow have threads by now.
+    # Not forked, because `datasets` and Arrow have started threads by now.
     return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
 
 
 def _end_with_parent() -> None:
-    """A worker of a killed program must not wait for work for ever."""
+    """End this worker when the program that started it ends, so that it does not wait for work for ever."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""One shard of a prepared folder: its pictures, then its rows, then its figures, which say that it is done."""
+"""Writes one shard of a prepared folder: its pictures, then its rows, then its figures, which mark it as done."""
 
 import json
 from collections import Counter
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightseek.data.context.pages import MOST_PAGES, PageMaker
 from lightseek.data.document import Document, check_task
@@ -14,29 +14,29 @@ from lightseek.data.sources.registry import DATA_SETS
 from lightseek.data.splits import Shares, Split
 from lightseek.tools.files import atomic_write, write_json
 
-WORK = ".prepare"  # folder of what is not done yet, and of the figures
+WORK = ".prepare"  # the folder for unfinished shards and for the figures
 SHARD = 1000  # rows
 PICTURED_SHARD = 100  # rows with pages
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that decides what is written."""
+    """All settings that decide what is written."""
 
     source: str
     task: str = "summarize"
-    images: bool = False  # render the pages
-    tokens: str = "small"
+    images: bool = False  # draw the pages and keep them as pictures
+    mode: str = "small"
     font: str = "DejaVuSans"
-    pages: int = MOST_PAGES
-    format: Literal["jsonl", "parquet"] = "jsonl"
-    limit: int | None = None  # documents of each split; with shares, in all
+    max_pages: int = MOST_PAGES
+    format: str = "jsonl"  # one of FORMATS
+    limit: int | None = None  # documents of each split; with shares, of all splits together
     shares: Shares | None = None
     seed: int = 0
     skip_bad: bool = False
     text_column: str = "text"
     summary_column: str | None = "summary"
-    shard: int | None = None  # rows; none is `SHARD`, or `PICTURED_SHARD`
+    shard: int | None = None  # rows; None means `SHARD`, or `PICTURED_SHARD` for rows with pages
 
     @property
     def rows(self) -> int:
@@ -46,16 +46,16 @@ class Job:
 
 @dataclass
 class Figures:
-    """Of a shard, a split or all: one number a document in the lists."""
+    """The counts of one shard, of one split or of everything. Each list of numbers has one number for each document."""
 
     text: list[int] = field(default_factory=list)  # characters
     summary: list[int] = field(default_factory=list)  # characters
     pages: list[int] = field(default_factory=list)
     pictures: int = 0  # documents that came as pictures
     truncated: int = 0  # documents that need more pages than the budget
-    dropped: int = 0  # characters of theirs that no page shows
+    dropped: int = 0  # characters of these documents that no page shows
     missing_glyphs: dict[str, int] = field(default_factory=dict)
-    bad: list[str] = field(default_factory=list)
+    bad: list[str] = field(default_factory=list)  # the errors of rows that were left out
 
     def add(self, other: "Figures") -> None:
         for name in ("text", "summary", "pages", "bad"):
@@ -75,9 +75,9 @@ def figures_file(work: Path, split: Split, number: int) -> Path:
 
 
 def write_shard(job: Job, out: Path, split: Split, number: int, shard: list[Document]) -> Figures:
-    """One shard: its pictures, then its rows, then its figures, which say that it is done."""
+    """Write one shard: its pictures, then its rows, then its figures, which mark it as done. Returns the figures."""
     figures, rows = Figures(), []
-    maker = PageMaker(job.tokens, job.font, job.pages)
+    maker = PageMaker(job.mode, job.font, job.max_pages)
     for index, document in enumerate(shard):
         name = f"images/{split}-{number:05d}/{index:05d}"
         try:
@@ -98,7 +98,7 @@ def write_shard(job: Job, out: Path, split: Split, number: int, shard: list[Docu
         figures.summary.append(len(row["summary"]))
         figures.pages.append(len(pages) or maker.needed(document.text))
         figures.pictures += bool(document.images)
-        figures.truncated += figures.pages[-1] > job.pages  # drawn ones are not, and counted below
+        figures.truncated += figures.pages[-1] > job.max_pages  # false for drawn pages, which are counted below
     figures.truncated += maker.truncated.documents
     figures.dropped, figures.missing_glyphs = maker.truncated.characters, dict(maker.missing_glyphs)
     with atomic_write(part_file(out / WORK, split, number, job)) as temporary:
@@ -108,14 +108,14 @@ def write_shard(job: Job, out: Path, split: Split, number: int, shard: list[Docu
 
 
 def _row(job: Job, document: Document, maker: PageMaker) -> tuple[dict[str, Any], list[tuple[bytes, str]]]:
-    """A row, and the bytes and suffix of each of its pages: drawn ones as PNG, pictures as they came."""
+    """Return a row, and the bytes and suffix of each page. Drawn pages are PNG files; pictures stay unchanged."""
     text, pages = document.text, []
     if document.images:
-        maker.show(document)  # all that is kept must be readable
+        maker.show(document)  # raises ValueError if a picture cannot be read
         pages = [_bytes(picture) for picture in document.images]
     elif job.images:
         made = maker(document)
-        text = made.text  # what the pages show, so that reading them can be learned
+        text = made.text  # only the text that the pages show, so that a model can learn to read it
         pages = [(_png(image), ".png") for image in made.images]
     row: dict[str, Any] = {"name": document.name, "text": text, "summary": document.summary}
     if document.question:

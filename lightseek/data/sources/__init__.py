@@ -1,1 +1,1 @@
-"""Where documents come from: generated, found on this machine, on the hub, or the user's own files."""
+"""The sources of documents: generated ones, docstrings on this machine, the hub, and the user's own files."""

@@ -1,8 +1,8 @@
-"""Rows of the hub's data sets -> documents. `datasets` streams, shards and caches; nothing of theirs is executed.
+"""Turns rows of the hub's data sets into documents. The library `datasets` reads them; no data set's code is executed.
 
-A limit of up to `STREAMED` documents is streamed: row groups of the parquet files in an order that the seed decides, so
-that a few documents cost a few megabytes. More than that, or no limit, downloads the split once and keeps it in
-`datasets`' cache; rows then come in an order that the seed decides, too.
+With a limit of up to `STREAMED` documents, the rows are streamed: row groups of the parquet files come in an order that
+the seed decides, so a few documents cost a few megabytes. With a larger limit or none, the split is downloaded once and
+kept in the cache of `datasets`; the seed decides the order of its rows, too.
 """
 
 import json
@@ -18,9 +18,9 @@ from lightseek.data.sources.tables import OnBad, pictures
 from lightseek.data.splits import Split, part_of
 
 STREAMED = 20_000  # documents
-# Rows to mix, and row groups (1000 texts or 100 pictures each) to take them from at a time.
+# The size of the shuffle buffer in rows, and from how many row groups (1000 texts or 100 pictures each) it is filled.
 BUFFERS = {"text": (1000, 10), "vision": (100, 1)}
-MANY_FILES = 32  # their order alone mixes enough; asking each for its row groups would take minutes
+MANY_FILES = 32  # the order of so many files mixes enough; to ask each for its row groups would take minutes
 
 
 def documents(
@@ -32,10 +32,11 @@ def documents(
     max_characters: int | None = None,
     on_bad: OnBad | None = None,
 ) -> Iterator[Document]:
-    """The documents of one split, lazily. A smaller limit gives the first of a larger one, if both are streamed.
+    """Yield the documents of one split. Of two streams, the one with the smaller limit is the beginning of the other.
 
-    A row without what the task needs raises ValueError with its number, or goes to `on_bad`. Raises ValueError for a
-    split or a task that the data set does not have, and for whatever goes wrong between here and the hub.
+    A row that lacks something the task needs goes to `on_bad` as a ValueError with its number; without `on_bad` the
+    error is raised. Raises ValueError for a split or a task that the data set does not have, and for every error of the
+    network or the hub.
     """
     if task not in entry.tasks:
         raise ValueError(f"{entry.name} is for --task {' or '.join(entry.tasks)}, not {task}")
@@ -65,7 +66,7 @@ def documents(
 
 
 def _documents(entry: DataSet, theirs: str, seed: int, stream: bool) -> Iterator[tuple[str, Document | ValueError]]:
-    """(where, document or what is wrong with it) for everything in a split of theirs."""
+    """Yield (where, document or its error) for everything in one of the data set's own splits."""
     files = {"omnidocbench": _omnidocbench, "haystack": _haystack}
     try:
         if entry.reader in files:
@@ -78,7 +79,7 @@ def _documents(entry: DataSet, theirs: str, seed: int, stream: bool) -> Iterator
                     yield where, document
             except ValueError as error:
                 yield where, error
-    except Exception as error:  # of the network, the hub, `datasets`, Arrow: each has its own
+    except Exception as error:  # the network, the hub, `datasets` and Arrow each have their own errors
         raise ValueError(
             f"can't read {theirs} of {entry.name} ({entry.hub_id}) from the hub: {error}. {entry.note} "
             "Without a connection, give the folder that `python -m lightseek prepare` once made of it"
@@ -86,7 +87,7 @@ def _documents(entry: DataSet, theirs: str, seed: int, stream: bool) -> Iterator
 
 
 def _rows(entry: DataSet, theirs: str, seed: int, stream: bool) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(number, row), counted from 1: in the split, or, of a stream, in the order of reading. Pictures stay bytes."""
+    """Yield (number, row). Numbers count from 1 in the split, or in the order of a stream. Pictures stay bytes."""
     import datasets
 
     files = entry.files.format(configuration=entry.configuration, split=theirs)
@@ -106,7 +107,7 @@ def _rows(entry: DataSet, theirs: str, seed: int, stream: bool) -> Iterator[tupl
 
 
 def _of_row(row: dict[str, Any], name: str, entry: DataSet) -> Iterator[Document]:
-    """The document of a row, or one for each question of a conversation about the same pages."""
+    """Yield the document of a row, or one document for each question of a conversation about the same pages."""
     images = pictures(_cell(row, entry.image), Path()) if entry.image else ()
     if entry.reader == "conversations":
         for number, turn in enumerate(_cell(row, "texts"), start=1):
@@ -124,7 +125,7 @@ def _cell(row: dict[str, Any], column: str) -> Any:
 
 
 def _text(row: dict[str, Any], column: str) -> str:
-    """A cell's text, stripped; of a list, the first; "" for a column that is not theirs, and for nothing."""
+    """Return a cell's stripped text, or the first text of a list; "" if the cell is empty or `column` is ""."""
     if not column:
         return ""
     value = _cell(row, column)
@@ -135,7 +136,7 @@ def _text(row: dict[str, Any], column: str) -> str:
 
 
 def _omnidocbench(entry: DataSet, seed: int) -> Iterator[tuple[str, Document | ValueError]]:
-    """One page a document; its text is that of the blocks that have a place in the reading order."""
+    """Yield one document for each page. Its text is that of the blocks that have a place in the reading order."""
     pages = json.loads(_download(entry, entry.files).read_text(encoding="utf-8"))
     order = list(range(len(pages)))
     Random(seed).shuffle(order)
@@ -152,7 +153,7 @@ def _omnidocbench(entry: DataSet, seed: int) -> Iterator[tuple[str, Document | V
 
 
 def _haystack(entry: DataSet, seed: int) -> Iterator[tuple[str, Document | ValueError]]:
-    """All pages of a report, with one question. `prompt_questions.txt` and `needles.csv` go line by line together."""
+    """Yield all pages of a report for each question. Line i of `needles.csv` answers line i of the questions."""
     from huggingface_hub import HfApi
 
     def below(folder: str | None = None) -> list[str]:
@@ -182,7 +183,7 @@ def _lines(file: Path) -> list[str]:
 
 
 def _download(entry: DataSet, name: str) -> Path:
-    """A file of the data set, from the hub or its cache."""
+    """Return the path of a file of the data set, from the hub or from its cache."""
     from huggingface_hub import hf_hub_download
 
     return Path(hf_hub_download(entry.hub_id, name, repo_type="dataset", revision=entry.revision))

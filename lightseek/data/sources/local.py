@@ -1,17 +1,18 @@
-"""The user's own documents: a JSONL, JSON, CSV or parquet file, or a folder of such files or of .txt and .md files.
+"""Reads the user's own documents: a JSONL, JSON, CSV or parquet file, or a folder of such files or .txt and .md files.
 
-Which split a document belongs to, in this order:
-1. its file or folder is called train, validation (valid, val, dev) or test ("test.jsonl", "train/a.txt",
-   "train-00001-of-00004.parquet"), or its row has such a value in a `split` column. A split that nothing names is
-   then taken from train, by rules 2 and 3;
-2. otherwise a hash of its text, or of its first page if it comes as pictures: 80 % train, 10 % validation, 10 % test;
-3. but with fewer than 100 different ones, where that could leave a split empty, they are put in the order of their
-   hashes, and the first tenth is test and the second validation, at least one each. Two give train and validation; one
-   gives train.
+These rules decide the split of a document:
+1. A file or folder name names it: train, validation (valid, val, dev) or test ("test.jsonl", "train/a.txt",
+   "train-00001-of-00004.parquet"). So does such a value in a row's `split` column. If some splits are named and another
+   is not, the documents of that other split are taken from train, by rules 2 and 3.
+2. If nothing names it, a hash of its text decides, or of its first page if it comes as pictures: 80 % train, 10 %
+   validation, 10 % test.
+3. With fewer than 100 different documents a hash could leave a split empty. So they are sorted by their hashes: the
+   first tenth is test and the second is validation, and each has at least one. Two documents give train and
+   validation; one gives train.
 
-A text file's summary is in `name.summary.txt` beside it (or `name.summary.md`); without one, it is the first sentence
-of the text, which is then left out of the text. A folder that holds tables is read for its tables alone, and one that
-holds pictures and .json files for those.
+A text file's summary is in `name.summary.txt` beside it (or `name.summary.md`). If there is no such file, the summary
+is the first sentence, which is then left out of the text. If a folder holds tables, only the tables are read; if it
+holds pictures and .json files, only the .json files with their pictures.
 """
 
 import re
@@ -49,17 +50,17 @@ def documents(
     max_characters: int | None = None,
     on_bad: OnBad | None = None,
 ) -> list[Document]:
-    """The documents of one split in file order; with a limit, that many of them, drawn by `seed`.
+    """Return the documents of one split in file order. With a limit, `seed` draws that many of them.
 
-    A smaller limit draws a part of what a larger one does. Raises ValueError naming the file, and the row where there
-    is one (counted from 1; line numbers in JSONL), for anything that can't be read as a document, unless `on_bad`
-    takes it.
+    A smaller limit draws a part of what a larger one draws. Anything that can't be read as a document goes to `on_bad`
+    as a ValueError; without `on_bad` the error is raised. It names the file and the row, if there is one (counted from
+    1; the line number in JSONL).
     """
     marked = list(read(path, wanted, on_bad))
     if not marked:
         raise ValueError(f"{path} holds no documents")
     whole = len(marked)
-    if max_characters is not None:  # before the split, or a small folder could lose one to its long texts
+    if max_characters is not None:  # before the split, because long texts could leave a split of a small folder empty
         marked = [(document, mark) for document, mark in marked if len(document.text) <= max_characters]
         if not marked:
             raise ValueError(f"{path}: all {whole} documents are longer than {max_characters} characters")
@@ -73,7 +74,7 @@ def documents(
 
 
 def draw(found: list[Found], limit: int | None, seed: int) -> list[Found]:
-    """At most `limit` of them in their order; a smaller limit draws a part of what a larger one does."""
+    """Draw at most `limit` items and keep their order. A smaller limit draws a part of what a larger one draws."""
     if limit is None or limit >= len(found):
         return found
     order = list(range(len(found)))
@@ -82,7 +83,7 @@ def draw(found: list[Found], limit: int | None, seed: int) -> list[Found]:
 
 
 def assign(marked: list[Marked], shares: Shares | None = None) -> list[Split]:
-    """The split of each document, by rules 1 to 3; with `shares`, by those alone, whatever the documents' marks."""
+    """Return the split of each document by rules 1 to 3. With `shares` only the shares decide, not the names."""
     if shares is not None:
         marked = [(document, None) for document, _ in marked]
     named = {mark for _, mark in marked}
@@ -96,7 +97,7 @@ def assign(marked: list[Marked], shares: Shares | None = None) -> list[Split]:
 
 
 def read(path: Path, wanted: Wanted = WANTED, on_bad: OnBad | None = None) -> Iterator[Marked]:
-    """Every document under `path`, each with the split that its place or row names."""
+    """Yield every document under `path` with the split that its file, folder or row names, or None."""
     files = files_of(path)
     for file in files:
         table = file.suffix.lower() in (*TABLES, ANNOTATIONS)
@@ -118,7 +119,7 @@ def read(path: Path, wanted: Wanted = WANTED, on_bad: OnBad | None = None) -> It
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files that documents are read from: tables, else annotations of pictures, else texts."""
+    """Return the files to read: tables, or else annotations of pictures, or else texts. Raises ValueError for none."""
     if path.is_file():
         if path.suffix.lower() not in (*TABLES, ANNOTATIONS, *TEXTS):
             raise ValueError(
@@ -147,16 +148,16 @@ def _check_size(file: Path, most: int) -> None:
     size = file.stat().st_size
     if size > most:
         raise ValueError(
-            f"{file} has {size / 2**20:,.0f} MiB, more than the {most >> 20:,} MiB read at once: split it up"
+            f"{file} has {size / 2**20:,.0f} MiB, more than the {most >> 20:,} MiB that can be read: split it up"
         )
 
 
 def _place(file: Path, root: Path) -> Split | None:
-    """The split that the file's name, or a folder's on the way to it from `root`, stands for."""
+    """Return the split that the name of the file, or of a folder between `root` and it, stands for."""
     names = [*file.relative_to(root).parent.parts, file.stem] if file != root else [file.stem]
     for name in reversed(names):
         start = name.lower().replace("_", "-").split("-")[0].split(".")[0]
-        # "test-plan.txt" is a document called so; "test-00000-of-00001.jsonl" is a shard.
+        # "test-plan.txt" is a document with that name, but "test-00000-of-00001.jsonl" is a shard of the test split.
         shard = file.suffix.lower() == ".parquet" or re.search(r"-\d+-of-\d+$", name)
         if start in SPLIT_NAMES and (name.lower() == start or shard):
             return SPLIT_NAMES[start]

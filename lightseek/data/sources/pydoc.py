@@ -1,8 +1,8 @@
-"""Real English that every Python carries: docstrings of the standard library, then of installed packages.
+"""Finds English texts on every machine with Python: docstrings of the standard library and of installed packages.
 
-The first sentence is the summary of the rest. Files are parsed, never imported or run. The standard library comes
-first so that every machine has some; a seed shuffles the files within each group. A docstring's split depends on its
-text alone, and a text that occurs twice counts once.
+The first sentence is the summary of the rest. Files are parsed and never imported or run. The standard library comes
+first, because every machine has it; the seed shuffles the files within each group. A docstring's split depends on its
+text only, and a text that occurs twice counts once.
 """
 
 import ast
@@ -27,9 +27,9 @@ _SKIP_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages",
 def documents(
     split: Split, limit: int | None = None, seed: int = 0, max_characters: int | None = None
 ) -> list[Document]:
-    """At most `limit` docstrings of a split; stops reading files when it has them.
+    """Return at most `limit` docstrings of a split. It stops reading files when it has that many.
 
-    Without a limit it reads up to `MAX_FILES` files, which takes some 15 seconds; the other splits are then quick.
+    Without a limit it reads up to `MAX_FILES` files, which takes about 15 seconds; the other splits are then quick.
     """
     check_split(split)
     found: list[Document] = []
@@ -48,7 +48,7 @@ def documents(
 
 
 def _files(seed: int) -> Iterator[tuple[str, Path]]:
-    """(name, path) of at most `MAX_FILES` Python files, each folder's in an order that only `seed` decides."""
+    """Yield (name, path) of at most `MAX_FILES` Python files. `seed` decides the order within each folder."""
     folders = dict.fromkeys(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib"))
     left = MAX_FILES
     for folder in folders:
@@ -69,12 +69,12 @@ def _python_files(folder: Path) -> Iterator[str]:
 
 @cache  # train, validation and test ask for the same files
 def _docstrings(path: Path) -> tuple[tuple[str, str], ...]:
-    """(qualified name, cleaned docstring) of everything in a file; nothing for a file that is no sound Python."""
+    """Return (qualified name, cleaned docstring) for everything in a file; nothing if the file can't be parsed."""
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             return ()
         source = path.read_bytes()
-        with warnings.catch_warnings(action="ignore"):  # about escapes in other people's strings
+        with warnings.catch_warnings(action="ignore"):  # other people's strings may have invalid escapes
             tree = ast.parse(source)
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         return ()
@@ -93,7 +93,7 @@ def _docstrings(path: Path) -> tuple[tuple[str, str], ...]:
 
 
 def _is_prose(summary: str, text: str) -> bool:
-    """Whether it can be printed, and the summary reads as a sentence rather than as a signature or a heading."""
+    """Return whether the text is printable and the summary looks like a sentence, not a signature or a heading."""
     return (
         MIN_SUMMARY <= len(summary) <= MAX_SUMMARY
         and summary[0].isalpha()

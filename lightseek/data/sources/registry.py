@@ -1,8 +1,8 @@
-"""Named data sets of the hub, as data: where each one is, what its columns are called, and how it is split.
+"""Lists named data sets of the hub: where each one is, what its columns are called, and how it is split.
 
-`python train.py --data cnn_dailymail`, or `python -m lightseek prepare mlsum-fr --out news/`; `hub.py` reads
-them. Most come as parquet from the branch that the hub itself converts data sets to, so that no data set's own
-code ever runs. `note` says what could be checked: the hub was not at hand when this was written.
+Use a name as in `python train.py --data cnn_dailymail` or `python -m lightseek prepare mlsum-fr --out news/`; `hub.py`
+reads the rows. Most data sets come as parquet from a branch that the hub makes itself, so no data set's own code ever
+runs. The hub was not at hand when this was written, so `note` says which facts were checked and how.
 """
 
 from collections.abc import Mapping
@@ -11,16 +11,17 @@ from typing import Literal
 
 from lightseek.data.splits import Split
 
-CONVERTED = "refs/convert/parquet"  # the hub's own branch: {configuration}/{split}/0000.parquet and on
+CONVERTED = "refs/convert/parquet"  # made by the hub; its files are {configuration}/{split}/0000.parquet and so on
 OWN_SPLITS: Mapping[Split, str] = {"train": "train", "validation": "validation", "test": "test"}
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """One data set. Columns are theirs; "" is one they don't have.
+    """One data set. The columns have the data set's own names; "" means that it has no such column.
 
-    `splits` gives the name of theirs that each of ours is read from; one that is missing can't be had. Where two of
-    ours come from the same one of theirs, a hash of the document decides: 8 parts train, 1 validation, 1 test.
+    `splits` maps each of our splits to the data set's split that it is read from. A split that is missing there does
+    not exist. If two of ours come from the same one, a hash of the document decides: 8 parts train, 1 validation, 1
+    test.
     """
 
     name: str
@@ -32,23 +33,23 @@ class DataSet:
     summary: str = ""
     image: str = ""  # a picture, or a list of them
     question: str = ""
-    answers: str = ""  # a list of equally good ones: the first counts
+    answers: str = ""  # a list of equally good answers; the first one is used
     configuration: str = "default"
     revision: str = CONVERTED
     files: str = "{configuration}/{split}/*.parquet"
     splits: Mapping[Split, str] = field(default_factory=lambda: OWN_SPLITS)
     reader: Literal["table", "conversations", "omnidocbench", "haystack"] = "table"
-    tasks: tuple[str, ...] = ("summarize", "ocr")  # the first is what it is made for
+    tasks: tuple[str, ...] = ("summarize", "ocr")  # the first task is the one it was made for
     note: str = ""
 
     @property
     def derived(self) -> str:
-        """Which of our splits are not theirs, in words; "" when all are."""
+        """Say in words which of our splits the data set does not have itself; "" if it has all."""
         parts = []
         for theirs in dict.fromkeys(self.splits.values()):
             ours = [split for split, name in self.splits.items() if name == theirs]
             if len(ours) > 1:
-                parts.append(f"{' and '.join(ours)} are parts of its {theirs} split, told apart by a hash")
+                parts.append(f"{' and '.join(ours)} are parts of its {theirs} split, divided by a hash")
         return "; ".join(parts)
 
 
@@ -62,7 +63,7 @@ def _mlsum(language: str, name: str) -> DataSet:
         licence="other: research use",
         text="text",
         summary="summary",
-        note="Branch and columns seen in others' code that reads French and Russian from it.",
+        note="The branch and the columns are those that other code uses to read French and Russian from it.",
     )
 
 
@@ -79,7 +80,8 @@ def _haystack(pages: int) -> DataSet:
         files="*/*_{configuration}Pages/Images_TextNeedles/*.jpg",
         splits={"test": "all"},
         tasks=("answer",),
-        note="Layout as in the authors' evaluation scripts. For evaluation only; raise pages to see whole reports.",
+        note="The layout is that of the authors' evaluation scripts. It is for evaluation only; raise max_pages to see "
+        "whole reports.",
     )
 
 
@@ -93,7 +95,8 @@ _ALL = (
         licence="Apache-2.0",
         text="article",
         summary="highlights",
-        note="Columns seen in others' code; of the converted branch, only that of the same data under another id was.",
+        note="The columns are those that other code reads. Its converted branch was not checked, only that of the same "
+        "data under another id.",
     ),
     DataSet(
         name="xsum",
@@ -103,7 +106,7 @@ _ALL = (
         licence="unknown",
         text="document",
         summary="summary",
-        note="Branch and columns seen in others' code. A few articles are empty: use skip_bad.",
+        note="The branch and the columns are those that other code reads. A few articles are empty: use skip_bad.",
     ),
     DataSet(
         name="arxiv",
@@ -116,7 +119,7 @@ _ALL = (
         licence="unknown",
         text="article",
         summary="abstract",
-        note="Files and columns seen in others' code.",
+        note="The files and the columns are those that other code reads.",
     ),
     DataSet(
         name="pubmed",
@@ -129,7 +132,8 @@ _ALL = (
         licence="unknown",
         text="article",
         summary="abstract",
-        note="Columns seen in others' code; files taken to be laid out as arxiv's, by the same author.",
+        note="The columns are those that other code reads. The files are assumed to be like those of arxiv, which has "
+        "the same author.",
     ),
     DataSet(
         name="gigaword",
@@ -139,7 +143,8 @@ _ALL = (
         licence="MIT",
         text="document",
         summary="summary",
-        note="Columns from its documentation; the converted branch was not checked, and others report it missing.",
+        note="The columns are from its documentation. The converted branch was not checked, and others report that it "
+        "is missing.",
     ),
     DataSet(
         name="findsum",
@@ -149,7 +154,7 @@ _ALL = (
         licence="ODC-BY-1.0",
         text="document",
         summary="summary",
-        note="Not checked at all; the columns are those of the authors' own CSV files.",
+        note="Nothing was checked; the columns are those of the authors' own CSV files.",
     ),
     _mlsum("fr", "French"),
     _mlsum("es", "Spanish"),
@@ -163,7 +168,7 @@ _ALL = (
         text="text",
         summary="summary",
         splits={"train": "train", "validation": "train", "test": "test"},
-        note="Columns and splits seen in others' code; the Californian test split is not used.",
+        note="The columns and the splits are those that other code reads. The Californian test split is not used.",
     ),
     DataSet(
         name="samsum",
@@ -173,7 +178,8 @@ _ALL = (
         licence="CC-BY-NC-ND-4.0",
         text="dialogue",
         summary="summary",
-        note="A copy: the original, Samsung/samsum, has left the hub. Columns seen in others' code.",
+        note="It is a copy: the original, Samsung/samsum, has left the hub. The columns are those that other "
+        "code reads.",
     ),
     DataSet(
         name="docmatix",
@@ -190,7 +196,7 @@ _ALL = (
         splits={"train": "train", "validation": "train", "test": "train"},
         reader="conversations",
         tasks=("answer",),
-        note="Columns seen in its authors' code; the files' names were not checked.",
+        note="The columns are those that its authors' code reads. The names of the files were not checked.",
     ),
     DataSet(
         name="docvqa",
@@ -205,7 +211,7 @@ _ALL = (
         files="data/{split}-*.parquet",
         splits={"train": "train", "validation": "validation", "test": "validation"},
         tasks=("answer",),
-        note="Columns seen in others' code; the answers of its own test split are kept back by its authors.",
+        note="The columns are those that other code reads. Its authors do not publish the answers of the test split.",
     ),
     *(_haystack(pages) for pages in (5, 10, 25, 50, 75, 100, 150, 200)),
     DataSet(
@@ -219,8 +225,10 @@ _ALL = (
         reader="omnidocbench",
         splits={"test": "all"},
         tasks=("ocr",),
-        note="Layout seen in others' code. For evaluation only; tables are HTML and formulas LaTeX.",
+        note="The layout is that which other code reads. It is for evaluation only; tables are HTML, formulas LaTeX.",
     ),
 )
 
 DATA_SETS: dict[str, DataSet] = {entry.name: entry for entry in _ALL}
+# For help texts. The haystacks differ in their number of pages only.
+DATA_SET_NAMES = ", ".join([*(name for name in DATA_SETS if "haystack" not in name), "document_haystack-5 to -200"])

@@ -1,13 +1,13 @@
-"""Synthetic documents: nine kinds of everyday text that carry facts, with the summary that follows from them.
+"""Writes synthetic documents: nine kinds of everyday text with facts in them, and a summary that states the facts.
 
-- The facts (names, places, dates, amounts) come from millions of combinations, so none can be memorised: a model
+- The facts (names, places, dates, amounts) have millions of combinations, so a model cannot memorise them. A model
   that states them has read them.
-- They are spread over the text between sentences that carry other names and numbers, the last one near the end,
-  so neither the first sentences nor every number is the summary.
-- The wording of the text varies; the summary is a function of the facts, because a reference that varied at
-  random would measure luck.
-- A document depends on (seed, split, index) alone. A hash of its facts decides which split it may appear in, so no
-  two splits share one, whatever the seeds.
+- The facts are spread over the text, and the last one is near the end. The sentences between them have other names and
+  numbers. So the first sentences are no summary, and neither is a list of all numbers.
+- The wording of the text varies, but the facts alone decide the summary. A reference that varied at random would
+  measure luck.
+- A document depends on (seed, split, index) only. A hash of its facts decides in which split it may appear, so no two
+  splits share a document, whatever the seeds are.
 """
 
 import re
@@ -18,6 +18,7 @@ from lightseek.data.document import Document
 from lightseek.data.sources.synthetic_kinds import ANYWHERE, KINDS, SLOTS, Draw, Kind
 from lightseek.data.splits import Split, check_split
 
+COUNTS = {"train": 10_000, "validation": 500, "test": 500}  # without a limit, as there is no last document
 CHARACTERS = 300  # short enough for the nano model to learn from in minutes
 _TRIES = 200
 _PARAGRAPH = 6  # sentences
@@ -25,7 +26,7 @@ _QUARTERS: tuple[Split, ...] = ("train", "train", "validation", "test")
 
 
 class _Values(dict[str, str]):
-    """The facts by name; any other name is a slot, drawn anew each time it is asked for."""
+    """Maps names to facts. Any other name is a slot, which gets a new random value each time it is read."""
 
     def __init__(self, r: Draw) -> None:
         super().__init__()
@@ -36,17 +37,22 @@ class _Values(dict[str, str]):
 
 
 def documents(split: Split, count: int, seed: int = 0, characters: int = CHARACTERS) -> list[Document]:
-    """The first `count` documents of a split, each about `characters` long and never longer.
+    """Return the first `count` documents of a split. Each is about `characters` long and never longer.
 
-    Raises ValueError when `characters` leaves no room for the facts.
+    Raises ValueError if `characters` is too few for the facts.
     """
     return [document(split, index, seed, characters) for index in range(count)]
 
 
-def document(split: Split, index: int, seed: int = 0, characters: int = CHARACTERS) -> Document:
-    """Document number `index` of a split, about `characters` long and never longer.
+def load(split: Split, limit: int | None = None, seed: int = 0, max_characters: int | None = None) -> list[Document]:
+    """The first `limit` documents of a split, as `documents` makes them; `COUNTS` of them if there is no limit."""
+    return documents(split, COUNTS[split] if limit is None else limit, seed, max_characters or CHARACTERS)
 
-    Raises ValueError when that leaves no room for the facts.
+
+def document(split: Split, index: int, seed: int = 0, characters: int = CHARACTERS) -> Document:
+    """Return document number `index` of a split. It is about `characters` long and never longer.
+
+    Raises ValueError if `characters` is too few for the facts.
     """
     check_split(split)
     random = Random(f"{seed}/{split}/{index}").random
@@ -65,12 +71,12 @@ def document(split: Split, index: int, seed: int = 0, characters: int = CHARACTE
 
 
 def facts_split(facts: tuple[str, ...]) -> Split:
-    """The only split in which a document with these facts may appear: half train, a quarter each of the others."""
+    """Return the only split in which a document with these facts may appear: 1/2 train, 1/4 validation, 1/4 test."""
     return _QUARTERS[crc32("\n".join(facts).encode()) % 4]
 
 
 def _write(kind: Kind, values: _Values, characters: int) -> str:
-    """Title and telling sentences, with others between them until the next would be too much."""
+    """Write the title and the sentences that tell the facts, and fill the room between them with other sentences."""
     random = values.random
     tells = [wordings[int(random() * len(wordings))].format_map(values) for wordings in kind.tells]
     title = kind.titles[int(random() * len(kind.titles))].format_map(values)
@@ -81,12 +87,12 @@ def _write(kind: Kind, values: _Values, characters: int) -> str:
         if not unused:
             unused = list(ANYWHERE)
         template = unused.pop(int(random() * len(unused)))
-        sentence = template.format_map(_Values(random))  # not `values`: its {person} must be another one
+        sentence = template.format_map(_Values(random))  # not `values`, so that {person} is another person
         if len(sentence) + 2 > room:
             misfits += 1
             continue
         room -= len(sentence) + 2
-        gap = 0 if random() < 0.125 else 1 + int(random() * (len(tells) - 1))  # before which tell; 0: after the last
+        gap = 0 if random() < 0.125 else 1 + int(random() * (len(tells) - 1))  # the tell it precedes; 0: after the last
         between[gap].append(sentence)
     body: list[str] = []
     for gap, tell in enumerate(tells):
@@ -99,10 +105,10 @@ def _write(kind: Kind, values: _Values, characters: int) -> str:
 
 
 def facts_stated(document: Document, summary: str) -> float:
-    """Share (0 to 1) of the document's facts that stand in `summary`, as whole words and numbers, in any case.
+    """Return the share (0 to 1) of the document's facts that are in `summary` as whole words and numbers.
 
-    Line breaks and case don't matter; "500" is not stated by "1,500", "500.25" or "-500". A summary that copies the
-    whole document states them all, so look at its length too. Raises ValueError without facts.
+    Line breaks and case don't matter. "1,500", "500.25" and "-500" do not state the fact "500". A summary that copies
+    the whole document states all facts, so look at its length too. Raises ValueError if the document has no facts.
     """
     if not document.facts:
         raise ValueError(f"document {document.name} carries no facts to look for")

@@ -1,9 +1,9 @@
-"""What synthetic documents say: words, the slots they fill, and nine kinds of text. synthetic.py writes with it."""
+"""Holds the words, the slots that they fill and the nine kinds of text from which synthetic.py writes documents."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-Draw = Callable[[], float]  # a generator's random(): the one stream that Python promises never to change
+Draw = Callable[[], float]  # a generator's random(), the only stream that Python promises never to change
 
 _TABLE = """
 first: Ada Aino Albert Amélie André Åsa Beatriz Bjørn Björn Carla Céline Chloé Clara Dagný Daniel Diego Elena Emma
@@ -43,7 +43,7 @@ def _pick(r: Draw, name: str) -> str:
 
 
 def _number(r: Draw, low: int, high: int) -> int:
-    """From `low` to `high - 1`."""
+    """Draw a whole number from `low` to `high - 1`."""
     return low + int(r() * (high - low))
 
 
@@ -60,7 +60,7 @@ def _town(r: Draw) -> str:
 
 
 def _money(r: Draw, low: int, high: int) -> str:
-    """Log-uniform, so that short and long amounts are equally common."""
+    """Draw an amount of money. It is log-uniform, so that short and long amounts are equally common."""
     amount = int(low * (high / low) ** r())
     cents = f".{_number(r, 0, 100):02}" if amount < 1000 else ""
     return f"{'€$£'[_number(r, 0, 3)]}{amount:,}{cents}"
@@ -94,15 +94,15 @@ SLOTS: dict[str, Callable[[Draw], str]] = {
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of document. `facts`: name -> slot. Each of `tells` is one sentence in several wordings, in order."""
+    """A kind of document. `facts` maps names to slots. Each of `tells` is one sentence in several wordings."""
 
     name: str
     facts: dict[str, str]
     summary: str
     titles: tuple[str, ...]
     tells: tuple[tuple[str, ...], ...]
-    others: tuple[str, ...]  # what else such a document says; nothing that could be taken for a fact
-    lines: bool = False  # a sentence a line, as on a bill
+    others: tuple[str, ...]  # sentences between the tells that cannot be mistaken for a fact
+    lines: bool = False  # each sentence has its own line, as on a bill
 
 
 KINDS = (
@@ -307,7 +307,7 @@ KINDS = (
     ),
 )
 
-# Fits every kind, and may come again and again: what makes a document long.
+# Sentences that fit every kind and may be used many times. They make a document long.
 ANYWHERE = (
     "{person} wrote to us from {town} in {month}, and the letter is kept under {code}.",
     "On the same {day} a {item} was handed in at the front desk at {time}.",

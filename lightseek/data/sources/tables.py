@@ -1,7 +1,8 @@
-"""Rows of JSONL, JSON, CSV and parquet files -> documents.
+"""Turns rows of JSONL, JSON, CSV and parquet files into documents.
 
-A row is a text and its summary, or pictures (`image`, `images` or the hub's `file_name`: paths beside the file, or
-bytes in a parquet file) with what is known about them: a text, a summary, or a `question` and its `answer`.
+A row has a text and its summary, or it has pictures. Pictures are in the column `image`, `images` or the hub's
+`file_name`, as paths relative to the file's folder or as bytes in a parquet file. A row with pictures may also have a
+text, a summary, or a `question` and its `answer`.
 """
 
 import csv
@@ -16,20 +17,20 @@ from lightseek.data.document import Document, check_task, split_first_sentence
 from lightseek.data.splits import SPLIT_NAMES, Split
 
 TABLES = (".jsonl", ".csv", ".parquet")
-ANNOTATIONS = ".json"  # a list of objects, or one object: picture -> text
-MAX_TABLE_BYTES = 2 << 30  # read whole into memory
+ANNOTATIONS = ".json"  # a list of objects, or one object that maps pictures to texts
+MAX_TABLE_BYTES = 2 << 30  # the whole table is read into memory
 MAX_TEXT_BYTES = 10 << 20
 PICTURES = ("images", "image", "file_name")
 OnBad = Callable[[ValueError], None]
 Row = dict[str, Any]
-Marked = tuple[Document, Split | None]  # the split that its place or row names
+Marked = tuple[Document, Split | None]  # a document, and the split that its file, folder or row names
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is read from a row, and what it must have.
+    """The columns to read, and the task that decides what a row must have.
 
-    `summary=None` takes the first sentence of the text, unless the task needs no summary.
+    With `summary=None` the first sentence of the text is the summary, unless the task needs no summary.
     """
 
     text: str = "text"
@@ -45,7 +46,7 @@ WANTED = Wanted()
 
 
 def read_table(file: Path, name: str, wanted: Wanted, on_bad: OnBad | None = None) -> Iterator[Marked]:
-    """Documents of a table. A bad row raises ValueError with the file and its number, or goes to `on_bad`."""
+    """Yield a table's documents. A bad row goes to `on_bad` as a ValueError; without `on_bad` the error is raised."""
     for number, row in _rows(file):
         try:
             if isinstance(row, ValueError):
@@ -94,13 +95,17 @@ def _text(row: Row, column: str) -> str:
         raise ValueError(f"{column!r} must be a text, not {found}")
     try:
         value.encode()
-    except UnicodeEncodeError:  # JSON can spell what UTF-8 can't
+    except UnicodeEncodeError:  # JSON can write characters that UTF-8 can't
         raise ValueError(f"{column!r} holds half a character (a lone surrogate)") from None
     return value.strip()
 
 
 def pictures(value: Any, folder: Path) -> tuple[Path | bytes, ...]:
-    """Files and bytes of one picture or of a list: a path below `folder`, or the hub's `{"bytes", "path"}`."""
+    """Return the path or the bytes of each picture.
+
+    `value` is a path below `folder`, the hub's `{"bytes", "path"}`, or a list of these. Raises ValueError for anything
+    else, and for a file that does not exist.
+    """
     found: list[Path | bytes] = []
     for item in value if isinstance(value, list) else [value]:
         if isinstance(item, dict) and isinstance(item.get("bytes"), bytes):
@@ -125,20 +130,20 @@ def _mark(row: Row) -> Split | None:
 
 
 def _rows(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
-    """(number, row or what is wrong with it). Raises ValueError where what follows can't be read either."""
+    """Yield (number, row or its error). Raises ValueError if the rest of the file can't be read either."""
     read = {".jsonl": _json_lines, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
     return read[file.suffix.lower()](file)
 
 
 def _json_lines(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
-    """Line by line, so that a bad one is named and those before it don't decide what type a column has."""
+    """Read line by line, so that the error of a bad line has its number and no line decides the type of a column."""
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line.decode("utf-8-sig"))
-            except (ValueError, RecursionError) as error:  # also what UTF-8 and JSON errors are
+            except (ValueError, RecursionError) as error:  # UTF-8 and JSON errors are ValueErrors
                 yield number, ValueError(f"not JSON: {error}")
                 continue
             yield number, row if isinstance(row, dict) else ValueError(f"must be a JSON object, not {line[:40]!r}")
@@ -160,7 +165,7 @@ def _json_rows(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
 
 
 def _csv_rows(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
-    """Every value stays the text it is: "007" is no number and "NA" not nothing."""
+    """Keep every value as text: "007" does not become a number and "NA" does not become an empty value."""
     limit = csv.field_size_limit(MAX_TEXT_BYTES)  # the default is shorter than some articles
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
@@ -178,15 +183,15 @@ def _parquet_rows(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
     silent = datasets.are_progress_bars_disabled()
     datasets.disable_progress_bars()
     try:
-        with tempfile.TemporaryDirectory() as cache:  # not the user's: a changed file must be read again
+        with tempfile.TemporaryDirectory() as cache:  # not the user's cache, so that a changed file is read again
             table = datasets.Dataset.from_parquet(str(file), cache_dir=cache, keep_in_memory=True)
-    except Exception as error:  # whatever Arrow raises, `datasets` wraps in its own
+    except Exception as error:  # `datasets` wraps every error of Arrow in its own
         raise ValueError(f"can't read {file}: {error.__cause__ or error}") from error
     finally:
         if not silent:
             datasets.enable_progress_bars()
     number = 0
-    for batch in table.with_format("arrow").iter(batch_size=100):  # as Arrow, pictures stay bytes
+    for batch in table.with_format("arrow").iter(batch_size=100):  # in Arrow format, so that pictures stay bytes
         for row in batch.to_pylist():
             number += 1
             yield number, row

@@ -1,4 +1,4 @@
-"""Decoders that can stand behind the projector. They share one signature, so nothing else knows which one is there.
+"""Decoders that can follow the projector. All have the same signature, so the rest of the code works with each of them.
 
 embed(ids) -> x             token ids to embeddings, b n d
 forward(x, mask, cache)     -> DecoderOutput(hidden, routing)
@@ -6,7 +6,7 @@ logits(hidden)              -> scores over the vocabulary
 new_cache(batch, capacity, dtype, device) -> a Cache for forward
 recompute                   gradient checkpointing, on or off
 layers                      the blocks, in order
-parts                       what a freeze policy can name -> what its parameters' names look like
+parts                       a name for freeze policies -> a pattern for the names of its parameters
 """
 
 from torch import nn
@@ -16,7 +16,7 @@ from lightseek.model.decoder import Decoder
 
 
 def build_decoder(config: DecoderConfig | HFDecoderConfig) -> nn.Module:
-    """A decoder of these sizes, with random weights."""
+    """Return a decoder of these sizes with random weights."""
     if isinstance(config, DecoderConfig):
         return Decoder(config)
     from lightseek.model.decoders.hf import HFDecoder

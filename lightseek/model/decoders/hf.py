@@ -1,7 +1,7 @@
-"""Any causal language model of transformers as the decoder: GPT-2, Qwen3, Llama, ...
+"""An adapter that makes any causal language model of transformers the decoder: GPT-2, Qwen3, Llama, ...
 
-transformers' models differ in how they name their parts and agree on how they are called. This is the translation, both
-ways: our embeddings, mask and cache into their `forward`, their names into what freeze policies can say.
+All models of transformers have the same `forward`, but each names its parts differently. The adapter passes our
+embeddings, mask and cache to their `forward`, and finds the parts that freeze policies name.
 """
 
 import json
@@ -16,11 +16,11 @@ from lightseek.model.cache import Cache
 from lightseek.model.config import HFDecoderConfig
 from lightseek.model.decoder import DecoderOutput, token_positions
 
-KERNELS = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}  # ours -> transformers'
+KERNELS = {"sdpa": "sdpa", "eager": "eager", "flash": "flash_attention_2"}  # our name -> that of transformers
 
 
 class HFCache(Cache):
-    """transformers' own cache. It grows as it goes, and knows the layers that look back a window only."""
+    """The cache of transformers. It grows as needed, and it knows which layers only look back over a window."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.layers = DynamicCache(config=model.config)
@@ -31,10 +31,10 @@ class HFCache(Cache):
 
 
 class HFDecoder(nn.Module):
-    """The signature of `lightseek.model.decoder.Decoder`. `model` is transformers' own, untouched."""
+    """Has the signature of `lightseek.model.decoder.Decoder`. `model` is the unchanged model of transformers."""
 
     def __init__(self, config: HFDecoderConfig, model: PreTrainedModel | None = None) -> None:
-        """With random weights, unless a `model` of this config is given."""
+        """Make a model with random weights, unless a `model` of this config is given."""
         super().__init__()
         self.config = config
         self.model = model or AutoModelForCausalLM.from_config(
@@ -50,7 +50,10 @@ class HFDecoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b m"] | None = None, cache: HFCache | None = None
     ) -> DecoderOutput:
-        """`mask` is false at padding, over all m keys: the cached positions and then the n new ones."""
+        """Return the hidden states of the n new positions.
+
+        `mask` is false at padding. It covers all m keys: first the cached positions, then the new ones.
+        """
         found = self.model.base_model(
             inputs_embeds=x,
             attention_mask=None if mask is None else mask.long(),
@@ -63,16 +66,16 @@ class HFDecoder(nn.Module):
         return DecoderOutput(found.last_hidden_state, [])
 
     def logits(self, hidden: Float[Tensor, "*n d"]) -> Float[Tensor, "*n v"]:
-        """Scores over the vocabulary, in float32."""
+        """Return the scores over the vocabulary, in float32."""
         return self.model.get_output_embeddings()(hidden).float()
 
     def new_cache(self, batch: int, capacity: int, dtype: torch.dtype, device: torch.device | str) -> HFCache:
-        """An empty cache for `forward`; what it needs to know it sees from the first call."""
+        """Return an empty cache for `forward`. It takes its sizes from the first call, and not from these arguments."""
         return HFCache(self.model)
 
     @property
     def recompute(self) -> bool:
-        """Gradient checkpointing."""
+        """Whether gradient checkpointing is on."""
         return self._recompute
 
     @recompute.setter
@@ -86,7 +89,7 @@ class HFDecoder(nn.Module):
         self._recompute = on
 
     def set_attention(self, name: str) -> None:
-        """`sdpa`, `eager` or `flash`, as `lightseek.model.attention.set_attention` has them."""
+        """Choose the attention core: `sdpa`, `eager` or `flash`, as in `lightseek.model.attention.set_attention`."""
         self.model.set_attn_implementation(KERNELS[name])
 
     @property
@@ -98,11 +101,11 @@ class HFDecoder(nn.Module):
         for name, module in self.model.named_modules():
             if isinstance(module, nn.ModuleList) and len(module) == self.config.layers and module in inside:
                 return name
-        raise ValueError(f"{self.config.name}: found no list of {self.config.layers} layers in it")
+        raise ValueError(f"{self.config.name}: the model has no list of {self.config.layers} layers")
 
     @property
     def stages(self) -> dict[str, nn.Module]:
-        """The steps of a forward pass, by their paths: what a trace shows."""
+        """The steps of a forward pass by their paths, for a trace."""
         paths = {module: name for name, module in self.model.named_modules()}
         body = self.model.get_submodule(self._path_of_layers().rpartition(".")[0])
         others = [child for child in body.children() if child not in (self.embed, self.layers)]
@@ -111,7 +114,7 @@ class HFDecoder(nn.Module):
 
     @property
     def parts(self) -> dict[str, str]:
-        """What a freeze policy can name -> how its parameters' names begin, for the parts this model has."""
+        """The parts of this model that a freeze policy can name. The values match the names of their parameters."""
         paths = {module: name for name, module in self.model.named_modules()}
         blocks = self._path_of_layers()
         body = self.model.get_submodule(blocks.rpartition(".")[0])
@@ -127,13 +130,13 @@ class HFDecoder(nn.Module):
             found["final-norm"] = re.escape(paths[norms[-1]])
         if attention:
             found["attention"] = rf"{re.escape(blocks)}\.\d+\.({'|'.join(attention)})"
-        if head is not None and head.weight is not embeddings.weight:  # tied, it goes by the embeddings' name
+        if head is not None and head.weight is not embeddings.weight:  # a tied head goes by the name of the embeddings
             found["lm-head"] = re.escape(paths[head])
         return {part: rf"model\.{pattern}\." for part, pattern in found.items()}
 
 
 def describe(model: PreTrainedModel, name: str) -> HFDecoderConfig:
-    """What our config holds of a model of transformers."""
+    """Return our config of a model of transformers. `name` is where the model came from."""
     config = model.config.get_text_config(decoder=True)
     rows, width = model.get_input_embeddings().weight.shape
     return HFDecoderConfig(
@@ -148,7 +151,7 @@ def describe(model: PreTrainedModel, name: str) -> HFDecoderConfig:
 
 @torch.no_grad()
 def check_adapter(decoder: HFDecoder) -> None:
-    """ValueError if what we compute through the adapter is not what the model computes by itself."""
+    """Raise ValueError if the adapter does not give the same logits as the model alone."""
     ids = torch.arange(2, device=decoder.embed(torch.zeros(1, 1, dtype=torch.long)).device)[None]
     agree(decoder.config, decoder.logits(decoder(decoder.embed(ids)).hidden), decoder.model(ids).logits)
 
@@ -158,5 +161,5 @@ def agree(config: HFDecoderConfig, ours: Float[Tensor, "b n v"], theirs: Float[T
     if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2 * theirs.abs().max().item()):
         raise ValueError(
             f"{config.name}: a {config.transformers.get('model_type')} does more between its embeddings and its logits "
-            "than this adapter; GPT-2, Qwen, Llama and BART, for example, do not"
+            "than this adapter; use GPT-2, Qwen, Llama or BART, for example"
         )

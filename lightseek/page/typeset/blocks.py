@@ -1,4 +1,4 @@
-"""Blocks -> lines: what Markdown adds to running text, which is indents, bullets, quote bars, rules and tables."""
+"""Turn blocks into lines. Here text gets what Markdown adds to it: indents, bullets, quote bars, rules and tables."""
 
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -11,7 +11,10 @@ from lightseek.page.typeset.words import Block
 
 
 def block_lines(blocks: Iterable[Block], style: PageStyle) -> Iterator[Line]:
-    """Lazily, so that a caller may stop after a page. Raises ValueError when a character or bullet is too wide."""
+    """Yield the lines of all blocks one by one, so that a caller can stop early.
+
+    Raises ValueError if a character or a list number is wider than the page.
+    """
     for block in blocks:
         setting = Setting.of(style, block.scale)
         indent = setting.indent(block.indent)
@@ -20,7 +23,7 @@ def block_lines(blocks: Iterable[Block], style: PageStyle) -> Iterator[Line]:
             body = table_lines(block.rows, setting, indent)
         elif block.rule:
             body = iter([Line(setting.em, 0, end=block.words[-1].end, rule=(indent, setting.width))])
-        else:  # alone shares the bullet's line
+        else:  # only running text begins on the line of its bullet
             body = break_lines(block.words, setting, lines.pop() if lines else setting.line(indent), indent)
         for i, line in enumerate(chain(lines, body)):
             line.before = line.before or (round(block.before * setting.paragraph) if i == 0 else 0)
@@ -30,7 +33,7 @@ def block_lines(blocks: Iterable[Block], style: PageStyle) -> Iterator[Line]:
 
 
 def _marker_lines(markers: Iterable[tuple[float, str]], setting: Setting, indent: int) -> list[Line]:
-    """Bullets and numbers, each right before its item's text; several share a line while there is room."""
+    """Return lines of bullets and numbers, each just left of its item's text. They share a line if there is room."""
     face, gap, lines = setting.faces[""], round(0.4 * setting.em), []
     for ems, text in markers:
         if text == "•" and text not in covered(face.path):

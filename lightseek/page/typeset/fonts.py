@@ -1,8 +1,8 @@
-"""Fonts: which files a face is in, how wide a word is, what a character looks like.
+"""Fonts: the files of each face, the width of a word and the pixels of a character.
 
-A glyph is rasterised once per size and pasted from then on; that is what makes a page cost milliseconds.
-One glyph a character, no kerning: Arabic, Hebrew and Indic scripts come out unshaped. Pixels depend on the font file
-and Pillow's FreeType alone.
+A glyph is rasterised once per size and then only pasted, so a page takes milliseconds. Each character has one glyph
+and there is no kerning, so Arabic, Hebrew and Indic scripts do not get their proper shapes. The pixels depend only on
+the font file and on Pillow's FreeType.
 """
 
 import math
@@ -16,13 +16,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 class Face(NamedTuple):
     path: str
-    size: int
+    size: int  # pixels
 
 
 class Extent(NamedTuple):
-    """A word or a character: how far it moves the pen, and its ink relative to the pen's start, in pixels.
+    """The size of a word or a character, in pixels: how far it moves the pen, and where its ink lies.
 
-    The ink goes from x = `left`, which may be negative, to x = `right`, and from `above` the baseline to `below` it.
+    Relative to the pen's start, the ink goes from x = `left`, which may be negative, to x = `right`. It reaches `above`
+    pixels above the baseline and `below` pixels below it.
     """
 
     advance: int
@@ -32,7 +33,7 @@ class Extent(NamedTuple):
     below: int
 
     def then(self, other: "Extent") -> "Extent":
-        """The extent of both, `other` right behind this one."""
+        """Return the extent of both together, with `other` directly after this one."""
         pen, left, right, above, below = other
         left, right = min(self.left, self.advance + left), max(self.right, self.advance + right)
         return Extent(self.advance + pen, left, right, max(self.above, above), max(self.below, below))
@@ -42,15 +43,18 @@ class Glyph(NamedTuple):
     """One rasterised character."""
 
     extent: Extent
-    ink: Image.Image | None  # greyscale; None when it draws nothing
+    ink: Image.Image | None  # greyscale; None if nothing is drawn
 
 
 @lru_cache
 def font_files(font: str) -> dict[str, str]:
-    """Font files by face: "" regular, b bold, i italic, bi both, m and mb monospaced."""
+    """Return the font file of each face: "" regular, b bold, i italic, bi both, m monospaced, mb monospaced and bold.
+
+    A bold or italic face that the font does not have uses another of its files. Raises ValueError for an unknown font.
+    """
     from importlib.util import find_spec
 
-    bundled = Path(find_spec("matplotlib").origin).parent / "mpl-data/fonts/ttf"  # without importing it
+    bundled = Path(find_spec("matplotlib").origin).parent / "mpl-data/fonts/ttf"  # does not import matplotlib
     path = Path(font) if Path(font).suffix.lower() in {".ttf", ".otf", ".ttc"} else bundled / f"{font}.ttf"
     if not path.is_file():
         names = ", ".join(sorted(face.stem for face in bundled.glob("DejaVu*.ttf")))
@@ -72,7 +76,7 @@ def font_files(font: str) -> dict[str, str]:
 
 @lru_cache(maxsize=256)
 def open_font(face: Face) -> ImageFont.FreeTypeFont:
-    """Raises ValueError when the file is no font."""
+    """Open a face's font. Raises ValueError if the file is not a font."""
     try:
         return ImageFont.truetype(face.path, face.size, layout_engine=ImageFont.Layout.BASIC)
     except OSError as error:
@@ -81,7 +85,7 @@ def open_font(face: Face) -> ImageFont.FreeTypeFont:
 
 @lru_cache
 def covered(path: str) -> frozenset[str]:
-    """The characters that the font has a glyph for."""
+    """Return the characters that the font has a glyph for."""
     from fontTools.ttLib import TTFont
 
     with TTFont(path, fontNumber=0, lazy=True) as font:
@@ -89,7 +93,10 @@ def covered(path: str) -> frozenset[str]:
 
 
 def lacks(path: str, text: str) -> set[str]:
-    """The characters of `text` that the font cannot draw. A space it does not have is drawn as a plain one."""
+    """Return the characters of `text` that the font cannot draw.
+
+    Kinds of spaces never count: those without a glyph are drawn as a plain space.
+    """
     return {c for c in set(text) - covered(path) if unicodedata.category(c) != "Zs"}
 
 
@@ -100,7 +107,7 @@ def rasterise(face: Face, character: str) -> Glyph:
         category = unicodedata.category(character)
         if category == "Zs":
             character = " "
-        elif category in {"Cc", "Cf", "Cs", "Zl", "Zp"}:  # controls have no shape; a box would be noise
+        elif category in {"Cc", "Cf", "Cs", "Zl", "Zp"}:  # control characters have no shape, and a box would be noise
             return Glyph(Extent(0, 0, 0, 0, 0), None)
     left, top, right, bottom = font.getbbox(character, anchor="ls")
     left, top, right, bottom = math.floor(left) - 1, math.floor(top) - 1, math.ceil(right) + 1, math.ceil(bottom) + 1

@@ -1,4 +1,4 @@
-"""Words -> lines: each word goes on the current line if it fits by measured width, else on a new one."""
+"""Turn words into lines. A word goes on the current line if its measured width fits there, otherwise on a new line."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -15,20 +15,23 @@ TAB = 8  # a tab goes to the next multiple of this many spaces
 
 @dataclass(slots=True)
 class Line:
-    """Words with their x, pixels from the left margin; `above` + `below` the baseline is the line's height."""
+    """The words of one line, each with its x in pixels from the left margin.
+
+    The line reaches `above` pixels above the baseline and `below` pixels below it.
+    """
 
     above: int
     below: int
     pen: int = 0
-    left: int = 0  # of the ink; below 0 the whole line moves right by as much
+    left: int = 0  # left edge of the ink; if it is below 0, the whole line moves right by as much
     right: int = 0
     pieces: list[tuple[int, str, Face]] = field(default_factory=list)
-    words: int = 0  # a bullet is a piece, but no word
-    end: int = 0  # source offset
-    before: int = 0
-    keep: bool = False  # on one page with the next line
-    rule: tuple[int, int] | None = None
-    bars: tuple[int, ...] = ()
+    words: int = 0  # a bullet is a piece but not a word
+    end: int = 0  # offset in the source after the last word
+    before: int = 0  # space above, in pixels
+    keep: bool = False  # keep this line on one page with the next line
+    rule: tuple[int, int] | None = None  # the x where a horizontal rule begins and ends
+    bars: tuple[int, ...] = ()  # the x of each quote bar
 
     @property
     def height(self) -> int:
@@ -49,7 +52,7 @@ class Line:
         self.above, self.below = max(self.above, extent.above), max(self.below, extent.below)
 
     def after(self, gap: str, space: int) -> int:
-        """Where a word starts after white space."""
+        """Return the x at which a word starts after the white space `gap`. `space` is the width of a space."""
         x, stop = self.pen, max(1, TAB * space)
         for character in gap:
             x = (x // stop + 1) * stop if character == "\t" else x + space
@@ -57,14 +60,14 @@ class Line:
 
 
 class Setting(NamedTuple):
-    """What breaking one block needs: its faces at its size, the room, and the line's share above and below."""
+    """What it takes to break one block into lines. Lengths are in pixels."""
 
-    faces: dict[str, Face]
-    width: int
-    em: int  # of the body, whatever the block's size
-    above: int
+    faces: dict[str, Face]  # at the block's font size
+    width: int  # between the margins
+    em: int  # font size of running text, whatever the block's own size
+    above: int  # height of a line above its baseline
     below: int
-    paragraph: int
+    paragraph: int  # space between paragraphs
 
     @classmethod
     def of(cls, style: PageStyle, scale: float) -> "Setting":
@@ -84,16 +87,16 @@ class Setting(NamedTuple):
 
 
 def break_lines(words: list[Word], setting: Setting, line: Line, indent: int = 0) -> Iterator[Line]:
-    """Fill `line` and as many more as it takes, the later ones from `indent` on.
+    """Put the words on `line` and on as many new lines as they need. The new lines start at `indent`.
 
-    Raises ValueError when a single character is wider than the page.
+    Raises ValueError if a single character is wider than the page.
     """
     faces, width = setting.faces, setting.width
-    plainest = min((word.face for word in words), default="")  # monospaced, "m", only where everything is
+    plainest = min((word.face for word in words), default="")  # "m", monospaced, only if all words are
     space = measure(faces[plainest], " ").advance
     starts = [i for i, word in enumerate(words) if not word.joined]
     for start, end in pairwise([*starts, len(words)]):
-        group = words[start:end]  # no line break may part these
+        group = words[start:end]  # words that no line break may separate
         gap, extent = group[0].gap, reduce(Extent.then, (measure(faces[word.face], word.text) for word in group))
         newlines, gap = gap.count("\n"), gap[gap.rfind("\n") + 1 :]
         x = line.after(gap, space)
@@ -102,14 +105,14 @@ def break_lines(words: list[Word], setting: Setting, line: Line, indent: int = 0
             line = setting.line(indent, before=setting.paragraph * (newlines > 1))
             x = line.after(gap if newlines else "", space)
         if not line.fits(x, extent, width):
-            x = line.pen  # indentation gives way before a word breaks
+            x = line.pen  # drop the indentation before breaking a word
             if not line.fits(x, extent, width):
                 group = [letter for word in group for letter in word.letters()]
         for word in group:
             face = faces[word.face]
             extent = measure(face, word.text)
             if not line.fits(x, extent, width):
-                if line.pieces:  # a bullet at least
+                if line.pieces:  # at least a bullet is on it
                     yield line
                 line, x = setting.line(indent), indent
                 if not line.fits(x, extent, width):

@@ -1,4 +1,4 @@
-"""Markdown -> blocks of words. Nothing written is dropped: addresses, HTML and odd tables are all drawn."""
+"""Turn Markdown into blocks of words. Nothing is dropped: addresses, HTML and irregular tables are drawn too."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -13,17 +13,17 @@ TIGHT = 0.25  # space above an item of a tight list, in paragraph spacings
 
 
 def parse_markdown(text: str) -> list[Block]:
-    """CommonMark and tables. Raises ValueError when nested deeper than Python can follow."""
+    """Parse CommonMark with tables. Raises ValueError if it is nested too deeply for Python's recursion limit."""
     return _Parser(text).blocks
 
 
 class _Parser:
-    """One method a kind of token of markdown-it's flat list, named after it; other tokens need nothing done."""
+    """Reads markdown-it's flat list of tokens. Each kind of token has a method of its name; the others are ignored."""
 
     def __init__(self, text: str) -> None:
         from markdown_it import MarkdownIt
 
-        # The default nesting limit drops deeper text without a word.
+        # The default nesting limit silently drops deeper text.
         parser = MarkdownIt("commonmark", {"maxNesting": 1 << 30}).enable("table")
         try:
             self.tokens = iter(parser.parse(text))
@@ -32,12 +32,12 @@ class _Parser:
         self.source = Source(text, CLOSING)
         self.line_starts = [0, *(match.end() for match in re.finditer("\n", text)), len(text)]
         self.blocks: list[Block] = []
-        self.indents = [0.0]  # of the open lists and quotes
-        self.bars: list[float] = []  # of the open quotes
+        self.indents = [0.0]  # one for each open list and quote
+        self.bars: list[float] = []  # one for each open quote
         self.markers: list[tuple[float, str]] = []  # drawn with the next block
         self.opens_list = False
-        self.look: dict[str, Any] = {}  # of the open heading or paragraph
-        self.rows: list[list[Cell]] = []  # of the open table
+        self.look: dict[str, Any] = {}  # fields of the open heading or paragraph
+        self.rows: list[list[Cell]] = []  # rows of the open table
         for token in self.tokens:
             if token.map:
                 self.source.stop = self.line_starts[token.map[1]]
@@ -45,7 +45,7 @@ class _Parser:
 
     def emit(self, words: Sequence[Word] = (), **look: Any) -> None:
         at = self.end_of_block()
-        words = list(words) or [Word("", "", "", at, at)]  # so that an empty item or a rule has a place, too
+        words = list(words) or [Word("", "", "", at, at)]  # so that an empty item or a rule has a place too
         _extend(words, at)
         layout = {"indent": self.indents[-1], "bars": tuple(self.bars), "markers": tuple(self.markers)}
         self.blocks.append(Block(words, **layout, **look))
@@ -127,13 +127,13 @@ class _Parser:
 
 
 def _extend(words: list[Word], end: int) -> None:
-    """What is not drawn at the end of a block, such as a closing fence, stays on the page of its last word."""
+    """Let the last word reach to `end`. Undrawn markup after it, such as a closing fence, then stays on its page."""
     if words:
         words[-1] = words[-1]._replace(end=end)
 
 
 def _segments(children: Sequence[Any], bold: bool) -> Iterator[tuple[str, str]]:
-    """Inline tokens -> (text, face). Link and image addresses are spelled out: paper has no links."""
+    """Yield the inline tokens as (text, face). Addresses of links and images are drawn, because paper has no links."""
     strong, em, links = int(bold), 0, []
     for child in children:
         face = "b" * bool(strong) + "i" * bool(em)

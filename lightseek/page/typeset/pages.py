@@ -1,4 +1,4 @@
-"""Lines -> pages -> images. Nothing is cut off: what does not fit goes on the next page."""
+"""Put lines on pages, and draw the pages. Nothing is cut off: a line that does not fit goes on the next page."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,13 +8,16 @@ from lightseek.page.typeset.fonts import Glyph, rasterise
 from lightseek.page.typeset.lines import Line
 from lightseek.page.typeset.style import PageStyle
 
-GREY = 160  # of rules and bars
+GREY = 160  # colour of rules and bars, from 0, black, to 255, white
 
-Layout = list[tuple[int, Line]]  # a page: its lines, each with its y, pixels from the upper margin
+Layout = list[tuple[int, Line]]  # the lines of a page, each with its y in pixels from the upper margin
 
 
 def paginate(lines: Iterable[Line], height: int) -> Iterator[Layout]:
-    """Pages, lazily, so that a caller may stop early. Raises ValueError when a line is higher than a page."""
+    """Yield page after page, so that a caller can stop early. `height` is in pixels between the margins.
+
+    Raises ValueError if a line is higher than that.
+    """
     page: Layout = []
     bottom = 0
     for group in _unbreakable(lines):
@@ -25,7 +28,7 @@ def paginate(lines: Iterable[Line], height: int) -> Iterator[Layout]:
                     f"a line is {line.height} pixels high and {height} are left between the margins:"
                     " use a smaller font, margin or line spacing"
                 )
-            # The whole group, or, where no page could hold it, as many of its lines as there is room for.
+            # A group moves to the next page as a whole. If no page can hold it, its lines fill page after page.
             needed = total if line is group[0] else line.before + line.height
             if page and bottom + needed > height:
                 yield page
@@ -38,7 +41,7 @@ def paginate(lines: Iterable[Line], height: int) -> Iterator[Layout]:
 
 
 def _unbreakable(lines: Iterable[Line]) -> Iterator[list[Line]]:
-    """Lines that belong on one page, together: each line marked `keep` with the next one."""
+    """Yield groups of lines that belong on one page. A line with `keep` is in one group with the next line."""
     group: list[Line] = []
     for line in lines:
         group.append(line)
@@ -50,7 +53,7 @@ def _unbreakable(lines: Iterable[Line]) -> Iterator[list[Line]]:
 
 
 def glyphs(page: Layout, style: PageStyle) -> Iterator[tuple[str, Glyph, int, int]]:
-    """Every character of a page in reading order: (character, glyph, x of the pen, y of the baseline), in pixels."""
+    """Yield each character of a page in reading order: (character, glyph, pen's x, baseline's y) in pixels."""
     for y, line in page:
         shift, baseline = style.margin - min(line.left, 0), style.margin + y + line.above
         for x, text, face in line.pieces:
@@ -62,7 +65,7 @@ def glyphs(page: Layout, style: PageStyle) -> Iterator[tuple[str, Glyph, int, in
 
 
 def draw(page: Layout, style: PageStyle) -> Image.Image:
-    """An RGB image of `style.width` x `style.height`, black on white."""
+    """Return an RGB image of `style.width` x `style.height` pixels, black on white."""
     image = Image.new("L", (style.width, style.height), 255)
     above: Line | None = None
     for y, line in page:

@@ -1,4 +1,4 @@
-"""PDF pages -> images, by PDFium."""
+"""Turn the pages of a PDF file into images, with PDFium."""
 
 import math
 from collections.abc import Iterable
@@ -20,10 +20,11 @@ def render_pdf(
     max_pixels: int = MAX_PIXELS,
     password: str | None = None,
 ) -> list[Image.Image]:
-    """RGB images of a PDF's pages, at `dpi`, or with the longer side `side` pixels. `pages` counts from 0.
+    """Return RGB images of a PDF's pages, drawn at `dpi` or, if `side` is given, with `side` pixels on the longer side.
 
-    Raises FileNotFoundError, and ValueError for a broken or encrypted file, a page that is not there, or more than
-    `max_pages` pages or `max_pixels` pixels on one: checked before anything is drawn. Not thread-safe (PDFium).
+    `pages` are the numbers of the pages to draw, counted from 0; the default is all pages. PDFium is not thread-safe.
+    Raises FileNotFoundError, and ValueError for a broken or encrypted file, a page that does not exist, more than
+    `max_pages` pages, or a page of more than `max_pixels` pixels. These limits are checked before anything is drawn.
     """
     import pypdfium2
 
@@ -39,7 +40,7 @@ def render_pdf(
             raise ValueError(f"{path} is encrypted: give its password, or save it without one") from error
         raise ValueError(f"{path} is not a readable PDF: {error}") from error
     try:
-        document.init_forms()  # else filled-in form fields stay empty
+        document.init_forms()  # without this, filled-in form fields stay empty
         chosen = list(islice(range(len(document)) if pages is None else pages, max_pages + 1))
         if len(chosen) > max_pages:
             raise ValueError(f"{path}: more than {max_pages} pages (it has {len(document)}): choose some with pages=")
@@ -56,8 +57,8 @@ def render_pdf(
 
 def _scale(path: Path, document: Any, index: int, dpi: int | float, side: int | None, max_pixels: int) -> float:
     if not 0 <= index < len(document):
-        raise ValueError(f"{path}: no page {index}: it has {len(document)}, counted from 0")
-    width, height = document.get_page_size(index)  # in points, 72 to the inch
+        raise ValueError(f"{path}: no page {index}: the file has {len(document)} pages, counted from 0")
+    width, height = document.get_page_size(index)  # in points: 72 points are an inch
     scale = side / max(width, height) if side else dpi / 72
     columns, rows = math.ceil(width * scale), math.ceil(height * scale)
     if columns * rows > max_pixels:

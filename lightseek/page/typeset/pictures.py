@@ -1,4 +1,4 @@
-"""Picture files -> page images: upright, opaque, RGB."""
+"""Turn picture files into page images that are upright, opaque and RGB."""
 
 from io import BytesIO
 from itertools import islice
@@ -10,13 +10,14 @@ from lightseek.page.typeset.style import MAX_PAGES, MAX_PIXELS
 
 
 def open_picture(path: str | Path | BytesIO, max_pages: int = MAX_PAGES) -> list[Image.Image]:
-    """RGB images of a picture file, open or not: one, or a TIFF's frames. Upright (EXIF), on white where transparent.
+    """Return the RGB images of a picture file: all frames of a TIFF file, or one image of any other file.
 
+    `path` may also be an open file. The images are upright (EXIF), and their transparent parts become white.
     Raises FileNotFoundError, and ValueError for a broken file, more than `max_pages` frames or too many pixels.
     """
     try:
         with Image.open(path) as picture:
-            # A TIFF's frames are a scan's pages; a JPEG's second frame is its preview.
+            # The frames of a TIFF are the pages of a scan. The second frame of a JPEG is only its preview.
             frames = ImageSequence.Iterator(picture) if picture.format == "TIFF" else [picture]
             images = [_upright(frame) for frame in islice(frames, max_pages + 1)]
     except FileNotFoundError:
@@ -29,10 +30,10 @@ def open_picture(path: str | Path | BytesIO, max_pages: int = MAX_PAGES) -> list
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    if picture.width * picture.height > MAX_PIXELS:  # before its pixels are decoded
+    if picture.width * picture.height > MAX_PIXELS:  # checked before the pixels are decoded
         raise ValueError(f"{picture.width} x {picture.height} is over {MAX_PIXELS} pixels")
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode.startswith("I"):  # 16 bits of grey: Pillow would clip, not scale
+    if picture.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip instead of scaling
         picture = picture.convert("I").point(lambda value: value * (1 / 257)).convert("L")
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")

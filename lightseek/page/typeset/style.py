@@ -1,4 +1,4 @@
-"""What a page looks like, and how large one may be."""
+"""The look of a page, and the limits on its size."""
 
 import math
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ MAX_PIXELS = 50_000_000  # per page: A4 at 600 dpi is 35 million
 
 @dataclass(frozen=True)
 class PageStyle:
-    """How a page of text looks. Lengths in pixels; spacings in multiples of the font size.
+    """The look of a page of text. Lengths are in pixels, and spacings are multiples of the font size.
 
-    `font` is the name of a DejaVu face that comes with matplotlib, or the path of a .ttf/.otf file; its bold and
-    oblique companions are looked up beside it (`X-Bold.ttf`, `X-Italic.ttf`...).
-    Raises ValueError when nothing could be drawn on such a page.
+    `font` is the name of a DejaVu face that comes with matplotlib, or the path of a .ttf or .otf file. Its bold and
+    oblique companions are looked up in the same folder (`X-Bold.ttf`, `X-Italic.ttf`, ...).
+    Raises ValueError if nothing could be drawn on such a page, or if it has more than `MAX_PIXELS` pixels.
     """
 
     width: int = 1024
@@ -30,7 +30,7 @@ class PageStyle:
                 raise ValueError(f"PageStyle.{name} is {getattr(self, name)}: use at least 1 pixel")
         for name in ("margin", "line_spacing", "paragraph_spacing"):
             if not 0 <= getattr(self, name) < math.inf:
-                raise ValueError(f"PageStyle.{name} is {getattr(self, name)}: use a finite number from 0 up")
+                raise ValueError(f"PageStyle.{name} is {getattr(self, name)}: use a finite number of at least 0")
         if self.width * self.height > MAX_PIXELS:
             raise ValueError(f"a page of {self.width} x {self.height} has more than {MAX_PIXELS} pixels")
         if min(self.columns, self.rows) < 1:
@@ -38,10 +38,10 @@ class PageStyle:
 
     @property
     def columns(self) -> int:
-        """Pixels between the left and the right margin."""
+        """The number of pixels between the left and the right margin."""
         return self.width - 2 * self.margin
 
     @property
     def rows(self) -> int:
-        """Pixels between the upper and the lower margin."""
+        """The number of pixels between the upper and the lower margin."""
         return self.height - 2 * self.margin

@@ -1,4 +1,4 @@
-"""A table -> lines: columns that line up, or, where these would be too narrow to read, cells with bars between."""
+"""Turn a table into lines: aligned columns or, if these would be too narrow to read, cells with bars between them."""
 
 from collections.abc import Iterator
 from itertools import zip_longest
@@ -8,7 +8,10 @@ from lightseek.page.typeset.words import Cell, Word
 
 
 def table_lines(rows: list[list[Cell]], setting: Setting, indent: int) -> Iterator[Line]:
-    """`rows` have equally many cells; the first is the head. A row stays on one page, the head with the next row."""
+    """Yield the lines of a table. All rows have the same number of cells, and the first row is the head.
+
+    A row stays on one page if it fits there, and the head stays with the next row.
+    """
     natural = [max(_cell_lines(row[i], setting, 1 << 30)[0].ink for row in rows) for i in range(len(rows[0]))]
     widths = _share(natural, setting.width - indent - setting.em * (len(natural) - 1))
     if any(width < min(3 * setting.em, wish) for width, wish in zip(widths, natural, strict=True)):
@@ -27,7 +30,7 @@ def table_lines(rows: list[list[Cell]], setting: Setting, indent: int) -> Iterat
 
 
 def _share(natural: list[int], room: int) -> list[int]:
-    """Widths of columns: narrow ones get what they want, the others the same share of the rest."""
+    """Return the widths of the columns. Narrow columns get their natural width; the others share the rest equally."""
     widths = [0] * len(natural)
     for done, i in enumerate(sorted(range(len(natural)), key=lambda i: natural[i])):
         widths[i] = min(natural[i], room // (len(natural) - done))

@@ -1,4 +1,4 @@
-"""Source text -> words, each with its place in the source: a page can then say exactly which text it shows."""
+"""Turn source text into words. Each word knows its place in the source, so a page can say which text it shows."""
 
 import html
 import re
@@ -7,22 +7,22 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 NEWLINE = re.compile("[\v\f\x1c-\x1e\x85\u2028\u2029]")
-SPACE = re.compile("[\r\x1f\u1680\u2000-\u2006\u2008-\u200a\u205f\u3000]")  # no-break spaces are letters to us
-WIDE = "\u2e80-\u2fff\u3001-\ua4cf\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff"  # lines break anywhere
+SPACE = re.compile("[\r\x1f\u1680\u2000-\u2006\u2008-\u200a\u205f\u3000]")  # a no-break space counts as a letter
+WIDE = "\u2e80-\u2fff\u3001-\ua4cf\uf900-\ufaff\ufe30-\ufe4f\uff00-\uffef\U00020000-\U0003ffff"  # lines can break here
 WORD = re.compile(f"([ \t\n]*)([{WIDE}]|[^ \t\n{WIDE}]+)")
 CHUNK = re.compile(r"\s*(\S*)")
 
 
 class Word(NamedTuple):
-    gap: str  # white space before it; a newline starts a new line, two a new paragraph
+    gap: str  # white space before the word: one newline starts a new line, two start a new paragraph
     text: str
     face: str  # a key of `font_files`
-    start: int  # its place in the source
+    start: int  # offsets in the source
     end: int
-    joined: bool = False  # no line break before it: **bo**ld is one word in two faces
+    joined: bool = False  # no line break may come before it: **bo**ld is one word in two faces
 
     def letters(self) -> "list[Word]":
-        """One word a character, each with its place in the source."""
+        """Return each character as a word of its own, with its place in the source."""
         last = len(self.text) - 1
         return [
             self._replace(text=c, end=self.end if i == last else min(self.start + i + 1, self.end))
@@ -37,15 +37,18 @@ class Cell(NamedTuple):
 
 @dataclass
 class Block:
-    """A paragraph, a table when it has `rows`, or a rule. Indents are in ems of the body size."""
+    """A paragraph, a table if it has `rows`, or a horizontal rule if `rule` is true.
+
+    Indents are in ems, multiples of the font size of running text.
+    """
 
     words: list[Word] = field(default_factory=list)
     scale: float = 1.0
     before: float = 1.0  # space above, in paragraph spacings
     indent: float = 0.0
-    bars: tuple[float, ...] = ()  # of block quotes
+    bars: tuple[float, ...] = ()  # indents of the bars of block quotes
     markers: tuple[tuple[float, str], ...] = ()  # bullets and numbers: (indent of the text, what to draw)
-    keep: bool = False  # on one page with what follows
+    keep: bool = False  # keep it on one page with the next block
     rule: bool = False
     rows: list[list[Cell]] = field(default_factory=list)
 
@@ -57,9 +60,9 @@ class Block:
 
 
 class Source:
-    """Finds drawn words in the source, front to back, stepping over the markup between them.
+    """Finds drawn words in the source, from front to back, and skips the markup between them.
 
-    `closing` matches markup that belongs to the word it follows. Words are sought from `at`, up to `stop`.
+    `closing` matches markup that belongs to the word before it. The search for a word goes from offset `at` to `stop`.
     """
 
     def __init__(self, text: str, closing: str = "") -> None:
@@ -69,7 +72,7 @@ class Source:
         found = self.text.find(word, self.at, self.stop)
         if found < 0:
             chunk = CHUNK.match(self.text, self.at, self.stop)
-            if word not in html.unescape(chunk[1]):  # drawn, but not written so: a reference link's address
+            if word not in html.unescape(chunk[1]):  # drawn but not written here: the address of a reference link
                 return self.at, self.at
             found, self.at = chunk.span(1)
         else:
@@ -78,7 +81,7 @@ class Source:
 
 
 def split_words(segments: Iterable[tuple[str, str]], source: Source) -> list[Word]:
-    """Words of consecutive (text, face) segments; a word may go on from one segment into the next."""
+    """Return the words of consecutive (text, face) segments. A word may continue from one segment into the next."""
     words: list[Word] = []
     gap = ""
     for text, face in segments:
@@ -93,6 +96,6 @@ def split_words(segments: Iterable[tuple[str, str]], source: Source) -> list[Wor
 
 
 def parse_text(text: str) -> list[Block]:
-    """Plain text: one block, whose words' gaps hold its line breaks, paragraphs and indentation."""
+    """Return plain text as one block. The gaps of its words hold the line breaks, paragraphs and indentation."""
     words = split_words([(text, "")], Source(text))
     return [Block(words)] if words else []

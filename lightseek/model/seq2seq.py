@@ -1,4 +1,4 @@
-"""A text-to-text model of transformers in the place of ours: the baseline that reads the article itself.
+"""A sequence-to-sequence model of transformers in place of ours: the baseline that reads the document as text.
 
 `--decoder seq2seq:facebook/bart-base --context text`. It takes what a language model takes, a prompt that holds the
 document and a target, and deals them out: the prompt to its encoder, the target to its decoder. So the one training
@@ -26,7 +26,7 @@ from lightseek.tools.padding import pad_batch
 
 
 class Seq2SeqCache(Cache):
-    """The encoded prompt, and transformers' cache of what was written so far."""
+    """The encoded prompt, and the cache of transformers for the tokens written so far."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         config = model.config.get_text_config(decoder=True)
@@ -41,24 +41,24 @@ class Seq2SeqCache(Cache):
 
 
 class Seq2SeqDecoder(HFDecoder):
-    """A decoder for generation: the first call takes the prompt, each later one the tokens written since."""
+    """A decoder for generation. The first call takes the prompt, and each later call takes the new tokens."""
 
     def __init__(self, config: HFDecoderConfig, model: PreTrainedModel) -> None:
         super().__init__(config, model)
         start = model.config.decoder_start_token_id
         if start is None:
-            raise ValueError(f"{config.name}: its config has no decoder_start_token_id, with which every text begins")
+            raise ValueError(f"{config.name}: its config has no decoder_start_token_id, which begins every text")
         self.start = start
 
     def forward(
         self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b m"] | None = None, cache: Seq2SeqCache | None = None
     ) -> DecoderOutput:
-        """`hidden` are the scores already: what models do between the two differs too much."""
+        """Return the scores as `hidden`, because models differ too much in what they compute between the two."""
         cache = cache or Seq2SeqCache(self.model)
         cache.length += x.shape[1]
         if cache.source is None:
             cache.mask = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
-            # Positions count from the left whatever is masked, so the padding goes to the right.
+            # The model counts positions from the left and includes masked ones, so the padding moves to the right.
             order = cache.mask.long().argsort(dim=1, descending=True, stable=True)
             cache.mask = cache.mask.gather(1, order)
             x = x.gather(1, order[..., None].expand_as(x))
@@ -92,7 +92,7 @@ class Seq2Seq(DocumentModel):
 
     @torch.no_grad()
     def check_decoder(self) -> None:
-        """ValueError if decoding step by step is not what the model computes by itself."""
+        """Raise ValueError if decoding step by step does not give the same scores as the model alone."""
         decoder, ids = self.decoder, torch.arange(2, device=self.device)[None]
         start = torch.full((1, 1), decoder.start, device=self.device)
         agree(decoder.config, decoder(decoder.embed(ids)).hidden, decoder.model(ids, decoder_input_ids=start).logits)
@@ -106,10 +106,11 @@ class Seq2Seq(DocumentModel):
         cache: Cache | None = None,
         logits: Literal["all", "labelled"] = "all",
     ) -> OCROutput:
-        """The loss of the labelled tokens given the others: a row's prompt is what has no label and is not padding.
+        """Return the loss of the labelled tokens. The prompt of a row is all that has no label and is not padding.
 
-        Logits are those of the labelled tokens only: padded on the right (b m v), or `"labelled"`, flat.
-        Raises ValueError for pages, and without labels: then there is no telling where the prompt ends.
+        The logits are those of the labelled tokens only. They are padded on the right (b m v), or flat if `logits` is
+        `"labelled"`. Raises ValueError for pages. It also does so without labels, because only they say where the
+        prompt ends.
         """
         self.embed(input_ids[:, :0], pages)
         if labels is None:
@@ -148,5 +149,5 @@ class Seq2Seq(DocumentModel):
 def chosen(
     ids: Int[Tensor, "b n"], keep: Bool[Tensor, "b n"], pad: int
 ) -> tuple[Int[Tensor, "b m"], Bool[Tensor, "b m"]]:
-    """The ids to keep of each row, moved to its beginning, and the mask that is false at padding."""
+    """Return the ids to keep, moved to the beginning of their row, and the mask that is false at padding."""
     return pad_batch([row[kept].tolist() for row, kept in zip(ids, keep, strict=True)], pad, side="right")

@@ -1,0 +1,58 @@
+"""The metrics by name: how tables and plots call them, and which tasks they belong to. This file loads no PyTorch.
+
+`scores/metrics.py` computes them. All tables, plots and cards take their metrics from here, in this order.
+"""
+
+from dataclasses import dataclass
+
+from lightseek.tools.registry import Registry
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric of predictions."""
+
+    label: str  # in tables, plots and help texts
+    unit: str = "%"
+    lower_is_better: bool = False
+    column: str = ""  # its title in the table of a grid; "" leaves it out of that table
+    headline: tuple[str, ...] = ()  # the tasks that are judged by it
+    plotted: tuple[str, ...] = ()  # the tasks whose plot shows it
+    reading: bool = True  # also computed for the task ocr
+
+    @property
+    def title(self) -> str:
+        return f"{self.label} {self.unit}".strip()
+
+
+METRICS = Registry(
+    "metric",
+    {
+        "rouge1": Metric(
+            "ROUGE-1", "", False, "ROUGE\n1", ("summarize", "answer"), ("summarize", "answer"), reading=False
+        ),
+        "rouge2": Metric("ROUGE-2", "", False, "ROUGE\n2", ("summarize",), ("summarize",), reading=False),
+        "rougeL": Metric("ROUGE-L", "", False, "ROUGE\nL", ("summarize",), ("summarize",), reading=False),
+        "rougeLsum": Metric("ROUGE-Lsum", "", plotted=("summarize",), reading=False),
+        "facts": Metric("facts stated", column="facts\n%", plotted=("summarize",), reading=False),
+        "ocr_precision": Metric("OCR precision", headline=("ocr",), plotted=("ocr",)),
+        "cer": Metric("CER", "%", True, "CER\n%", headline=("ocr", "answer"), plotted=("ocr", "answer")),
+        "wer": Metric("WER", lower_is_better=True, plotted=("ocr", "answer")),
+        "novel1": Metric("novel words", reading=False),
+        "novel2": Metric("novel 2-grams", reading=False),
+        "novel3": Metric("novel 3-grams", reading=False),
+        "novel4": Metric("novel 4-grams", reading=False),
+        "repetition": Metric("repeated 4-grams", lower_is_better=True),
+        "words": Metric("words", ""),
+    },
+)
+
+
+def headlines(task: str) -> list[str]:
+    """The metrics that a task is judged by, the most important one first."""
+    return [name for name, metric in METRICS.items() if task in metric.headline]
+
+
+def plotted(task: str) -> list[str]:
+    """The metrics that a plot of a task shows."""
+    return [name for name, metric in METRICS.items() if task in metric.plotted]

@@ -1,0 +1,51 @@
+"""Other weights to start from, for the whole model or box by box: `--init random`, `encoder:random`, `decoder:FOLDER`.
+
+An ablation asks so what a box had learned: the same model, but one box starts from random weights, from public towers
+(`sam+clip`, see `public.py`) or from another checkpoint.
+"""
+
+import torch
+from torch import nn
+
+from lightseek.model.ocr import DeepSeekOCR, reset_parameters
+from lightseek.weights.kinds import INIT_PARTS, split_init
+from lightseek.weights.loading import load_model
+
+
+def init_parts(model: DeepSeekOCR, init: str, seed: int = 0) -> None:
+    """Give the parts of `model` that `init` names the weights of their source, in place.
+
+    `pretrained` and `random` change nothing, because the model is loaded so. Random weights are drawn from `seed`.
+    Raises ValueError as `split_init` does, and for a checkpoint whose part has other sizes.
+    """
+    for part, source in split_init(init):
+        if source == "sam+clip":
+            from lightseek.weights.public import init_from_public, public_towers
+
+            init_from_public(model, *public_towers())
+        elif part and source == "random":
+            redraw(model.get_submodule(INIT_PARTS[part]), seed)
+        elif part:
+            copy_part(model, part, source)
+
+
+def redraw(box: nn.Module, seed: int) -> None:
+    """Draw random weights for a box, as a new model has them."""
+    with torch.random.fork_rng():  # the caller's own random numbers stay as they were
+        torch.manual_seed(seed)
+        reset_parameters(box)
+
+
+@torch.no_grad()
+def copy_part(model: DeepSeekOCR, part: str, source: str) -> None:
+    """Copy one part of another checkpoint, a folder or a hub id, into `model`."""
+    theirs = load_model(source, device="cpu", dtype=model.dtype).get_submodule(INIT_PARTS[part]).state_dict()
+    ours = model.get_submodule(INIT_PARTS[part]).state_dict()
+    shapes, others = ({name: tuple(t.shape) for name, t in state.items()} for state in (ours, theirs))
+    if shapes != others:
+        name = next(n for n in sorted({**shapes, **others}) if shapes.get(n) != others.get(n))
+        raise ValueError(
+            f"init {part}:{source}: {name} is {others.get(name, 'missing')} there, {shapes.get(name, 'missing')} here"
+        )
+    for name, tensor in ours.items():
+        tensor.copy_(theirs[name])

@@ -1,0 +1,138 @@
+"""safetensors files: read tensor by tensor, checked before they are used, and written tensor by tensor.
+
+Both layouts of a checkpoint use this. Nothing here unpickles or runs code from a file.
+"""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from rich.progress import track
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lightseek.tools.files import atomic_write
+
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+
+
+NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+MAPPED_AT_ONCE = 32 << 20  # bytes; mapped pages count as resident until the file is closed
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be loaded. The message names the file and the key."""
+
+
+def write_safetensors(
+    target: Path, shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, value: Callable[[str], Tensor]
+) -> None:
+    """Write one safetensors file tensor by tensor, so that memory holds one at a time. `value(key)` makes each.
+
+    The format: header length (8 bytes, little endian), JSON header, then the tensors' bytes in header order.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for key in sorted(shapes):
+        size = math.prod(shapes[key]) * dtype.itemsize
+        header[key] = {"dtype": NAMES[dtype], "shape": shapes[key], "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with atomic_write(target) as temporary, temporary.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little"))
+        file.write(text)
+        for key in sorted(shapes):
+            tensor = value(key).detach().to("cpu", dtype).contiguous()
+            file.write(tensor.flatten().view(torch.uint8).numpy().data)
+
+
+def keys_of(files: list[Path]) -> dict[str, Path]:
+    keys: dict[str, Path] = {}
+    for path in files:
+        with _opened(path) as file:
+            for key in file.keys():  # noqa: SIM118 - not a dictionary
+                if key in keys:
+                    raise CheckpointError(f"{path}: tensor {key} is in {keys[key].name} as well")
+                keys[key] = path
+    return keys
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[safe_open]:
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: truncated, or not a safetensors file ({error}); fetch or write it again"
+        ) from None
+
+
+def check_headers(files: dict[str, Path], expected: dict[str, tuple[int, ...]]) -> None:
+    """Every expected tensor there, no other, each in its shape and a floating-point type; else CheckpointError."""
+    where = ", ".join(sorted({str(path) for path in files.values()}))
+    if missing := sorted(expected.keys() - files.keys()):
+        raise CheckpointError(f"{where}: {_some(missing)} missing; the config asks for {len(expected)} tensors")
+    for key in sorted(files.keys() - expected.keys()):
+        raise CheckpointError(f"{files[key]}: tensor {key} is not one of the {len(expected)} that the config asks for")
+    for path in sorted(set(files.values())):
+        with _opened(path) as file:
+            for key in (key for key, place in files.items() if place == path):
+                entry = file.get_slice(key)
+                shape = tuple(entry.get_shape())
+                if shape != expected[key]:
+                    raise CheckpointError(
+                        f"{path}: tensor {key} has shape {shape}, the config asks for {expected[key]}"
+                    )
+                if entry.get_dtype() not in DTYPES:
+                    raise CheckpointError(
+                        f"{path}: tensor {key} is {entry.get_dtype()}, not one of {', '.join(DTYPES)}"
+                    )
+
+
+def check_values(tensor: Tensor, dtype: torch.dtype, name: str) -> None:
+    """CheckpointError if a value is not finite, or would not be in `dtype`."""
+    low, high = (end.item() for end in torch.aminmax(tensor))  # NaN, if there is one
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise CheckpointError(f"{name} holds values that are not finite (NaN or infinity)")
+    if max(-low, high) > torch.finfo(dtype).max:
+        raise CheckpointError(f"{name} holds {max(-low, high):.3g}, too large for {str(dtype).removeprefix('torch.')}")
+
+
+def _some(keys: list[str]) -> str:
+    return f"tensor {keys[0]}" + (f" and {len(keys) - 1} more are" if len(keys) > 1 else " is")
+
+
+def read_tensors(files: dict[str, Path]) -> Iterator[tuple[str, Path, Tensor]]:
+    """Every tensor, mapped rather than read; use it before asking for the next.
+
+    A file is closed and mapped anew every 32 MiB, or the mapped pages would count twice: here and in the model.
+    """
+    for path in sorted(set(files.values())):
+        keys = sorted(key for key, place in files.items() if place == path)
+        while keys:
+            mapped = 0
+            with _opened(path) as file:
+                while keys and mapped < MAPPED_AT_ONCE:
+                    key = keys.pop(0)
+                    tensor = file.get_tensor(key)
+                    mapped += tensor.nbytes
+                    yield key, path, tensor
+                    del tensor
+
+
+def copy_tensors(
+    files: dict[str, Path], targets: dict[str, Tensor], dtype: torch.dtype, progress: bool = False
+) -> None:
+    """Copy every tensor of the files into the target of its key. Raises CheckpointError for values that do not fit."""
+    for key, path, tensor in track(
+        read_tensors(files), description="loading weights", total=len(files), disable=not progress, transient=True
+    ):
+        check_values(tensor, dtype, f"{path}: tensor {key}")
+        targets[key].copy_(tensor)
