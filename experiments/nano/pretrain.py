@@ -18,7 +18,7 @@ This loop is separate from `lightseek.training.run`, which fine-tunes a model th
 - SAM does not learn from still pages. After a batch of them come extra steps on earlier still pages, from which only
   the projector and the decoder learn: the `Album` has kept what the encoder made of these pages.
 
-Checkpoints, devices, loading and error messages are those of `lightseek`.
+The step of gradient descent, checkpoints, devices, loading and error messages are those of `lightseek`.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from experiments.nano.aids import AIDS, Pretraining
@@ -43,6 +43,7 @@ from lightseek.tools.console import failing
 from lightseek.tools.devices import find_device
 from lightseek.tools.memory import keep_freed_memory
 from lightseek.training.state import load_state, newest_state, save_state
+from lightseek.training.step import gradient_step
 from lightseek.weights.loading import LightSeekOCR
 
 LOG_EVERY = 20  # steps
@@ -103,7 +104,6 @@ def train(
         for block in (*model.encoder.sam.blocks, *model.encoder.clip.blocks):
             block.compile()
     optimizer = make_optimizer(pretraining, recipe.weight_decay)
-    learns = [p for p in pretraining.parameters() if p.requires_grad]
     out.mkdir(parents=True, exist_ok=True)
     found = newest_state(out)
     # `fresh` is the step at which the optimizer was new, for the warmup.
@@ -128,14 +128,14 @@ def train(
 
     def learn(batch: Batch) -> dict[str, Tensor]:
         """One step of the optimizer. Returns the losses and accuracies of the batch."""
-        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-            figures = learner(batch)
-        aids = sum(weight * figures.get(name, 0) for name, weight in AIDS.items())
-        loss = figures["loss"] + recipe.heads_weight * aids
-        loss.backward()
-        nn.utils.clip_grad_norm_(learns, recipe.clip)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        figures: dict[str, Tensor] = {}
+
+        def loss(batch: Batch) -> Tensor:
+            with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+                figures.update(learner(batch))
+            return figures["loss"] + recipe.heads_weight * sum(w * figures.get(name, 0) for name, w in AIDS.items())
+
+        gradient_step(learner, optimizer, [batch], loss, recipe.clip)
         return figures
 
     recent: dict[str, list[Tensor]] = {}  # the figures of the steps since the last line of the log

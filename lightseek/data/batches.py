@@ -7,21 +7,16 @@ epoch were sorted, the same documents would meet in a batch every time; with win
 estimates: no page is drawn for them, and only a small data set is tokenized.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
 
-from lightseek.data.context.pages import SMALLEST_FONT
-from lightseek.data.context.text import TextMaker
 from lightseek.data.document import Document
 from lightseek.data.examples import ExampleMaker
-from lightseek.page.modes import gundam_grid, positions
 
 TOKENIZED = 5_000_000  # characters, which take some seconds; in a larger data set only characters are counted
 SAMPLE = 20_000  # characters, to measure characters per token: 1 for nano's tokenizer, about 4 for the official one
-LETTER = 0.55  # average width of a letter divided by the font size
 
 
 class BatchOrder:
@@ -68,23 +63,8 @@ def estimated_lengths(make: ExampleMaker, documents: Sequence[Document]) -> list
         tokens = [len(make.tokenizer.encode(text)) for text in texts]
     else:
         tokens = [round(per_character * len(text)) for text in texts]
-    shown = [shown_positions(make, document, per_character) for document in documents]
+    shown = [make.context.positions(document, per_character) for document in documents]
     return [written + read for written, read in zip(tokens, shown, strict=True)]
-
-
-def shown_positions(make: ExampleMaker, document: Document, per_character: float) -> int:
-    """Estimate how many positions a document's context fills: its pictures, its drawn pages, or its tokens.
-
-    The estimate for drawn pages assumes the smallest letters. `per_character` is the number of tokens per character.
-    """
-    pages = make.pages
-    if isinstance(pages, TextMaker):
-        return min(pages.most_tokens, round(per_character * len(document.text)))
-    style, mode = pages.style, pages.mode
-    grid = gundam_grid(style.width, style.height, mode.tile) if mode.tile else (1, 1)
-    letter = LETTER * style.line_spacing * SMALLEST_FONT**2  # pixels
-    drawn = math.ceil(len(document.text) * letter / (style.columns * style.rows))
-    return min(pages.most, len(document.images) or max(1, drawn)) * positions(mode, grid)
 
 
 def padding_share(lengths: Sequence[int], batches: Iterable[Sequence[int]]) -> float:

@@ -13,16 +13,16 @@ from jaxtyping import Bool, Int
 from PIL import Image
 from torch import Tensor
 
-from lightseek.data.context.cached import CachedPageMaker
-from lightseek.data.context.pages import MOST_PAGES, PageMaker, Truncation
-from lightseek.data.context.text import TextMaker, most_tokens
+from lightseek.data.context.base import ContextMaker, Truncation
+from lightseek.data.context.pages import MOST_PAGES
+from lightseek.data.context.spec import ContextSpec
 from lightseek.data.context.vision_cache import VisionCache
 from lightseek.data.document import Document, check_task
-from lightseek.data.kinds import TASKS
+from lightseek.data.kinds import CONTEXTS, TASKS
 from lightseek.model.config import OCRConfig
 from lightseek.model.ocr import IGNORED
-from lightseek.page.modes import Mode, vision_tokens
-from lightseek.page.views import Page, image_positions
+from lightseek.page.modes import Mode, find_mode
+from lightseek.page.views import Page, image_positions, image_tokens
 from lightseek.text.kinds import IMAGE_TAG, PROMPTS
 from lightseek.text.prompts import fill_prompt
 from lightseek.text.tokenizer import Tokenizer
@@ -72,26 +72,24 @@ class ExampleMaker:
     ) -> None:
         """A document gets at most `pages` pages; `truncated` counts the rest. With a `cache` the pages come encoded.
 
-        With context `text` the prompt holds the document's tokens instead of its pages; long texts are cut to fit.
-        Raises ValueError for an unknown task or mode.
+        `context` is one of `lightseek.data.kinds.CONTEXTS`. With `text` the document's own tokens stand where its
+        pages would, as many as the decoder has room for. Raises ValueError for a task or a context there is not.
         """
         TASKS.check(task)
         self.config, self.tokenizer, self.task = config, tokenizer, task
-        if context == "text":
-            self.pages = TextMaker(mode, font, tokenizer, most_tokens(config.decoder.max_positions, task))
-        else:
-            self.pages = CachedPageMaker(mode, font, pages, cache) if cache else PageMaker(mode, font, pages)
-        self.mode = self.pages.mode
+        self.mode = find_mode(mode)
+        spec = ContextSpec(config, tokenizer, task, self.mode, font, pages, cache)
+        self.context: ContextMaker = CONTEXTS.find(context)(spec)
 
     @property
     def missing_glyphs(self) -> Counter[str]:
-        """How often each character that the font could not draw occurred, over all pages so far."""
-        return self.pages.missing_glyphs
+        """Characters the font could not draw, over all pages so far."""
+        return self.context.missing_glyphs
 
     @property
     def truncated(self) -> Truncation:
-        """How much text and how many pages the budget left out so far."""
-        return self.pages.truncated
+        """What found no place so far."""
+        return self.context.truncated
 
     def __call__(self, document: Document) -> Example:
         """Make the example of a document.
@@ -100,23 +98,25 @@ class ExampleMaker:
         needs more positions than the decoder has.
         """
         check_task(document, self.task)
-        made = self.pages(document)
-        if self.task == "ocr" and made.dropped_pages:
+        shown = self.context(document)
+        views = self.context.views(shown)
+        if self.task == "ocr" and shown.dropped_pages:
             raise ValueError(
-                f"document {document.name} has {made.dropped_pages} page(s) more than {self.pages.most}, "
+                f"document {document.name} has {shown.dropped_pages} page(s) more than {len(views)}, "
                 "and nobody knows which part of its text is on them: raise max_pages"
             )
-        views = self.pages.views(made)
-        context = [[self.config.image_token_id] * image_positions(page) for page in views]
-        target = made.text if self.task == "ocr" else document.summary
+        places = [[self.config.image_token_id] * image_positions(page, self.config.token_side) for page in views]
+        if ids := self.context.ids(shown):
+            places.append(ids)
+        target = shown.text if self.task == "ocr" else document.summary
         example = Example(
             document=document,
             pages=views,
-            prompt=self.prompt(document, context or [self.tokenizer.encode(made.text)]),
+            prompt=self.prompt(document, places),
             target=[*self.tokenizer.encode(target), self.config.eos_token_id],
-            vision_tokens=sum(vision_tokens(self.mode, page.grid) for page in views),
-            text_tokens=len(self.tokenizer.encode(made.text)),
-            dropped_characters=made.dropped_characters,
+            vision_tokens=sum(image_tokens(page, self.config.token_side) for page in views),
+            text_tokens=len(self.tokenizer.encode(shown.text)),
+            dropped_characters=shown.dropped_characters,
         )
         length = len(example.prompt) + len(example.target)
         if length > self.config.decoder.max_positions:
@@ -127,22 +127,22 @@ class ExampleMaker:
         return example
 
     def images(self, document: Document) -> list[Image.Image]:
-        """Return the pages as pictures that people can look at."""
-        return self.pages.pictures(document)
+        """The pages as pictures, for people to look at."""
+        return self.context.pictures(document)
 
-    def prompt(self, document: Document, context: Sequence[Sequence[int]]) -> list[int]:
-        """Return BOS, the document's ids from `context`, and then the task's words or the document's question."""
-        tags = IMAGE_TAG * len(context)
+    def prompt(self, document: Document, places: Sequence[Sequence[int]]) -> list[int]:
+        """BOS, what stands for the document, and the task's words or the document's question."""
+        tags = IMAGE_TAG * len(places)
         if self.task != "answer":
             words = PROMPTS[self.task].removeprefix(IMAGE_TAG)
-            return fill_prompt(self.config, self.tokenizer, tags + words, context)
-        # A question comes from the data, so special tokens in it are encoded as plain text.
-        ids = fill_prompt(self.config, self.tokenizer, tags, context)
+            return fill_prompt(self.config, self.tokenizer, tags + words, places)
+        # A question comes from the data: its special tokens are plain text.
+        ids = fill_prompt(self.config, self.tokenizer, tags, places)
         return ids + self.tokenizer.encode(f"\n{document.question.strip()}")
 
     def target(self, document: Document) -> str:
-        """Return the text that the model should write: the answer, the summary, or the text on the document's pages."""
-        return self.pages.visible(document) if self.task == "ocr" else document.summary
+        """What the model should write about a document: its answer, its summary, or the text on its pages."""
+        return self.context.visible(document) if self.task == "ocr" else document.summary
 
 
 def collate(examples: Sequence[Example], pad: int) -> Batch:

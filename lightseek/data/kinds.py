@@ -5,8 +5,14 @@ from lightseek.tools.registry import Registry
 # Task -> the fields of a document that it needs. `data/document.py` checks them.
 TASKS = Registry("task", {"ocr": ("text",), "summarize": ("summary",), "answer": ("question", "summary")})
 
-# Context -> how the document stands in the prompt.
-CONTEXTS = Registry("context", {"vision": "as drawn pages", "text": "as the tokens of its text"})
+# Context -> a function that builds a context maker (`data/context/base.py`) from a `ContextSpec`.
+CONTEXTS = Registry(
+    "context",
+    {
+        "vision": "lightseek.data.context.cached:vision_context",
+        "text": "lightseek.data.context.text:text_context",
+    },
+)
 
 # Source -> a function (split, limit, seed, max_characters) that returns documents. The data sets of the hub are in
 # `sources/registry.py`, and the path of a file or a folder is a source too.

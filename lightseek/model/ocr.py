@@ -40,14 +40,43 @@ class OCROutput:
     routing: list[Routing] = field(default_factory=list)  # one per mixture-of-experts layer
 
 
-class DeepSeekOCR(nn.Module):
-    """All boxes of a config, with random weights. `LightSeekOCR` in weights/loading.py adds files and text to it."""
+class DocumentModel(nn.Module):
+    """What training, generation and evaluation ask of a model. It writes about a document that it is shown.
+
+    `DeepSeekOCR` looks at the document's pages. `Seq2Seq` (seq2seq.py) reads the document's text.
+
+    decoder                        the decoder, with the signature of `decoders/__init__.py`
+    model(input_ids, pages, ...)   -> OCROutput, see `DeepSeekOCR.forward`
+    embed(input_ids, pages)        -> what the decoder takes: b n d
+    device, dtype                  those of the weights
+    set_gradient_checkpointing(on) recompute activations in the backward pass, or keep them
+    """
+
+    decoder: nn.Module
+    device: torch.device
+    dtype: torch.dtype
 
     def __init__(self, config: OCRConfig) -> None:
         super().__init__()
         self.config = config
         self.tokenizer: Any = None  # whoever loads the weights sets both: the tokenizer, for text in and out,
         self.folder: Path | None = None  # and the checkpoint that the weights came from
+        self.adapters: Any = None  # the `Adapters` of weights/lora.py, while there are any
+
+    def embed(
+        self, input_ids: Int[Tensor, "b n"], pages: Sequence[Sequence[Page]] | None = None
+    ) -> Float[Tensor, "b n d"]:
+        raise NotImplementedError
+
+    def set_gradient_checkpointing(self, on: bool = True) -> None:
+        raise NotImplementedError
+
+
+class DeepSeekOCR(DocumentModel):
+    """All boxes of a config, with random weights. `LightSeekOCR` in weights/loading.py adds files and text to it."""
+
+    def __init__(self, config: OCRConfig) -> None:
+        super().__init__(config)
         self.encoder = DeepEncoder(config)
         self.projector = Projector(config)
         self.layout = Layout(config.decoder.width)

@@ -79,3 +79,9 @@ def image_positions(page: Page, token_side: int = TOKEN_SIDE) -> int:
         (columns, rows), per_tile = page.grid, page.side(page.tiles[0], token_side)
         count += rows_and_newlines(columns * per_tile, rows * per_tile)
     return count
+
+
+def image_tokens(page: Page, token_side: int = TOKEN_SIDE) -> int:
+    """Return the number of vision tokens of this page, without newlines and separator."""
+    tiles = () if page.tiles is None else page.tiles
+    return sum(page.side(view, token_side) ** 2 for view in (page.global_view, *tiles))

@@ -16,7 +16,7 @@ from lightseek.tools.files import write_text
 
 if TYPE_CHECKING:
     from lightseek.data.examples import ExampleMaker
-    from lightseek.model.ocr import DeepSeekOCR
+    from lightseek.model.ocr import DocumentModel
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Prediction:
 
 
 def predict(
-    model: "DeepSeekOCR",
+    model: "DocumentModel",
     make: "ExampleMaker",
     documents: Sequence[Document],
     *,

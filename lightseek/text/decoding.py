@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from lightseek.model.ocr import DeepSeekOCR
+from lightseek.model.ocr import DocumentModel
 from lightseek.page.views import Page
 
 
@@ -44,7 +44,7 @@ class Continuation:
 
     def __init__(
         self,
-        model: DeepSeekOCR,
+        model: DocumentModel,
         input_ids: Int[Tensor, "b n"],
         pages: Sequence[Sequence[Page]] | None,
         mask: Bool[Tensor, "b n"] | Int[Tensor, "b n"] | None,

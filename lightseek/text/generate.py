@@ -18,7 +18,7 @@ from jaxtyping import Bool, Int
 from PIL import Image
 from torch import Tensor
 
-from lightseek.model.ocr import DeepSeekOCR
+from lightseek.model.ocr import DocumentModel
 from lightseek.page.modes import Mode
 from lightseek.page.views import Page
 from lightseek.text.beam import beam_search
@@ -44,7 +44,7 @@ class Generation:
 
 
 def generate(
-    model: DeepSeekOCR,
+    model: DocumentModel,
     input_ids: Int[Tensor, "b n"],
     pages: Sequence[Sequence[Page]] | None = None,
     mask: Bool[Tensor, "b n"] | Int[Tensor, "b n"] | None = None,
@@ -92,7 +92,7 @@ def generate(
 
 
 def stream(
-    model: DeepSeekOCR,
+    model: DocumentModel,
     input_ids: Int[Tensor, "1 n"],
     pages: Sequence[Sequence[Page]] | None = None,
     mask: Bool[Tensor, "1 n"] | Int[Tensor, "1 n"] | None = None,
@@ -138,7 +138,7 @@ Picture = Image.Image | Page
 
 
 def read(
-    model: DeepSeekOCR,
+    model: DocumentModel,
     images: Picture | Sequence[Picture | Sequence[Picture]],
     prompt: str | Sequence[str] = PROMPTS["ocr"],
     mode: str | int | Mode | Sequence[str | int | Mode] = "base",
@@ -171,7 +171,7 @@ def read(
 
 
 @contextmanager
-def evaluating(model: DeepSeekOCR) -> Iterator[None]:
+def evaluating(model: DocumentModel) -> Iterator[None]:
     """Put the model into evaluation mode, and restore the mode of each module afterwards.
 
     The modes can differ: a frozen box may be in evaluation mode while the others train.
@@ -189,7 +189,7 @@ def as_guard(guard: NgramGuard | int | None) -> NgramGuard | None:
     return NgramGuard(guard) if isinstance(guard, int) and guard else guard or None
 
 
-def as_stops(model: DeepSeekOCR, stop: Collection[int] | None) -> frozenset[int]:
+def as_stops(model: DocumentModel, stop: Collection[int] | None) -> frozenset[int]:
     return frozenset([model.config.eos_token_id] if stop is None else stop)
 
 
@@ -197,7 +197,7 @@ def as_text(tokenizer: Tokenizer | None, tokens: list[int]) -> str | None:
     return tokenizer.decode(tokens, keep_special=True) if tokenizer else None
 
 
-def the_tokenizer(model: DeepSeekOCR) -> Tokenizer:
+def the_tokenizer(model: DocumentModel) -> Tokenizer:
     if model.tokenizer is None:
         raise ValueError(
             "this model has no tokenizer, so it cannot read or write text: load it with from_pretrained, "

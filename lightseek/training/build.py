@@ -8,7 +8,7 @@ import torch
 from lightseek.data.context.vision_cache import VisionCache, cache_folder
 from lightseek.model.attention import set_attention
 from lightseek.model.config import DecoderConfig
-from lightseek.model.ocr import DeepSeekOCR
+from lightseek.model.ocr import DocumentModel
 from lightseek.tools.devices import find_device, find_dtype
 from lightseek.training.freeze import BoxCount, count_parameters, freeze, freeze_eyes
 from lightseek.training.settings import RunConfig
@@ -18,13 +18,13 @@ from lightseek.weights.quantize import quantize
 from lightseek.weights.swap import swap_decoder
 
 
-def build_model(config: RunConfig, device: str | torch.device | None = None) -> tuple[DeepSeekOCR, list[BoxCount]]:
+def build_model(config: RunConfig, device: str | torch.device | None = None) -> tuple[DocumentModel, list[BoxCount]]:
     """The model of a run, and what learns in each of its boxes. Raises ValueError for settings that cannot work."""
     if config.decoder and config.decoder.startswith("seq2seq:"):
-        from lightseek.model.decoders.seq2seq import Seq2Seq
+        from lightseek.weights.hf import load_seq2seq
 
         source = config.decoder.removeprefix("seq2seq:")
-        model = Seq2Seq.from_transformers(source, find_device(device), find_dtype(config.dtype))
+        model = load_seq2seq(source, find_device(device), find_dtype(config.dtype))
         return finish_model(model, config)
     init = "random" if config.init == "random" else "pretrained"
     model = load_model(config.model, device, config.dtype, init, config.seed, progress=True)
@@ -39,7 +39,7 @@ def build_model(config: RunConfig, device: str | torch.device | None = None) -> 
     return finish_model(model, config)
 
 
-def finish_model(model: DeepSeekOCR, config: RunConfig) -> tuple[DeepSeekOCR, list[BoxCount]]:
+def finish_model(model: DocumentModel, config: RunConfig) -> tuple[DocumentModel, list[BoxCount]]:
     """The attention kernels, and what learns."""
     set_attention(model, config.attention)
     if not isinstance(model.config.decoder, DecoderConfig):
@@ -49,7 +49,7 @@ def finish_model(model: DeepSeekOCR, config: RunConfig) -> tuple[DeepSeekOCR, li
     return model, freeze_eyes(model) if config.context == "text" else counts
 
 
-def choose_what_learns(model: DeepSeekOCR, config: RunConfig) -> list[BoxCount]:
+def choose_what_learns(model: DocumentModel, config: RunConfig) -> list[BoxCount]:
     """Freeze, quantize what is frozen, and put adapters on.
 
     With adapters the whole model stays as it is, but for the parts of `freeze=all-but-PART`: those learn beside the
@@ -81,7 +81,7 @@ def learns(module: torch.nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters(recurse=False))
 
 
-def open_cache(model: DeepSeekOCR, config: RunConfig) -> VisionCache | None:
+def open_cache(model: DocumentModel, config: RunConfig) -> VisionCache | None:
     """The cache that a run's settings ask for, if they do. Raises ValueError when the encoder can learn."""
     if not config.cache_vision:
         return None

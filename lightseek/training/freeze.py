@@ -19,6 +19,7 @@ from torch import nn
 
 from lightseek.training.kinds import PARTS
 
+EYES = re.compile("|".join(PARTS[part] for part in ("encoder", "projector", "layout")))
 LAST = re.compile(r"decoder-last-(\d+)")
 ADAPTERS = re.compile(r".*\.lora_[AB]\.")
 BOXES = ("sam", "compressor", "clip", "projector", "layout", "decoder")  # together, every parameter once
@@ -66,8 +67,9 @@ def freeze_eyes(model: nn.Module) -> list[BoxCount]:
 
     Raises ValueError when nothing does any more.
     """
-    for box in (model.encoder, model.projector, model.layout):
-        box.requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        if EYES.match(name):
+            parameter.requires_grad_(False)
     counts = count_parameters(model)
     if not any(count.trainable for count in counts):
         raise ValueError("context=text passes the decoder only, and that is frozen: nothing is left to train")
@@ -109,6 +111,7 @@ def count_parameters(model: nn.Module) -> list[BoxCount]:
     # Where an adapter has its own copy of a part, the one in the model is not in use.
     named = [(name, p) for name, p in model.named_parameters() if ".original_module." not in name]
     sizes = {box: [p for name, p in named if re.match(PARTS[box], name) and not ADAPTERS.match(name)] for box in BOXES}
+    sizes = {box: parameters for box, parameters in sizes.items() if parameters}
     if adapters := [p for name, p in named if ADAPTERS.match(name)]:
         sizes["lora"] = adapters
     counts = []

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from lightseek.data.examples import Example, collate
+from lightseek.data.examples import Example
+from lightseek.model.ocr import OCROutput
 from lightseek.text.generate import generate
 from lightseek.tools.files import write_json
 from lightseek.training.log import write_page
-from lightseek.training.optimizer import set_rates
 from lightseek.training.run import Run
 from lightseek.training.settings import RunConfig
 
@@ -39,33 +39,22 @@ def overfit(run: Run, max_seconds: float = 600.0, report: Callable[[int, float, 
 
     Stops when the greedy output is the target, after `run.config.steps` steps, or after `max_seconds`.
     """
-    example = run.make(run.documents[0])
-    model, began = run.model, time.monotonic()
-    batch = collate([example], model.config.pad_token_id)
-    targets = torch.tensor(example.target, device=model.device)
-    loss = float("nan")
+    example, began = run.make(run.documents[0]), time.monotonic()
+    targets = torch.tensor(example.target, device=run.model.device)
+    right: list[float] = []  # of each step
+
+    def watch(output: OCROutput) -> None:
+        right.append((output.logits.argmax(-1) == targets).float().mean().item())
+
     for step in range(run.config.steps):
-        set_rates(run.optimizer, min(1.0, (step + 1) / WARMUP))
-        model.train()
-        output = model(
-            batch.input_ids.to(model.device),
-            pages=batch.pages,
-            labels=batch.labels.to(model.device),
-            logits="labelled",
-        )
-        output.loss.backward()
-        torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], run.config.max_grad_norm)
-        run.optimizer.step()
-        run.optimizer.zero_grad(set_to_none=True)
-        loss = output.cross_entropy.item()
-        right = (output.logits.argmax(-1) == targets).float().mean().item()
+        loss, _ = run.learn([[example]], step, min(1.0, (step + 1) / WARMUP), watch)
         if report:
-            report(step + 1, loss, right)
-        # Each token right given the right ones before it: now it can be right on its own.
-        late = time.monotonic() - began > max_seconds
-        if right == 1.0 or late or step + 1 == run.config.steps:
+            report(step + 1, loss, right[-1])
+        last = step + 1 == run.config.steps or time.monotonic() - began > max_seconds
+        # Each token is right given the right ones before it: now it can be right on its own.
+        if right[-1] == 1.0 or last:
             written = write(run, example)
-            if written == example.target_text or late or step + 1 == run.config.steps:
+            if written == example.target_text or last:
                 break
     tokenizer = run.model.tokenizer
     return Overfit(

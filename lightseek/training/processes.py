@@ -6,7 +6,7 @@ each holds the whole model (DDP) or a part of it (FSDP2, DeepSpeed). All run the
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
 from typing import Any, TypeVar
 
@@ -32,7 +32,9 @@ def start(config: RunConfig) -> Accelerator:
     """
     if config.device != "auto":
         find_device(config.device)
-    AcceleratorState._reset_state(reset_partial_state=True)  # a run before in this process may differ
+    # A run before this one, in the same process, may have had another device or precision. accelerate keeps both for
+    # good and has no public way to forget them.
+    AcceleratorState._reset_state(reset_partial_state=True)
     cpu = config.device == "cpu" or not torch.accelerator.is_available()
     accelerator = Accelerator(cpu=cpu and not by_deepspeed(), mixed_precision=config.precision or "no")
     if config.precision == "fp16" and accelerator.device.type == "cpu":
@@ -84,6 +86,24 @@ def prepare(
         layers = {type(layer).__name__ for stack in stacks for layer in stack}
         accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = sorted(layers)
     return accelerator.prepare(model, optimizer)
+
+
+def exchanging(model: nn.Module, accelerator: Accelerator | None, last: bool) -> AbstractContextManager:
+    """A context for one part of a batch: only the last part makes the processes exchange gradients."""
+    return nullcontext() if last or accelerator is None else accelerator.no_sync(model)
+
+
+def backward(loss: Tensor, model: nn.Module, accelerator: Accelerator | None, last: bool) -> None:
+    """Add the gradients of `loss` to those of the parts before. Under DeepSpeed, the last part takes the step, too."""
+    if accelerator is None:
+        loss.backward()
+    elif by_deepspeed():  # accelerate's own call of it takes a step after each part
+        model.set_gradient_accumulation_boundary(last)
+        model.backward(loss)
+        if last:
+            model.step()
+    else:
+        accelerator.backward(loss)
 
 
 def add_up(accelerator: Accelerator, *values: int | float) -> list[float]:

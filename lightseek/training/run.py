@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from lightseek.data.batches import BatchOrder, estimated_lengths
 from lightseek.data.document import Document
 from lightseek.data.examples import Example, ExampleMaker, collate
 from lightseek.data.sources.load import load_documents
+from lightseek.model.ocr import OCROutput
 from lightseek.scores.metrics import evaluate
 from lightseek.scores.predictions import Prediction, predict
 from lightseek.tools.devices import device_name
@@ -44,6 +46,7 @@ from lightseek.training.processes import (
 )
 from lightseek.training.settings import RunConfig, check, differences, must_match
 from lightseek.training.state import BEST, load_state, newest_state, read_place, save_state, save_weights
+from lightseek.training.step import gradient_step
 
 DEFAULT_CHARACTERS = {"synthetic": 300, "pydoc": 300}  # a user's own files have no limit
 SAVING_SHARE = 0.1  # of the time, at most, goes into checkpoints
@@ -134,7 +137,7 @@ class Run:
             return
         visited = {i for step in range(self.config.steps) for i in self.order(step)}
         documents = [*(self.documents[i] for i in sorted(visited)), *self.validation, *self.test]
-        self.make.pages.fill(documents[self.accelerator.process_index :: self.accelerator.num_processes], tick)
+        self.make.context.fill(documents[self.accelerator.process_index :: self.accelerator.num_processes], tick)
         self.accelerator.wait_for_everyone()
         self.encoded = True
 
@@ -204,40 +207,51 @@ class Run:
     def train_step(self, step: int) -> tuple[float, int]:
         """One optimizer step. Returns (mean cross-entropy per target token, target tokens), over all processes."""
         config, accelerator = self.config, self.accelerator
-        self.wrapped.train()
-        torch.manual_seed(dropout_seed(config.seed, step, accelerator.process_index))
         chosen = [self.documents[i] for i in self.order(step)]
         dealt = deal(chosen, config.accumulate, accelerator.process_index, accelerator.num_processes)
         parts = [[self.make(document) for document in part] for part in dealt]
+        return self.learn(parts, step, rate_share(step, config))
+
+    def learn(
+        self,
+        parts: Sequence[Sequence[Example]],
+        step: int,
+        share: float,
+        watch: Callable[[OCROutput], None] | None = None,
+    ) -> tuple[float, int]:
+        """Take step `step` on this process's parts of a batch, at `share` of each highest learning rate.
+
+        `watch` gets the output of each part. Returns what `train_step` does. Raises FloatingPointError when the loss is
+        not finite.
+        """
+        config, accelerator = self.config, self.accelerator
         mine = sum(len(example.target) for part in parts for example in part)
         tokens = round(add_up(accelerator, mine)[0])
-        set_rates(self.optimizer, rate_share(step, config))
-        total = 0.0
-        for number, part in enumerate(parts, 1):
-            accelerator.gradient_state._set_sync_gradients(number == len(parts))
-            with self.synchronizing(number == len(parts)):
-                with accelerator.autocast():
-                    output = self.forward(self.wrapped, part)
-                # A part weighs as many tokens as it has in the cross-entropy, as many documents in the balance loss.
-                share = sum(len(example.target) for example in part) / tokens
-                loss = output.cross_entropy * share
-                if output.balance_loss is not None:
-                    loss = loss + output.balance_loss * (len(part) / config.batch)
-                accelerator.backward(loss * accelerator.num_processes)  # gradients are averaged, not added
-            total += output.cross_entropy.item() * share
-        total = add_up(accelerator, total)[0]
+        found: list[tuple[Tensor, float]] = []  # the cross-entropy of each part, and its share of the tokens
+
+        def loss(part: Sequence[Example]) -> Tensor:
+            with accelerator.autocast():
+                output = self.forward(self.wrapped, part)
+            # A part weighs as many tokens as it has in the cross-entropy, as many documents in the balance loss.
+            weight = sum(len(example.target) for example in part) / tokens
+            value = output.cross_entropy * weight
+            if output.balance_loss is not None:
+                value = value + output.balance_loss * (len(part) / config.batch)
+            found.append((output.cross_entropy.detach(), weight))
+            if watch:
+                watch(output)
+            return value * accelerator.num_processes  # gradients are averaged, not added
+
+        self.wrapped.train()
+        torch.manual_seed(dropout_seed(config.seed, step, accelerator.process_index))
+        set_rates(self.optimizer, share)
+        gradient_step(self.wrapped, self.optimizer, parts, loss, config.clip, accelerator)
+        total = add_up(accelerator, sum(value.item() * weight for value, weight in found))[0]
         if not math.isfinite(total):
             raise FloatingPointError(
                 f"step {step + 1}: the loss is {total}; lower lr (now {config.lr}) or use precision=bf16 or none"
             )
-        accelerator.clip_grad_norm_([p for p in self.wrapped.parameters() if p.requires_grad], config.max_grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
         return total, tokens
-
-    def synchronizing(self, last: bool) -> AbstractContextManager:
-        """Only the last part of a batch makes the processes exchange gradients."""
-        return nullcontext() if last else self.accelerator.no_sync(self.wrapped)
 
     def forward(self, model: torch.nn.Module, examples: Sequence[Example]):
         batch = collate(examples, self.model.config.pad_token_id)

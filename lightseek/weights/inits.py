@@ -74,7 +74,7 @@ def copy_part(model: DeepSeekOCR, part: str, source: str) -> None:
     if shapes != others:
         name = next(n for n in sorted({**shapes, **others}) if shapes.get(n) != others.get(n))
         raise ValueError(
-            f"init {part}:{source}: {name} is {others.get(name, 'missing')} there and {shapes.get(name, 'missing')} here"
+            f"init {part}:{source}: {name} is {others.get(name, 'missing')} there, {shapes.get(name, 'missing')} here"
         )
     for name, tensor in ours.items():
         tensor.copy_(theirs[name])

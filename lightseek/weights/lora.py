@@ -2,20 +2,26 @@
 
     W x  becomes  W x + alpha/r · B A x        A: r x in, B: out x r, zero at the start
 
-The model stays a `LightSeekOCR`: peft wraps the chosen layers inside it. `lora_files.py` saves and loads what was
-learned. A (expert) stack is adapted expert by expert, each with its own A and B.
+The model stays a `LightSeekOCR`: peft wraps the chosen layers inside it, and `model.adapters` says which adapters there
+are. `lora_files.py` saves and loads what was learned. An (expert) stack is adapted expert by expert, each with its own
+A and B.
 """
 
 import re
 import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from lightseek.model.moe import Experts
+from lightseek.model.ocr import DocumentModel
 from lightseek.weights.kinds import LORA_EXPERTS, LORA_TARGETS
+
+if TYPE_CHECKING:
+    from peft.tuners.lora import LoraModel
 
 INSIDE = re.compile(r"\.(base_layer|original_module)\b")  # how peft names what it wraps
 ADDED = re.compile(r"\.(lora_|modules_to_save)")  # and what it puts in
@@ -27,6 +33,27 @@ class Targets:
 
     linears: list[str] = field(default_factory=list)
     stacks: list[str] = field(default_factory=list)  # parameters of `Experts`
+
+
+@dataclass(frozen=True)
+class Adapters:
+    """The adapters on a model, at `model.adapters`.
+
+    peft's tuner puts them on and switches between them. The tuner is a module that has the model inside it, so the
+    model must not have the tuner as a submodule: this object, which is no module, stands between the two.
+    """
+
+    tuner: "LoraModel"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The name of each adapter -> its peft.LoraConfig."""
+        return self.tuner.peft_config
+
+    @property
+    def active(self) -> str:
+        """The name of the adapter that was switched to last."""
+        return self.tuner.active_adapters[0]
 
 
 def find_targets(model: nn.Module, names: str) -> Targets:
@@ -57,7 +84,7 @@ def find_targets(model: nn.Module, names: str) -> Targets:
 
 
 def add_lora(
-    model: nn.Module,
+    model: DocumentModel,
     targets: str | Targets = "attention",
     r: int = 16,
     alpha: float = 32.0,
@@ -90,18 +117,17 @@ def add_lora(
         rank_pattern={re.escape(path): rank for path, rank in (ranks or {}).items()},
         alpha_pattern={re.escape(path): value for path, value in (alphas or {}).items()},
     )
-    tuner = vars(model).get("lora")
-    if tuner is not None and name in tuner.peft_config:
+    if name in adapters(model):
         raise ValueError(f"there is an adapter called {name!r} already: give another name")
     with warnings.catch_warnings():
         # peft looks for these among modules only, says so for a stack's, and then uses them.
         warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys")
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to")  # GPT-2's layers are transposed, and peft knows
-        if tuner is None:
-            vars(model)["lora"] = LoraModel(model, config, name)  # no submodule of the model: the model is inside it
+        if model.adapters is None:
+            model.adapters = Adapters(LoraModel(model, config, name))
         else:
-            tuner.peft_config[name] = config
-            tuner.inject_adapter(model, name)
+            model.adapters.settings[name] = config
+            model.adapters.tuner.inject_adapter(model, name)
     for _, layer in lora_layers(model, name):
         layer.lora_A[name].float()
         layer.lora_B[name].float()
@@ -111,44 +137,44 @@ def add_lora(
     use_adapter(model, name)
 
 
-def use_adapter(model: nn.Module, name: str | None, learns: bool = True) -> None:
+def use_adapter(model: DocumentModel, name: str | None, learns: bool = True) -> None:
     """Switch to the adapter `name`, or to the model without any. `learns` says whether it gets gradients."""
-    tuner = tuner_of(model)
+    tuner = adapters_of(model).tuner
     if name is None:
         return tuner.disable_adapter_layers()
-    if name not in tuner.peft_config:
+    if name not in adapters(model):
         raise ValueError(f"there is no adapter {name!r}: this model has {', '.join(adapters(model))}")
     tuner.enable_adapter_layers()
     tuner.set_adapter(name, inference_mode=not learns)
 
 
 @torch.no_grad()
-def merge(model: nn.Module) -> None:
+def merge(model: DocumentModel) -> None:
     """Add the adapter in use to the weights, and leave no trace of any: W + alpha/r · B A. In place.
 
     Raises ValueError when none is in use, and for weights of 8 or 4 bits, which would round the adapter away.
     """
-    tuner = tuner_of(model)
-    for path, layer in lora_layers(model, tuner.active_adapters[0]):
+    found = adapters_of(model)
+    for path, layer in lora_layers(model, found.active):
         if layer.disable_adapters:
             raise ValueError(f"no adapter is in use: switch to one of {', '.join(adapters(model))} with use_adapter")
         if not all(p.is_floating_point() for p in layer.get_base_layer().parameters()):
             raise ValueError(f"{path} is quantized: load the model without quantize to merge an adapter into it")
-    tuner.merge_and_unload()
-    del vars(model)["lora"]
+    found.tuner.merge_and_unload()
+    model.adapters = None
     model.requires_grad_(True)
 
 
-def adapters(model: nn.Module) -> list[str]:
+def adapters(model: DocumentModel) -> list[str]:
     """The names of the adapters on a model; none for a model without."""
-    tuner = vars(model).get("lora")
-    return list(tuner.peft_config) if tuner else []
+    return list(model.adapters.settings) if model.adapters else []
 
 
-def tuner_of(model: nn.Module):
-    if "lora" not in vars(model):
+def adapters_of(model: DocumentModel) -> Adapters:
+    """`model.adapters`. Raises ValueError when there are none."""
+    if model.adapters is None:
         raise ValueError("this model has no adapter: put one on it with add_lora or load_adapter")
-    return vars(model)["lora"]
+    return model.adapters
 
 
 def base_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

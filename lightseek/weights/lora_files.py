@@ -21,17 +21,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lightseek.model.moe import Experts
+from lightseek.model.ocr import DocumentModel
 from lightseek.tools.files import atomic_write, write_json
 from lightseek.weights.hub import find_folder
 from lightseek.weights.lora import (
     Targets,
     adapters,
+    adapters_of,
     add_lora,
     base_modules,
     is_linear,
     lora_layers,
     merge,
-    tuner_of,
     use_adapter,
 )
 from lightseek.weights.names import official_key, pieces
@@ -45,9 +46,9 @@ Factors = dict[str, Tensor]  # "A" (r in) and "B" (out r)
 REFUSED = {"use_dora": False, "lora_bias": False, "bias": "none", "peft_type": "LORA"}
 
 
-def save_adapter(model: nn.Module, folder: str | Path, name: str = "default") -> None:
+def save_adapter(model: DocumentModel, folder: str | Path, name: str = "default") -> None:
     """Write one adapter of `model`. Each of its two files appears whole or not at all."""
-    folder, config = Path(folder), tuner_of(model).peft_config[name]
+    folder, config = Path(folder), adapters_of(model).settings[name]
     tensors, ranks, alphas = {}, {}, {}
     for path, layer in lora_layers(model, name):
         for official, a, b in factors(path, layer, name):
@@ -75,7 +76,7 @@ def save_adapter(model: nn.Module, folder: str | Path, name: str = "default") ->
     write_json(folder / CONFIG, settings)
 
 
-def save_trained(model: nn.Module, folder: Path, whole: bool) -> None:
+def save_trained(model: DocumentModel, folder: Path, whole: bool) -> None:
     """What a run learned: an adapter in `folder/adapter` if it has one and, if `whole`, the model in `folder/model`."""
     if adapters(model):
         save_adapter(model, folder / "adapter")
@@ -87,7 +88,7 @@ def save_trained(model: nn.Module, folder: Path, whole: bool) -> None:
 
 @torch.no_grad()
 def load_adapter(
-    model: nn.Module, path_or_hub_id: str | Path, name: str = "default", learns: bool = False, **hub: Any
+    model: DocumentModel, path_or_hub_id: str | Path, name: str = "default", learns: bool = False, **hub: Any
 ) -> None:
     """Put a saved adapter on `model` under `name` and switch to it. `hub` is huggingface_hub's: revision, token, ...
 

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from lightseek.model.config import HFDecoderConfig, OCRConfig
 from lightseek.model.ocr import DeepSeekOCR
 from lightseek.tools.files import atomic_write, write_json
-from lightseek.weights.swap import load_weights, quiet
 from lightseek.weights.tensors import CheckpointError, check_headers, copy_tensors, keys_of, write_safetensors
 
 CONFIG, BOXES, DECODER = "lightseek.json", "boxes.safetensors", "decoder"
@@ -38,6 +37,8 @@ def save_swapped(model: DeepSeekOCR, folder: Path, dtype: torch.dtype) -> None:
 
 def save_decoder(decoder: nn.Module, folder: Path, dtype: torch.dtype) -> None:
     """Write a model of transformers in its own layout, file by file, each whole or not at all."""
+    from lightseek.weights.hf import quiet
+
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{DECODER}.") as temporary:
         with quiet():
             decoder.save_pretrained(temporary, state_dict={k: v.to(dtype) for k, v in decoder.state_dict().items()})
@@ -75,6 +76,8 @@ def load_swapped(
 def load_decoder(folder: Path, dtype: torch.dtype) -> nn.Module:
     """Return the causal language model of transformers in a folder. Raises CheckpointError, which names the folder."""
     from transformers import AutoModelForCausalLM
+
+    from lightseek.weights.hf import load_weights
 
     try:
         return load_weights(AutoModelForCausalLM, str(folder), dtype)

@@ -90,7 +90,7 @@ def test_each_page_is_encoded_once_and_drawn_once(model, encodings, tmp_path, mo
     for document in DOCUMENTS:
         make(document)
     assert sum(encodings) == len(DOCUMENTS) == len(page_files(tmp_path))
-    monkeypatch.setattr(make.pages, "draw", None)
+    monkeypatch.setattr(make.context, "draw", None)
     for document in [*DOCUMENTS, replace(DOCUMENTS[0], summary="Another.", name="copy")]:
         make(document)
     assert sum(encodings) == len(DOCUMENTS)
@@ -141,18 +141,18 @@ def test_documents_are_keyed_by_what_their_pages_are_made_from(model, tmp_path, 
     picture = tmp_path / "scan.png"
     Image.new("RGB", (80, 60), "white").save(picture)
     cache = VisionCache(model, tmp_path / "cache")
-    make, scan = maker(cache, model).pages, Document("", "s", "scan", images=(picture,))
+    make, scan = maker(cache, model).context, Document("", "s", "scan", images=(picture,))
     keys = {make.key(scan), make.key(DOCUMENTS[0]), make.key(DOCUMENTS[1])}
     keys.add(make.key(Document("", "s", "scan", images=(picture.read_bytes(),))))
-    keys.add(maker(cache, model, pages=2).pages.key(DOCUMENTS[0]))
-    keys.add(maker(cache, model, "small").pages.key(DOCUMENTS[0]))
+    keys.add(maker(cache, model, pages=2).context.key(DOCUMENTS[0]))
+    keys.add(maker(cache, model, "small").context.key(DOCUMENTS[0]))
     Image.new("RGB", (80, 60), "grey").save(picture)
     os.utime(picture, (0, 0))
     keys.add(make.key(scan))
     assert len(keys) == 7
-    assert maker(cache, model).pages.key(DOCUMENTS[0]) in keys
+    assert maker(cache, model).context.key(DOCUMENTS[0]) in keys
     monkeypatch.setattr(PageMaker, "fit", lambda self, text: replace(self.style, font_size=19))
-    assert maker(cache, model).pages.key(DOCUMENTS[0]) not in keys  # as if another version drew texts differently
+    assert maker(cache, model).context.key(DOCUMENTS[0]) not in keys  # as if another version drew texts differently
 
 
 # Damage and interruptions
@@ -218,7 +218,7 @@ def fill_folder(folder: Path) -> None:
     torch.set_num_threads(1)
     model = small_model()
     make = maker(VisionCache(model, folder), model)
-    make.pages.fill(DOCUMENTS)
+    make.context.fill(DOCUMENTS)
     for document in DOCUMENTS:
         [page], image = make(document).pages, make.images(document)[0]
         views = page_views(image, TINY)
@@ -228,9 +228,9 @@ def fill_folder(folder: Path) -> None:
 
 def test_filling_tells_how_far_it_is_and_leaves_nothing_to_encode(model, encodings, tmp_path):
     make, ticks = maker(VisionCache(model, tmp_path), model), []
-    make.pages.fill(DOCUMENTS, lambda done, of: ticks.append((done, of)))
+    make.context.fill(DOCUMENTS, lambda done, of: ticks.append((done, of)))
     assert ticks == [(1, 4), (2, 4), (3, 4), (4, 4)] and len(encodings) == 4
-    make.pages.fill(DOCUMENTS)
+    make.context.fill(DOCUMENTS)
     assert len(encodings) == 4
 
 
@@ -249,7 +249,7 @@ def test_a_limit_too_small_is_told_after_the_first_page(model, encodings, tmp_pa
     """Four pages don't fit into the room of three. The error comes after one page, not after an hour of encoding."""
     make = maker(VisionCache(model, tmp_path, limit=3 * PAGE_BYTES + 1000), model)
     with pytest.raises(ValueError, match=r"of at most 13,288, in .* has no room for .* bytes more: raise --cache-gb"):
-        make.pages.fill(DOCUMENTS)
+        make.context.fill(DOCUMENTS)
     assert len(encodings) == 1
 
 
@@ -258,7 +258,7 @@ def test_a_full_disk_is_told_before_it_is_full(model, encodings, tmp_path, monke
     monkeypatch.setattr(vision_cache.shutil, "disk_usage", lambda path: usage)
     make = maker(VisionCache(model, tmp_path / "not" / "there"), model)
     with pytest.raises(ValueError, match=r"its disk has 8,192 to give: delete older caches there, or .* --cache-dir"):
-        make.pages.fill(DOCUMENTS)
+        make.context.fill(DOCUMENTS)
     assert len(encodings) == 1
 
 
@@ -268,6 +268,6 @@ def test_where_it_is_and_how_large_is_told_in_a_line(model, tmp_path, monkeypatc
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_folder() == Path.home() / ".cache" / "lightseek" / "vision"
     cache = VisionCache(model, tmp_path, limit=10**9)
-    maker(cache, model).pages.fill(DOCUMENTS)
+    maker(cache, model).context.fill(DOCUMENTS)
     line = rf"vision cache: 4 pages in 1\d,\d\d\d bytes of at most 1,000,000,000, in {re.escape(str(tmp_path))}"
     assert re.fullmatch(line, str(cache)) and str(VisionCache(model, tmp_path, limit=10**9)) == str(cache)

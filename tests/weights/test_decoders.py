@@ -30,10 +30,11 @@ from lightseek.training.build import build_model
 from lightseek.training.freeze import freeze
 from lightseek.training.run import Run
 from lightseek.training.settings import RunConfig
+from lightseek.weights.hf import load_tokenizer
 from lightseek.weights.loading import LightSeekOCR, load_model
 from lightseek.weights.lora import merge
 from lightseek.weights.lora_files import load_adapter, save_adapter
-from lightseek.weights.swap import load_tokenizer, swap_decoder
+from lightseek.weights.swap import swap_decoder
 from lightseek.weights.tensors import CheckpointError
 
 FOLDERS = {"gpt2": gpt2_folder, "qwen3": qwen3_folder}
@@ -117,7 +118,7 @@ def test_the_image_token_is_an_id_that_no_text_and_no_embedding_has(swapped):
 
 
 def test_begin_end_and_padding_are_the_tokenizers(folders):
-    """GPT-2 has one special token for everything. Qwen3 has different tokens for the end and for padding, and no BOS."""
+    """GPT-2 has one special token for everything. Qwen3 has different ones for the end and for padding, and no BOS."""
     found = {}
     for name, folder in folders.items():
         model = small_model()
@@ -394,7 +395,8 @@ def test_the_presets_come_from_the_hub_with_their_tokenizers(folders, tmp_path):
         shutil.copytree(folders[name], hub / place / "main")
     child = (
         "from tiny_models import small_model\n"
-        "from lightseek.weights.swap import load_tokenizer, swap_decoder\n"
+        "from lightseek.weights.hf import load_tokenizer\n"
+        "from lightseek.weights.swap import swap_decoder\n"
         "for name in ('gpt2', 'qwen3'):\n"
         "    model = small_model()\n"
         "    swap_decoder(model, name)\n"
@@ -416,7 +418,7 @@ def test_the_presets_come_from_the_hub_with_their_tokenizers(folders, tmp_path):
 
 @pytest.mark.parametrize("kind", ["gpt2", "bart"])
 def test_a_checkpoint_that_brings_code_is_refused_without_a_question(tmp_path, monkeypatch, kind):
-    """transformers would ask on the terminal whether it may run the code. In a script that pipes `yes`, it would run."""
+    """transformers would ask on the terminal whether it may run the code. A script that pipes `yes` would run it."""
     folder = {"gpt2": gpt2_folder, "bart": bart_folder}[kind](tmp_path / kind)
     config = json.loads((folder / "config.json").read_text()) | {"model_type": "unheard_of"}
     names = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model", "AutoModelForSeq2SeqLM": "code.Model"}

@@ -48,7 +48,7 @@ def test_a_part_of_another_size_is_refused(tmp_path):
     donor = small_model()
     swap_box(donor, "compressor", "meanpool")
     donor.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"init compressor:.*conv1.weight is missing there and \(16, 16, 3, 3\) here"):
+    with pytest.raises(ValueError, match=r"init compressor:.*conv1.weight is missing there, \(16, 16, 3, 3\) here"):
         init_parts(small_model(), f"compressor:{tmp_path}")
 
 

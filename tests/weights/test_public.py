@@ -46,7 +46,7 @@ def small_clip() -> nn.Module:
 
 
 def randomised(tower: nn.Module) -> nn.Module:
-    """Draw every tensor at random. Otherwise a tensor that was not copied could be equal: timm starts some at 0 or 1."""
+    """Draw every tensor at random. If a tensor was not copied, it could be equal: timm starts some at 0 or 1."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in tower.parameters():

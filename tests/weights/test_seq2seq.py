@@ -11,13 +11,14 @@ from lightseek.data.document import Document
 from lightseek.data.examples import ExampleMaker, collate
 from lightseek.lab.grid import grid
 from lightseek.lab.results import finish, results_table
-from lightseek.model.decoders.seq2seq import Seq2Seq
+from lightseek.model.seq2seq import Seq2Seq
 from lightseek.page.views import PageViews
 from lightseek.text.generate import generate
 from lightseek.tools.padding import pad_batch
 from lightseek.training.build import build_model
 from lightseek.training.run import Run
 from lightseek.training.settings import RunConfig
+from lightseek.weights.hf import load_seq2seq
 
 DOCUMENTS = [
     Document("The river Orla is long. It is wide.", "It is long.", "orla"),
@@ -32,7 +33,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bart(folder):
-    return Seq2Seq.from_transformers(str(folder), "cpu")
+    return load_seq2seq(str(folder))
 
 
 def examples(bart: Seq2Seq):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from lightseek.data.context.pages import PageMaker, Pages
+from lightseek.data.context.spec import ContextSpec
 from lightseek.data.context.vision_cache import VisionCache, digest
 from lightseek.data.document import Document
 from lightseek.page.modes import Mode
@@ -24,6 +25,13 @@ class CachedPages(Pages):
     encoded: list[EncodedPage] = field(default_factory=list)
 
 
+def vision_context(spec: ContextSpec) -> PageMaker:
+    """The maker of a document's pages, encoded ones if there is a cache for them."""
+    if spec.cache:
+        return CachedPageMaker(spec.mode, spec.font, spec.most_pages, spec.cache)
+    return PageMaker(spec.mode, spec.font, spec.most_pages)
+
+
 class CachedPageMaker(PageMaker):
     """Makes the same pages as `PageMaker`, but encoded. It does not draw pages that the cache has."""
 
@@ -34,10 +42,8 @@ class CachedPageMaker(PageMaker):
         sample = [image.tobytes() for image in self.render(PROBE).images]
         self.renderer = digest(self.mode, self.style, most, [item.name for item in fields(Pages)], *sample)
 
-    def __call__(self, document: Document) -> CachedPages:
-        pages = self.known(document) or self.encode(document)
-        self.count(document, pages)
-        return pages
+    def make(self, document: Document) -> CachedPages:
+        return self.known(document) or self.encode(document)
 
     def views(self, pages: CachedPages) -> list[Page]:
         return list(pages.encoded)

@@ -4,15 +4,16 @@ A text gets one page if a readable font allows that, and otherwise several, up t
 beyond the budget are left out and counted.
 """
 
-from collections import Counter
-from dataclasses import dataclass, field, replace
+import math
+from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from lightseek.data.context.base import ContextMaker, Shown
 from lightseek.data.document import Document
-from lightseek.page.modes import Mode, find_mode
+from lightseek.page.modes import Mode, find_mode, gundam_grid, positions
 from lightseek.page.render import PageStyle, count_pages, fit_pages, page_style, render_text
 from lightseek.page.typeset.pictures import open_picture
 
@@ -20,54 +21,37 @@ if TYPE_CHECKING:
     from lightseek.page.views import Page
 
 SMALLEST_FONT = 8  # pixels
-MOST_PAGES = 8  # in the mode base they take a quarter of the official decoder's positions
+LETTER = 0.55  # width of an average letter, in font sizes
+MOST_PAGES = 8  # of base, a quarter of the official decoder's positions
 
 
 @dataclass(frozen=True)
-class Pages:
-    """The images of a document, the text on them, and how much had no room."""
+class Pages(Shown):
+    """The images of a document. `text` is what stands on them."""
 
     images: list[Image.Image]
-    text: str
-    dropped_characters: int = 0
-    dropped_pages: int = 0  # of a document that came as pictures
-    missing_glyphs: dict[str, int] = field(default_factory=dict)  # characters the font could not draw
 
 
-@dataclass
-class Truncation:
-    """How much a page budget left out so far. Each document counts once."""
-
-    documents: int = 0
-    characters: int = 0
-    pages: int = 0  # of documents that came as pictures
-
-
-class PageMaker:
-    """Makes pages for one mode. The same document always gives the same pages."""
+class PageMaker(ContextMaker):
+    """Makes pages for one mode, the same every time."""
 
     def __init__(self, mode: str | int | Mode, font: str, most: int = MOST_PAGES) -> None:
-        """A document gets at most `most` pages. Raises ValueError for an unknown mode or if `most` is below 1."""
+        """At most `most` pages a document. Raises ValueError for an unknown mode or a budget below 1."""
+        super().__init__()
         if most < 1:
             raise ValueError(f"pages must be at least 1, got {most}")
         self.mode, self.most = find_mode(mode), most
         self.style = page_style(self.mode, font)
-        self.missing_glyphs: Counter[str] = Counter()  # characters the font could not draw, over all pages so far
-        self.truncated = Truncation()
-        self._cut: set[str] = set()  # documents in `truncated`
 
-    def __call__(self, document: Document) -> Pages:
-        """Make a document's pages. Raises ValueError, which names the document, for a picture that can't be read."""
-        pages = self.draw(document)
-        self.count(document, pages)
-        return pages
+    def make(self, document: Document) -> Pages:
+        return self.draw(document)
 
     def draw(self, document: Document) -> Pages:
-        """Make a document's pages without counting what was left out."""
+        """The pages as images. Raises ValueError, naming the document, for a picture that can't be read."""
         return self.show(document) if document.images else self.render(document.text)
 
     def pictures(self, document: Document) -> list[Image.Image]:
-        """Return the document as pictures that people can look at."""
+        """The pages that the model sees."""
         return self.draw(document).images
 
     def views(self, pages: Pages) -> "list[Page]":
@@ -76,13 +60,13 @@ class PageMaker:
 
         return [page_views(image, self.mode) for image in pages.images]
 
-    def count(self, document: Document, pages: Pages) -> None:
-        self.missing_glyphs.update(pages.missing_glyphs)
-        if (pages.dropped_characters or pages.dropped_pages) and document.name not in self._cut:
-            self._cut.add(document.name)
-            self.truncated.documents += 1
-            self.truncated.characters += pages.dropped_characters
-            self.truncated.pages += pages.dropped_pages
+    def positions(self, document: Document, tokens_per_character: float) -> int:
+        """Those of its pictures, or of pages of the smallest letters."""
+        style, mode = self.style, self.mode
+        grid = gundam_grid(style.width, style.height, mode.tile) if mode.tile else (1, 1)
+        letter = LETTER * style.line_spacing * SMALLEST_FONT**2  # pixels
+        drawn = math.ceil(len(document.text) * letter / (style.columns * style.rows))
+        return min(self.most, len(document.images) or max(1, drawn)) * positions(mode, grid)
 
     def show(self, document: Document) -> Pages:
         """Return the pictures of a document that came as pictures."""
@@ -94,7 +78,7 @@ class PageMaker:
                 what = f"a picture of {len(picture)} bytes that can't be read" if isinstance(picture, bytes) else error
                 raise ValueError(f"document {document.name}: {what}") from error
         dropped = max(0, len(images) - self.most) + len(document.images[self.most :])
-        return Pages(images[: self.most], document.text, dropped_pages=dropped)
+        return Pages(images[: self.most], text=document.text, dropped_pages=dropped)
 
     def render(self, text: str) -> Pages:
         """Draw a text on pages."""
@@ -103,7 +87,7 @@ class PageMaker:
             source = text.replace("\r\n", "\n").replace("\r", "\n").strip()
             text = source[: -rendering.dropped].rstrip()
         images = [page.image for page in rendering.pages]
-        return Pages(images, text, rendering.dropped, missing_glyphs=rendering.missing_glyphs)
+        return Pages(images, text=text, dropped_characters=rendering.dropped, missing_glyphs=rendering.missing_glyphs)
 
     def visible(self, document: Document) -> str:
         """Return the text that is on a document's pages: all of it, unless the budget is too small."""

@@ -1,52 +1,52 @@
-"""Puts a document into the prompt as text instead of as pages.
-
-A context maker turns a document into `Pages`. They decide what replaces the prompt's `<image>`: for `vision`
-(`PageMaker`) the positions of the views, and for `text` (this file) the tokens of the document's text. A context
-encoder that shortens the text (mean pooling, a convolution) would return its own views, which fill image positions like
-those of a page.
-"""
+"""A document's own text as its context: the decoder reads the tokens that the pages would show."""
 
 from PIL import Image
 
-from lightseek.data.context.pages import PageMaker, Pages
+from lightseek.data.context.base import ContextMaker, Shown
+from lightseek.data.context.pages import PageMaker
+from lightseek.data.context.spec import ContextSpec
 from lightseek.data.document import Document
-from lightseek.page.modes import Mode
-from lightseek.page.views import Page
 from lightseek.text.tokenizer import Tokenizer
 
 ROOM = 3 / 4  # the document's largest share of the positions; the rest is for the prompt's words and the answer
 
 
-class TextMaker(PageMaker):
-    """Makes no pages: the text of the document goes into the prompt."""
+def text_context(spec: ContextSpec) -> "TextMaker":
+    """The maker of a text that leaves the decoder room for the task."""
+    most = most_tokens(spec.config.decoder.max_positions, spec.task)
+    return TextMaker(spec.tokenizer, most, PageMaker(spec.mode, spec.font, spec.most_pages))
 
-    def __init__(self, mode: str | int | Mode, font: str, tokenizer: Tokenizer, most_tokens: int) -> None:
-        """A text of more than `most_tokens` tokens is cut, and `truncated` counts it.
 
-        The mode and the font only matter for the pictures that people look at.
-        """
-        super().__init__(mode, font)
-        self.tokenizer, self.most_tokens = tokenizer, most_tokens
+class TextMaker(ContextMaker):
+    """The same document with nothing to look at: its text goes into the prompt as it is."""
 
-    def draw(self, document: Document) -> Pages:
-        """Return the text, without pages. Raises ValueError, which names the document, if it has no text."""
+    def __init__(self, tokenizer: Tokenizer, most_tokens: int, pages: PageMaker) -> None:
+        """A text longer than `most_tokens` is cut, and `truncated` counts it. `pages` draws documents for people."""
+        super().__init__()
+        self.tokenizer, self.most_tokens, self.pages = tokenizer, most_tokens, pages
+
+    def make(self, document: Document) -> Shown:
+        """No pages. Raises ValueError, naming the document, for one without text."""
         if not document.text.strip():
             raise ValueError(f"document {document.name} has no text, and context=text shows the decoder nothing else")
         ids = self.tokenizer.encode(document.text)
         if len(ids) <= self.most_tokens:
-            return Pages([], document.text)
-        kept = self.tokenizer.decode(ids[: self.most_tokens]).rstrip("�")  # a character cut in half
-        return Pages([], kept, dropped_characters=max(1, len(document.text) - len(kept)))
+            return Shown(text=document.text)
+        kept = self.tokenizer.decode(ids[: self.most_tokens]).rstrip("�")  # half a character
+        return Shown(text=kept, dropped_characters=max(1, len(document.text) - len(kept)))
 
-    def pictures(self, document: Document) -> list[Image.Image]:
-        return super().draw(document).images
+    def ids(self, shown: Shown) -> list[int]:
+        return self.tokenizer.encode(shown.text)
 
-    def views(self, pages: Pages) -> list[Page]:
-        return []
+    def positions(self, document: Document, tokens_per_character: float) -> int:
+        return min(self.most_tokens, round(tokens_per_character * len(document.text)))
 
     def visible(self, document: Document) -> str:
-        """Return the text that the decoder gets."""
-        return self.draw(document).text
+        return self.make(document).text
+
+    def pictures(self, document: Document) -> list[Image.Image]:
+        """The pages that a model with eyes would see."""
+        return self.pages.pictures(document)
 
 
 def most_tokens(max_positions: int, task: str) -> int:

@@ -1,31 +1,28 @@
 """A sequence-to-sequence model of transformers in place of ours: the baseline that reads the document as text.
 
-`--decoder seq2seq:facebook/bart-base --context text` uses it. Like a language model, it takes a prompt with the
-document and a target. It gives the prompt to its encoder and the target to its decoder. So the training loop, the
-decoding, the evaluation and the columns of the results table are the same for all models.
+`--decoder seq2seq:facebook/bart-base --context text`. It takes what a language model takes, a prompt that holds the
+document and a target, and deals them out: the prompt to its encoder, the target to its decoder. So the one training
+loop, the decoding and the evaluation are the same, and so are the columns of the table. `load_seq2seq` in
+weights/hf.py loads such a model.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
-from transformers import AutoModelForSeq2SeqLM, DynamicCache, EncoderDecoderCache, PreTrainedModel
+from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
 from lightseek.model.cache import Cache
 from lightseek.model.config import HFDecoderConfig, OCRConfig
 from lightseek.model.decoder import DecoderOutput
-from lightseek.model.decoders.hf import HFDecoder, agree, describe
-from lightseek.model.ocr import IGNORED, OCROutput
+from lightseek.model.decoders.hf import HFDecoder, agree
+from lightseek.model.ocr import IGNORED, DocumentModel, OCROutput
 from lightseek.page.views import Page
-from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.padding import pad_batch
-from lightseek.weights.loading import LightSeekOCR
-from lightseek.weights.swap import load_tokenizer, load_weights, quiet, with_decoder
 
 
 class Seq2SeqCache(Cache):
@@ -84,25 +81,14 @@ class Seq2SeqDecoder(HFDecoder):
         return Seq2SeqCache(self.model)
 
 
-class Seq2Seq(LightSeekOCR):
-    """Has the signature of `LightSeekOCR`, but reads no pages."""
+class Seq2Seq(DocumentModel):
+    """A text-to-text model with the signature of `DeepSeekOCR`: all of it is a decoder, and it has no eyes."""
 
-    def __init__(self, config: OCRConfig, model: PreTrainedModel, tokenizer: Tokenizer) -> None:
-        nn.Module.__init__(self)
-        self.config, self.tokenizer, self.folder = config, tokenizer, None
-        self.encoder, self.projector, self.layout = nn.Identity(), nn.Identity(), nn.Identity()
+    def __init__(self, config: OCRConfig, model: PreTrainedModel, tokenizer: Any) -> None:
+        """`config` says which decoder it is and what the special tokens are; its encoder's sizes are not used."""
+        super().__init__(config)
+        self.tokenizer = tokenizer
         self.decoder = Seq2SeqDecoder(config.decoder, model)
-
-    @classmethod
-    def from_transformers(cls, source: str, device: str | torch.device, dtype: torch.dtype | None = None) -> "Seq2Seq":
-        """Load a folder or hub id, in evaluation mode. Raises ValueError if it cannot be loaded or used."""
-        model = load_weights(AutoModelForSeq2SeqLM, source, dtype or torch.float32)
-        tokenizer, tokens = load_tokenizer(source, model.config)
-        config = describe(model, source)
-        tokens["image_token_id"] = max(config.vocabulary, tokenizer.vocab_size)  # an id that no prompt contains
-        found = cls(with_decoder(OCRConfig(), config, tokens), model, tokenizer).eval()
-        found.check_decoder()
-        return found.to(device)
 
     @torch.no_grad()
     def check_decoder(self) -> None:
@@ -158,13 +144,6 @@ class Seq2Seq(LightSeekOCR):
 
     def set_gradient_checkpointing(self, on: bool = True) -> None:
         self.decoder.recompute = on
-
-    def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write a checkpoint in the layout of transformers, and the tokenizer. `seq2seq:FOLDER` loads it again."""
-        weights = {name: tensor.to(dtype or self.dtype) for name, tensor in self.decoder.model.state_dict().items()}
-        with quiet():
-            self.decoder.model.save_pretrained(folder, state_dict=weights)
-        self.tokenizer.save(Path(folder) / "tokenizer.json")
 
 
 def chosen(
