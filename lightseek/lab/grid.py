@@ -9,12 +9,12 @@ import hashlib
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightseek.tools.files import fingerprint
-from lightseek.training.settings import RunConfig, check, decisive, differences
+from lightseek.training.settings import LearningSettings, ModelSettings, RunConfig, check, decisive, differences
 
 if TYPE_CHECKING:
     from lightseek.weights.loading import LightSeekOCR
@@ -96,20 +96,10 @@ def check_cells(cells: Sequence[Cell]) -> None:
     todo = [cell.config for cell in cells if cell.finished() is None]
     for config in todo:
         check_surroundings(config)
+    groups = [setting.name for group in (ModelSettings, LearningSettings) for setting in fields(group)]
     seen = set()
     for config in todo:
-        names = (
-            "model",
-            "init",
-            "decoder",
-            "context",
-            "freeze",
-            "lora",
-            "lora_r",
-            "lr_boxes",
-            "quantize",
-            "cache_vision",
-        )
+        names = (*groups, "context", "lr_boxes", "cache_vision")
         if (key := tuple(getattr(config, name) for name in names)) not in seen:
             seen.add(key)
             check_model(config)
@@ -120,12 +110,13 @@ def check_surroundings(config: RunConfig) -> None:
     from importlib.util import find_spec
 
     from lightseek.data.sources.load import check_source
+    from lightseek.model.kinds import FLASH_PACKAGE
     from lightseek.page.typeset.fonts import font_files
     from lightseek.tools.devices import find_device
     from lightseek.training.kinds import LOGS
     from lightseek.weights.kinds import QUANTIZERS
 
-    for name, packages in {"attention": {"flash": "flash_attn"}, "quantize": QUANTIZERS, "log": LOGS}.items():
+    for name, packages in {"attention": {"flash": FLASH_PACKAGE}, "quantize": QUANTIZERS, "log": LOGS}.items():
         value = getattr(config, name)
         package = value and packages.get(value)
         if package and find_spec(package) is None:
@@ -158,6 +149,7 @@ def skeleton(config: RunConfig) -> "LightSeekOCR":
     import torch
 
     from lightseek.model.decoders.hf import HFDecoder, describe
+    from lightseek.training.build import swap_boxes
     from lightseek.weights.hub import find_folder
     from lightseek.weights.loading import NANO, LightSeekOCR, read_config
     from lightseek.weights.swap import attach, hf_source, swap_decoder, with_decoder
@@ -165,13 +157,14 @@ def skeleton(config: RunConfig) -> "LightSeekOCR":
     sizes = read_config(find_folder(config.model or NANO))
     with torch.device("meta"):
         model = LightSeekOCR(sizes)
+        swap_boxes(model, config)
         if config.decoder in ("moe", "dense"):
             swap_decoder(model, config.decoder)
         elif config.decoder:
             source = hf_source(config.decoder)
             theirs = empty_language_model(source)
             decoder = HFDecoder(describe(theirs, source), theirs)
-            attach(model, decoder, with_decoder(sizes, decoder.config, {}))
+            attach(model, decoder, with_decoder(model.config, decoder.config, {}))
     return model
 
 

@@ -19,14 +19,16 @@ COMPRESSORS = Registry(
         "conv": "lightseek.model.compressor:Compressor",
         "meanpool": "lightseek.model.compressor:MeanPool",
     },
+    settings=True,
 )
-GLOBAL_STAGES = Registry("global stage", {"clip": "lightseek.model.clip:Clip"})
+GLOBAL_STAGES = Registry("global stage", {"clip": "lightseek.model.clip:Clip"}, settings=True)
 PROJECTORS = Registry(
     "projector",
     {
         "linear": "lightseek.model.projector:linear",
         "mlp": "lightseek.model.projector:mlp",
     },
+    settings=True,
 )
 HF_DECODERS = {"gpt2": "hf:openai-community/gpt2", "qwen3": "hf:Qwen/Qwen3-0.6B"}  # names for the usual ones
 DECODERS = Registry(
@@ -38,6 +40,7 @@ DECODERS = Registry(
     },
     open={"hf:": "FOLDER_OR_ID", "seq2seq:": "FOLDER_OR_ID"},
 )
+FLASH_PACKAGE = "flash_attn"  # what the kind `flash` needs beside PyTorch
 ATTENTION = Registry(
     "attention",
     {

@@ -1,5 +1,6 @@
 """A registry: the kinds of something, by name. Help texts, checks and error messages are made from it."""
 
+import json
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any
@@ -10,15 +11,17 @@ class Registry(Mapping[str, Any]):
 
     A kind may be given as `"module:attribute"`. It is then imported when it is first asked for, so that a program can
     name all kinds without loading PyTorch. `open` lists prefixes that take a source after them, for example
-    `{"hf:": "FOLDER_OR_ID"}`.
+    `{"hf:": "FOLDER_OR_ID"}`. With `settings` a name may bring the kind's own: `"meanpool:factor=8"`.
 
     >>> Registry("colour", {"red": 1, "blue": 2}).find("green")
     Traceback (most recent call last):
     ValueError: unknown colour 'green': choose one of red, blue
     """
 
-    def __init__(self, what: str, kinds: Mapping[str, Any], open: Mapping[str, str] | None = None) -> None:
-        self.what, self.open = what, dict(open or {})
+    def __init__(
+        self, what: str, kinds: Mapping[str, Any], open: Mapping[str, str] | None = None, settings: bool = False
+    ) -> None:
+        self.what, self.open, self.settings = what, dict(open or {}), settings
         self._kinds = dict(kinds)
 
     def __getitem__(self, name: str) -> Any:
@@ -51,8 +54,27 @@ class Registry(Mapping[str, Any]):
 
     def check(self, name: str) -> None:
         """Raise ValueError, listing the choices, unless there is such a kind."""
-        if name not in self and not any(name.startswith(prefix) and name != prefix for prefix in self.open):
+        kind = self.split(name)[0] if self.settings else name
+        if kind not in self and not any(name.startswith(prefix) and name != prefix for prefix in self.open):
             raise ValueError(f"unknown {self.what} {name!r}: choose one of {self.choices}")
+
+    @staticmethod
+    def split(name: str) -> tuple[str, dict[str, Any]]:
+        """Return the kind and its settings that a name such as `"meanpool:factor=8"` stands for.
+
+        The values are JSON; what is not JSON is a text. Raises ValueError for settings that are not KEY=VALUE.
+        """
+        kind, _, texts = name.partition(":")
+        settings = {}
+        for text in filter(None, texts.split(",")):
+            key, equals, value = text.partition("=")
+            if not equals:
+                raise ValueError(f"{name!r}: settings of a kind are KEY=VALUE, such as factor=8, and not {text!r}")
+            try:
+                settings[key] = json.loads(value)
+            except ValueError:
+                settings[key] = value
+        return kind, settings
 
     def find(self, name: str) -> Any:
         """The kind of that name. Raises ValueError, listing the choices, when there is none."""

@@ -1,6 +1,6 @@
 """From a run's settings to the model it trains: weights, swapped parts, what is frozen.
 
-load -> public towers -> another decoder -> attention kind -> what learns: freezing, quantizing, adapters
+load -> initial weights of parts -> other boxes -> another decoder -> attention kind -> what learns
 """
 
 import torch
@@ -8,14 +8,17 @@ import torch
 from lightseek.data.context.vision_cache import VisionCache, cache_folder
 from lightseek.model.attention import set_attention
 from lightseek.model.config import DecoderConfig
-from lightseek.model.ocr import DocumentModel
+from lightseek.model.kinds import BOXES
+from lightseek.model.ocr import DeepSeekOCR, DocumentModel
 from lightseek.tools.devices import find_device, find_dtype
+from lightseek.tools.registry import Registry
 from lightseek.training.freeze import BoxCount, count_parameters, freeze, freeze_eyes
 from lightseek.training.settings import RunConfig
+from lightseek.weights.inits import init_parts
 from lightseek.weights.loading import load_model
 from lightseek.weights.lora import add_lora, find_targets
 from lightseek.weights.quantize import quantize
-from lightseek.weights.swap import swap_decoder
+from lightseek.weights.swap import swap_box, swap_decoder
 
 
 def build_model(config: RunConfig, device: str | torch.device | None = None) -> tuple[DocumentModel, list[BoxCount]]:
@@ -28,15 +31,21 @@ def build_model(config: RunConfig, device: str | torch.device | None = None) -> 
         return finish_model(model, config)
     init = "random" if config.init == "random" else "pretrained"
     model = load_model(config.model, device, config.dtype, init, config.seed, progress=True)
-    if config.init == "sam+clip":
-        from lightseek.weights.public import init_from_public, public_towers
-
-        init_from_public(model, *public_towers())
+    init_parts(model, config.init, config.seed)
+    swap_boxes(model, config)
     if config.decoder:
         swap_decoder(model, config.decoder, config.seed)
     if model.tokenizer is None:
         raise ValueError(f"{config.model}: tokenizer.json is missing, and training on text needs it")
     return finish_model(model, config)
+
+
+def swap_boxes(model: DeepSeekOCR, config: RunConfig) -> None:
+    """Put in the kinds of boxes that the settings ask for. Raises ValueError for one that does not fit."""
+    for axis in BOXES:
+        if (name := getattr(config, axis, None)) is not None:
+            kind, settings = Registry.split(name)
+            swap_box(model, axis, kind, settings, config.seed)
 
 
 def finish_model(model: DocumentModel, config: RunConfig) -> tuple[DocumentModel, list[BoxCount]]:

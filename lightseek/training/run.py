@@ -245,7 +245,7 @@ class Run:
         self.wrapped.train()
         torch.manual_seed(dropout_seed(config.seed, step, accelerator.process_index))
         set_rates(self.optimizer, share)
-        gradient_step(self.wrapped, self.optimizer, parts, loss, config.clip, accelerator)
+        gradient_step(self.wrapped, self.optimizer, parts, loss, config.max_grad_norm, accelerator)
         total = add_up(accelerator, sum(value.item() * weight for value, weight in found))[0]
         if not math.isfinite(total):
             raise FloatingPointError(

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from lightseek.data.kinds import CONTEXTS, CORRUPTIONS, SOURCES, TASKS
-from lightseek.model.kinds import ATTENTION, DECODERS
+from lightseek.model.kinds import ATTENTION, COMPRESSORS, DECODERS, PROJECTORS
 from lightseek.page.modes import MODES, find_mode
 from lightseek.tools.files import write_json
 from lightseek.tools.registry import Registry
 from lightseek.training.kinds import LOGS, MEASURES, PARTS, PRECISIONS, SCHEDULES
-from lightseek.weights.kinds import DTYPES, INITS, LORA_EXPERTS, LORA_TARGETS, QUANTIZERS
+from lightseek.weights.kinds import DTYPES, INITS, LORA_EXPERTS, LORA_TARGETS, QUANTIZERS, split_init
 
 # Other names that a command line and a JSON file may use for a setting.
 ALIASES = {"tokens": "mode", "pages": "max_pages", "clip": "max_grad_norm"}
@@ -43,7 +43,13 @@ class ModelSettings:
     """Model: which model is trained, and from which weights."""
 
     model: str | None = option(None, "folder or hub id of a checkpoint; none is nano, which comes with LightSeek")
-    init: str = option("pretrained", "the weights that training starts from", kinds=INITS)
+    init: str = option(
+        "pretrained",
+        f"the weights that training starts from: {INITS.choices}, or PART:random or PART:FOLDER for some parts of the "
+        "model, joined with +",
+    )
+    compressor: str | None = option(None, "another compressor; none keeps the model's own", kinds=COMPRESSORS)
+    projector: str | None = option(None, "another projector; none keeps the model's own", kinds=PROJECTORS)
     decoder: str | None = option(None, "another decoder; none keeps the decoder of the model", kinds=DECODERS)
     attention: str = option("sdpa", "the implementation of attention", kinds=ATTENTION)
 
@@ -205,6 +211,7 @@ def check(config: RunConfig) -> None:
         if config.task == "ocr" and not MEASURES[config.best].reading:
             raise ValueError(f"best={config.best} is not measured for task=ocr: choose eval_loss or cer")
     learning_rates(config.lr_boxes)
+    split_init(config.init)
     if config.warmup > 1:
         raise ValueError(f"warmup is a share of the steps, from 0 to 1, got {config.warmup}")
     if config.lora_dropout >= 1:

@@ -8,52 +8,23 @@ import torch
 from torch import nn
 
 from lightseek.model.ocr import DeepSeekOCR, reset_parameters
-from lightseek.weights.kinds import INITS
+from lightseek.weights.kinds import INIT_PARTS, split_init
 from lightseek.weights.loading import load_model
-
-# What stands before the colon -> the module of that name.
-PARTS = {
-    "encoder": "encoder",
-    "sam": "encoder.sam",
-    "compressor": "encoder.compressor",
-    "clip": "encoder.clip",
-    "projector": "projector",
-    "layout": "layout",
-    "decoder": "decoder",
-}
-
-
-def split_init(init: str) -> list[tuple[str, str]]:
-    """Return (part, source) for each part that `init` names; the part is "" for a kind that takes the whole model.
-
-    >>> split_init("encoder:random+decoder:runs/a/model")
-    [('encoder', 'random'), ('decoder', 'runs/a/model')]
-
-    Raises ValueError for an unknown kind or part, and lists those there are.
-    """
-    if init in INITS:
-        return [("", init)]
-    found = []
-    for item in init.split("+"):
-        part, colon, source = item.partition(":")
-        if not colon or not source or part not in PARTS:
-            raise ValueError(
-                f"unknown initial weights {init!r}: choose one of {', '.join(INITS)}, or PART:random or PART:FOLDER "
-                f"for some parts, joined with +; the parts are {', '.join(PARTS)}"
-            )
-        found.append((part, source))
-    return found
 
 
 def init_parts(model: DeepSeekOCR, init: str, seed: int = 0) -> None:
-    """Give the parts of `model` that `init` names the weights of their source, in place. Other kinds change nothing.
+    """Give the parts of `model` that `init` names the weights of their source, in place.
 
-    Random weights are drawn from `seed`. Raises ValueError as `split_init` does, and for a checkpoint whose part has
-    other sizes.
+    `pretrained` and `random` change nothing, because the model is loaded so. Random weights are drawn from `seed`.
+    Raises ValueError as `split_init` does, and for a checkpoint whose part has other sizes.
     """
     for part, source in split_init(init):
-        if part and source == "random":
-            redraw(model.get_submodule(PARTS[part]), seed)
+        if source == "sam+clip":
+            from lightseek.weights.public import init_from_public, public_towers
+
+            init_from_public(model, *public_towers())
+        elif part and source == "random":
+            redraw(model.get_submodule(INIT_PARTS[part]), seed)
         elif part:
             copy_part(model, part, source)
 
@@ -68,8 +39,8 @@ def redraw(box: nn.Module, seed: int) -> None:
 @torch.no_grad()
 def copy_part(model: DeepSeekOCR, part: str, source: str) -> None:
     """Copy one part of another checkpoint, a folder or a hub id, into `model`."""
-    theirs = load_model(source, device="cpu", dtype=model.dtype).get_submodule(PARTS[part]).state_dict()
-    ours = model.get_submodule(PARTS[part]).state_dict()
+    theirs = load_model(source, device="cpu", dtype=model.dtype).get_submodule(INIT_PARTS[part]).state_dict()
+    ours = model.get_submodule(INIT_PARTS[part]).state_dict()
     shapes, others = ({name: tuple(t.shape) for name, t in state.items()} for state in (ours, theirs))
     if shapes != others:
         name = next(n for n in sorted({**shapes, **others}) if shapes.get(n) != others.get(n))

@@ -11,6 +11,40 @@ INITS = Registry(
     },
 )
 
+# What stands before the colon -> the module of that name.
+INIT_PARTS = {
+    "encoder": "encoder",
+    "sam": "encoder.sam",
+    "compressor": "encoder.compressor",
+    "clip": "encoder.clip",
+    "projector": "projector",
+    "layout": "layout",
+    "decoder": "decoder",
+}
+
+
+def split_init(init: str) -> list[tuple[str, str]]:
+    """Return (part, source) for each part that `init` names; the part is "" for a kind that takes the whole model.
+
+    >>> split_init("encoder:random+decoder:runs/a/model")
+    [('encoder', 'random'), ('decoder', 'runs/a/model')]
+
+    Raises ValueError for an unknown kind or part, and lists those there are.
+    """
+    if init in INITS:
+        return [("", init)]
+    found = []
+    for item in init.split("+"):
+        part, colon, source = item.partition(":")
+        if not colon or not source or part not in INIT_PARTS:
+            raise ValueError(
+                f"unknown initial weights {init!r}: choose one of {', '.join(INITS)}, or PART:random or PART:FOLDER "
+                f"for some parts, joined with +; the parts are {', '.join(INIT_PARTS)}"
+            )
+        found.append((part, source))
+    return found
+
+
 # Quantizer -> the package that it needs beside PyTorch.
 QUANTIZERS = Registry("quantizer", {"int8": None, "nf4": "bitsandbytes", "bnb-int8": "bitsandbytes"})
 

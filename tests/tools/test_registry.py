@@ -31,3 +31,14 @@ def test_a_kind_of_ones_own_is_one_entry():
     del kinds["green"]
     with pytest.raises(ValueError, match="unknown colour 'green': choose one of red"):
         kinds.find("green")
+
+
+def test_a_name_may_bring_settings_of_its_kind():
+    kinds = Registry("compressor", {"conv": 1, "pool": 2}, settings=True)
+    kinds.check("pool:factor=8,name=mine,flag=true")
+    assert Registry.split("pool:factor=8,name=mine,flag=true") == ("pool", {"factor": 8, "name": "mine", "flag": True})
+    assert Registry.split("conv") == ("conv", {})
+    with pytest.raises(ValueError, match="unknown compressor 'pol:factor=8': choose one of conv, pool"):
+        kinds.check("pol:factor=8")
+    with pytest.raises(ValueError, match="settings of a kind are KEY=VALUE, such as factor=8, and not '8'"):
+        kinds.check("pool:8")

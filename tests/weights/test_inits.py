@@ -5,7 +5,9 @@ import torch
 from tiny_models import small_model
 
 from lightseek import LightSeekOCR
-from lightseek.weights.inits import PARTS, init_parts, split_init
+from lightseek.weights.inits import init_parts
+from lightseek.weights.kinds import INIT_PARTS as PARTS
+from lightseek.weights.kinds import split_init
 from lightseek.weights.swap import swap_box
 
 
