@@ -1,7 +1,7 @@
-"""Run every command that README.md and docs/*.md show in ```bash blocks.
+"""Run every command in the ```bash blocks of README.md and docs/*.md.
 
-The README's first two blocks are left to `.ci/run`. A line that ends in `# needs ...` (the hub, a GPU, the full-size
-checkpoint) is left out, as the comment tells the reader. Commands run in the repository's root.
+The first two blocks of the README are not run here, because `.ci/run` runs them. A line with a comment `# needs ...`
+(the hub, a GPU, the full-size checkpoint) is not run either. The commands run in the root folder of the repository.
 """
 
 import re
@@ -14,7 +14,7 @@ BLOCK = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def commands(path: Path, skip: int) -> list[str]:
-    """The commands of one page, continued lines joined, comments dropped."""
+    """Return the commands of a page after its first `skip` blocks. Comments are dropped, continued lines are joined."""
     blocks = BLOCK.findall(path.read_text(encoding="utf-8"))[skip:]
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     return [line for line in lines if line.strip() and not line.startswith("#") and "# needs " not in line]

@@ -1,4 +1,4 @@
-"""Every annotation in `lightseek` is enforced while the tests run: a shape that lies fails."""
+"""Checks every type and shape annotation in `lightseek` while the tests run. A wrong shape fails the test."""
 
 from jaxtyping import install_import_hook
 

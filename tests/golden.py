@@ -1,7 +1,8 @@
-"""The goldens: numbers the reference implementation gave, in float32 on a CPU, for weights and pixels from the formula.
+"""Reads the goldens: outputs of the reference implementation in float32 on a CPU.
 
-`Case("tiny")` has the reduced model's input and the expected tensors. A tensor the golden file stores thinned out is
-compared after thinning ours the same way.
+Its weights and its pixels came from the formula (`lightseek.weights.formula`). `Case("tiny")` has the input of the
+reduced model and the expected tensors. Some golden tensors have only every k-th row. Ours are then thinned in the same
+way before they are compared.
 """
 
 import json
@@ -18,7 +19,9 @@ FOLDER = Path(__file__).parent / "goldens"
 
 
 def reduced_config() -> OCRConfig:
-    """SAM width 96, 4 layers; CLIP 2 layers; decoder width 128, 3 layers, 8 experts of which 3 are chosen."""
+    """Return sizes that are small: SAM has width 96 and 4 layers, CLIP has 2 layers, and the decoder has width 128 and
+    3 layers with 8 experts, of which each token uses 3.
+    """
     return OCRConfig.from_dict(json.loads((FOLDER / "reduced_config.json").read_text())["config"])
 
 
@@ -29,7 +32,7 @@ def reduced_model() -> LightSeekOCR:
 
 
 class Case:
-    """One golden file: `info` (prompt, loss, gradient norms), `tensors`, and the input that gave them."""
+    """One golden file: `info` (prompt, loss, gradient norms), `tensors`, and the input that they belong to."""
 
     def __init__(self, name: str) -> None:
         with safe_open(FOLDER / f"{name}.safetensors", "pt") as file:
@@ -58,10 +61,10 @@ class Case:
         return labels
 
     def error(self, key: str, ours: Tensor) -> float:
-        """Relative error of `ours` against the golden tensor: max |difference| / max |golden|."""
+        """Return the relative error of `ours` against the golden tensor: max |difference| / max |golden|."""
         golden = self.tensors[key]
         ours = ours.detach().float()
-        if ours.shape != golden.shape:  # stored thinned: every k-th row of the tensor flattened to (-1, last)
+        if ours.shape != golden.shape:  # the golden has every k-th row of the tensor reshaped to (-1, last)
             rows = ours.numel() // 40000 + 1
             ours = ours.reshape(-1, ours.shape[-1])[::rows]
         return relative_error(ours.reshape(golden.shape), golden)

@@ -1,7 +1,7 @@
-"""A hub on this machine: the endpoints that `datasets` and `huggingface_hub` use to read data sets, and to fill them
-and models' repositories.
+"""A small hub server on this machine, with the endpoints that `datasets` and `huggingface_hub` use.
 
-Files are plain files: `root/<owner>/<name>/<revision>/<path>`, the revision's slashes as they are.
+It can serve data sets and models and accept uploads. Its files are `root/<owner>/<name>/<revision>/<path>`. Slashes in
+a revision are folders.
 """
 
 import base64
@@ -58,7 +58,7 @@ class Hub(BaseHTTPRequestHandler):
         revision = next((branch for branch in BRANCHES if where == branch or where.startswith(f"{branch}/")), None)
         inside = where.removeprefix(revision or COMMIT).strip("/")
         folder = self.root / repo / (revision or "main")
-        if revision is None and where.startswith(COMMIT):  # a commit is of the only branch there is
+        if revision is None and where.startswith(COMMIT):  # a repository has only one branch, so this is its commit
             folder = next(self.root / repo / branch for branch in BRANCHES if (self.root / repo / branch).is_dir())
         if api == "" and kind == "resolve":
             return self.resolve(folder / inside)
@@ -84,7 +84,10 @@ class Hub(BaseHTTPRequestHandler):
         self.json({"url": f"{self.endpoint()}/{'datasets/' if wanted.get('type') == 'dataset' else ''}{repo}"})
 
     def commit(self, folder: Path, repo: str) -> None:
-        """Lines of JSON: a header, then files, their bytes inside or sent before by their hash."""
+        """Write the files of a commit.
+
+        The body has a line of JSON for the header and for each file. A file is in its line or was uploaded before.
+        """
         for line in map(json.loads, self.body.splitlines()):
             about = line["value"]
             if line["key"] == "file":
@@ -154,7 +157,10 @@ class Hub(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(root: Path) -> Iterator[type[Hub]]:
-    """A hub over the files below `root`; its `environment` makes a new Python process use it, and no one's account."""
+    """Serve the files below `root` as a hub.
+
+    A new Python process with the variables in `environment` uses this hub, and no real account.
+    """
     hub = type("LocalHub", (Hub,), {"root": root, "requests": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), hub)
     Thread(target=server.serve_forever, daemon=True).start()

@@ -1,4 +1,4 @@
-"""The smallest sizes that still have every part, for tests of files and boxes."""
+"""The sizes of a very small model that still has every part, for tests of files and boxes."""
 
 from lightseek import OCRConfig
 from lightseek.model.config import ClipConfig, DecoderConfig, ProjectorConfig, SamConfig

@@ -1,4 +1,4 @@
-"""What the pages show is true: their Python runs, their commands parse, their links lead somewhere."""
+"""Tests of README.md and docs/*.md: the Python code runs, the commands parse, and the linked files exist."""
 
 import re
 import shlex
@@ -15,7 +15,7 @@ LESSONS = [page for page in PAGES if page.parent.name == "docs" and "```python" 
 
 @pytest.mark.parametrize("page", LESSONS, ids=lambda page: page.name)
 def test_the_python_of_a_page_runs(page, monkeypatch):
-    """In order, in one namespace, as a reader would paste it. The pages assert their own shapes."""
+    """The blocks run in order and in one namespace, as if a reader pasted them. The pages assert their own shapes."""
     monkeypatch.chdir(ROOT)
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     assert blocks

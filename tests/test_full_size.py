@@ -1,6 +1,7 @@
-"""The official sizes, 3.3 B parameters, with the formula's weights: `pytest -m slow tests/test_full_size.py`.
+"""Tests of the official sizes (3.3 B parameters) with the formula's weights: `pytest -m slow tests/test_full_size.py`.
 
-The numbers need 15 GB of memory, the limits 7 GB of disk under pytest's temporary folder. Minutes on 2 cores.
+The comparison with the goldens needs 15 GB of memory. The memory tests need 7 GB of disk in pytest's temporary folder.
+All tests take some minutes on 2 cores.
 """
 
 import json
@@ -25,7 +26,9 @@ TOLERANCE = 1e-4  # relative, float32
 
 @pytest.fixture(scope="module")
 def pass_through_the_full_model():
-    """One view of 512 pixels in float32: every stage's output, the logits' top 16, the loss, 12 greedy tokens."""
+    """Run one view of 512 pixels in float32. Returns the case, the output of each stage, the model's output (logits,
+    loss, routing) and 12 greedy tokens.
+    """
     case = Case("full")
     with torch.device("meta"):
         model = LightSeekOCR(OCRConfig.preset("deepseek-ocr").with_(image_token_id=case.info["image_token"]))
@@ -49,14 +52,14 @@ def pass_through_the_full_model():
 
 
 def keep_first(kept: dict, name: str):
-    def hook(module, inputs, output) -> None:  # what a hook returns would replace the output
+    def hook(module, inputs, output) -> None:  # it must return None, or its value would replace the output
         kept.setdefault(name, output)
 
     return hook
 
 
 def test_each_stage_of_the_full_model(pass_through_the_full_model):
-    """Channels are thinned in the golden: every 16th before the projector, every 4th after it."""
+    """The goldens have only every 16th channel before the projector and every 4th channel after it."""
     case, kept, output, _ = pass_through_the_full_model
     errors = {
         "sam": case.error("sam", kept["encoder.compressor"][:, ::16]),
@@ -72,10 +75,10 @@ def test_each_stage_of_the_full_model(pass_through_the_full_model):
 
 
 def ties(routing: list) -> torch.Tensor:
-    """Positions where some router's last chosen and first rejected expert differ by less than float32 can tell.
+    """Return the positions where a router's last chosen and first rejected expert have nearly the same probability.
 
-    There is one: position 40 in the sixth router, 5e-7 apart. Which of the two it takes changes with the number of
-    threads, and everything after it at that position by 0.4 %.
+    There is one such position: 40 in the sixth router, where the two differ by 5e-7. The choice between them depends on
+    the number of threads, and it changes all later values at this position by 0.4 %.
     """
     tied = torch.zeros(80, dtype=torch.bool)
     for layer in routing:
@@ -102,7 +105,7 @@ def test_logits_loss_and_greedy_tokens_of_the_full_model(pass_through_the_full_m
 
 @pytest.fixture(scope="module")
 def full_checkpoint(tmp_path_factory):
-    """6.67 GB in bfloat16, written by a process whose peak memory is measured."""
+    """The folder of a checkpoint of 6.67 GB in bfloat16, and the peak memory of the process that wrote it."""
     folder = tmp_path_factory.mktemp("full")
     measured = measure(
         f"write_checkpoint({str(folder)!r}, OCRConfig.preset('deepseek-ocr'), torch.bfloat16)",
@@ -113,7 +116,7 @@ def full_checkpoint(tmp_path_factory):
 
 
 def measure(*steps: str) -> list[float]:
-    """Run the steps in a fresh process; the peak of its resident memory in GB after each."""
+    """Run the steps in a new process. Returns the peak of its resident memory in GB after each step."""
     peaks = "print(next(int(line.split()[1]) * 1024 / 1e9 for line in open('/proc/self/status') if 'VmHWM' in line))"
     imports = """import torch
 from lightseek import LightSeekOCR, OCRConfig, PageViews
@@ -172,7 +175,9 @@ assert loss.isfinite() and any(not torch.equal(old, new) for old, new in zip(bef
 
 
 def test_adapters_learn_one_sample_within_14_gb(full_checkpoint, tmp_path):
-    """The real loop: q_proj and v_proj of every layer, rank 16; a page of 100 tokens, 51 of text, no page cache."""
+    """The real training loop, with adapters of rank 16 on q_proj and v_proj of every layer and without a vision cache.
+    The page has 100 vision tokens, and its text has 51 tokens.
+    """
     folder, _ = full_checkpoint
     Tokenizer.nano().save(folder / "tokenizer.json")
     (peak,) = measure(

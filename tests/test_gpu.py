@@ -1,4 +1,4 @@
-"""On a CUDA device: the numbers of the CPU, no waiting for the CPU between experts. `pytest -m gpu`."""
+"""Tests on a CUDA device (`pytest -m gpu`): it gives the numbers of the CPU, and experts never wait for the CPU."""
 
 import pytest
 import torch

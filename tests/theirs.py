@@ -1,4 +1,6 @@
-"""transformers' `UnlimitedOcrForConditionalGeneration` on a checkpoint that we saved: the second oracle."""
+"""Loads our checkpoints with transformers' `UnlimitedOcrForConditionalGeneration`, the second implementation that tests
+compare with. The first is the reference code, whose outputs are the goldens.
+"""
 
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from lightseek.tools.files import write_json
 
 
 def load_theirs(model: LightSeekOCR, folder: Path, **options):
-    """Save ours, load it in transformers. Raises if a key is missing, unexpected or misshapen."""
+    """Save our model and load it with transformers. Fails if a key is missing or unexpected, or has another shape."""
     from transformers import UnlimitedOcrForConditionalGeneration
 
     model.save_pretrained(folder)
@@ -25,7 +27,7 @@ def load_theirs(model: LightSeekOCR, folder: Path, **options):
 
 
 def inputs(ids: Tensor, pages: list[PageViews]) -> dict:
-    """Their arguments for a batch whose images are `pages` in order."""
+    """Return the arguments of transformers' model for a batch whose images are `pages`, in order."""
     tiles = [page.tiles for page in pages if page.tiles is not None]
     return {
         "input_ids": ids,
@@ -37,7 +39,10 @@ def inputs(ids: Tensor, pages: list[PageViews]) -> dict:
 
 
 def their_gradients(theirs, folder: Path) -> dict[str, Tensor]:
-    """Gradients by official key: saved in the parameters' place, so that transformers renames them itself."""
+    """Return their gradients by official key.
+
+    The gradients are put in the place of the parameters and saved, so that transformers itself renames the keys.
+    """
     values = {name: p.data for name, p in theirs.named_parameters()}
     for p in theirs.parameters():
         p.data = torch.zeros_like(p) if p.grad is None else p.grad.clone()

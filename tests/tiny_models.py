@@ -1,4 +1,4 @@
-"""Small models with random weights: ours, and transformers' in folders that look like the hub's."""
+"""Small models with random weights: one of ours, and models of transformers in folders like those on the hub."""
 
 import json
 from pathlib import Path
@@ -36,8 +36,10 @@ def small_model() -> LightSeekOCR:
 
 
 def gpt2_folder(folder: Path) -> Path:
-    """GPT-2: learned positions, tied embeddings, `Conv1D`; a tokenizer without BOS and PAD, as `openai-community`'s."""
-    tokenizer = byte_level(specials=[END])  # id 0 here, the last one in the real file
+    """Write a small GPT-2. It has learned positions, tied embeddings and `Conv1D` layers. Its tokenizer has no BOS and
+    no PAD token, like that of `openai-community/gpt2`.
+    """
+    tokenizer = byte_level(specials=[END])  # END has id 0 here, and the last id in the real tokenizer
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     tokenizer.save(str(made(folder) / "tokenizer.json"))
     write(folder, "tokenizer_config.json", {"model_max_length": 512})
@@ -49,7 +51,9 @@ def gpt2_folder(folder: Path) -> Path:
 
 
 def qwen3_folder(folder: Path) -> Path:
-    """Qwen3: heads wider than width / heads, grouped queries, rows of the embedding that no token has; no BOS."""
+    """Write a small Qwen3. Its heads are wider than width / heads, and it has grouped queries. The embedding has rows
+    that belong to no token, and the tokenizer has no BOS token.
+    """
     tokenizer = byte_level(specials=[])
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.add_special_tokens([AddedToken(token) for token in (END, "<|im_start|>", "<|im_end|>")])
@@ -68,7 +72,7 @@ def qwen3_folder(folder: Path) -> Path:
 
 
 def bart_folder(folder: Path) -> Path:
-    """BART: an encoder and a decoder."""
+    """Write a small BART, which has an encoder and a decoder."""
     tokenizer = byte_level(specials=["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
     tokenizer.save(str(made(folder) / "tokenizer.json"))
     write(folder, "tokenizer_config.json", {

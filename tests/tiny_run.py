@@ -1,4 +1,4 @@
-"""A model of 60,000 parameters with nano's tokenizer, so that a run takes a moment, and processes that train it."""
+"""Runs of a model with 60,000 parameters and nano's tokenizer, which take little time, and the processes for them."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def tiny_checkpoint(folder: Path, dtype: torch.dtype = torch.float32) -> Path:
 
 
 def tiny_run(folder: Path, **settings) -> RunConfig:
-    """Settings of a run of four steps from a checkpoint of `tiny_checkpoint`."""
+    """Return the settings of a run of four steps that starts from a checkpoint of `tiny_checkpoint`."""
     return RunConfig(
         **{
             "model": str(folder),
@@ -55,7 +55,7 @@ def tiny_run(folder: Path, **settings) -> RunConfig:
 
 
 def launch(launcher: str | None, *argv: str, code: int | None = 0) -> subprocess.CompletedProcess:
-    """`train.py` alone, or by `accelerate launch` with one of the shipped files."""
+    """Run `train.py` alone, or with `accelerate launch` and the file `launcher` in experiments/accelerate."""
     program = [sys.executable, str(ROOT / "train.py"), *argv]
     if launcher:
         config = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "experiments/accelerate" / launcher)]

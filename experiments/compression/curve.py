@@ -1,4 +1,4 @@
-"""Measures how much text a vision token can hold (the paper's figure 1a at nano's size), and how much is guessed.
+"""Measures how much text a vision token can hold (the paper's figure 1a at nano's size), and how much is a guess.
 
     python -m experiments.compression.curve --out runs/compression      # continues a run that was stopped
 
@@ -87,7 +87,7 @@ def read(
     settings |= {"data": config["data"], "seed": config["seed"], "files": config["weights"]}
     done = done_before(path, settings, documents)
     make = ExampleMaker(model.config, model.tokenizer, "ocr", mode, config["font"], pages=1)
-    room = round(1.25 * tokens) + 32  # more than the text has, so that too long predictions count as errors
+    room = round(1.25 * tokens) + 32  # more tokens than the text has, so that predictions can be too long
     found = predict(model, make, documents[done:], batch=config["batch"], max_new_tokens=room)
     task = progress.add_task(name, total=len(documents), completed=done, figures="")
     for prediction in append_predictions(path, settings, len(documents), found):

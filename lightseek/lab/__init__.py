@@ -1,1 +1,1 @@
-"""Ablations: a grid of runs, its results, and what is published of them."""
+"""Runs ablations (grids of runs), evaluates them, and publishes a trained model."""

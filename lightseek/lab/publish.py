@@ -1,4 +1,4 @@
-"""A trained model's page on the hub, written from the run's own numbers, and the upload."""
+"""Writes the model card of a trained model from the results of its run, and uploads the model to the hub."""
 
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,15 @@ print(read(model, [Image.open("page.png")], mode="{mode}")[0].text)
 
 
 def write_card(folder: Path, results: dict[str, Any], hub_id: str | None = None) -> None:
-    """Write `folder/README.md` from what `lightseek.lab.results.finish` returned."""
+    """Write the card to `folder/README.md`. `results` is the return value of `lightseek.lab.results.finish`."""
     write_text(folder / "README.md", card(results, hub_id or f"path/to/{folder.name}"))
 
 
 def card(results: dict[str, Any], name: str) -> str:
-    """The card as Markdown. `name` is what a reader loads the model by. A figure that was not measured is left out."""
+    """Return the card as Markdown. Figures that were not measured are left out.
+
+    `name` is the hub id or the folder with which a reader can load the model.
+    """
     settings = current(results["settings"])
     base, task = settings["model"], settings["task"]
     header = ["library_name: lightseek", "pipeline_tag: image-text-to-text", "tags: [ocr, lightseek]"]
@@ -64,7 +67,7 @@ def card(results: dict[str, Any], name: str) -> str:
 
 
 def costs(results: dict[str, Any]) -> str:
-    """One sentence with the time, the tokens and the memory that are known."""
+    """Return a line with the training time, the device, the tokens and the memory, as far as they are known."""
     seconds, tokens, found = results.get("train_seconds"), results.get("train_tokens"), []
     if seconds is not None:
         found.append(f"{seconds:.0f} seconds of training")
@@ -84,19 +87,22 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def create_repository(hub_id: str) -> None:
-    """Make the hub repository if there is none. Raises ValueError for whatever the hub has against it."""
+    """Create the repository on the hub if it does not exist. Raises ValueError, with the reason, if that fails."""
     from huggingface_hub import HfApi
 
     try:
         HfApi().create_repo(hub_id, exist_ok=True)
-    except Exception as error:  # the hub's client raises its own, requests' and the system's errors
+    except Exception as error:  # the hub's client raises errors of its own, of its HTTP library and of the system
         raise ValueError(
-            f"--push-to-hub {hub_id}: {one_line(error)}; log in with `hf auth login`, with a token that may write"
+            f"--push-to-hub {hub_id}: {one_line(error)}; log in with `hf auth login` and a token with write access"
         ) from None
 
 
 def upload(folder: Path, hub_id: str) -> str:
-    """Upload a folder's files in one commit. Returns its address. Raises ValueError, naming the folder that stays."""
+    """Upload the files of a folder in one commit, and return the address of the commit.
+
+    Raises ValueError if the upload fails. The message names the folder and the command that uploads it.
+    """
     from huggingface_hub import HfApi
 
     try:

@@ -1,8 +1,8 @@
-"""What a run found: test documents read, scored, and written where a person will look.
+"""Evaluates a trained run on its test documents, and writes the results to the run's folder.
 
-In the run's folder: `results.json` (every figure), `predictions.jsonl` (every output), `samples.md` (outputs beside
-references), `page.png` (the first test page as the model saw it), `curve.png` (losses), next to `config.json` and
-`metrics.jsonl`.
+The files are `results.json` (all figures), `predictions.jsonl` (all outputs), `samples.md` (some outputs with their
+references), `page.png` (the first test page as the model sees it) and `curve.png` (the losses). The run itself wrote
+`config.json` and `metrics.jsonl`.
 """
 
 import time
@@ -23,9 +23,9 @@ from lightseek.training.run import Run
 from lightseek.training.settings import current, shown
 
 RESULTS = "results.json"
-PREDICTIONS = "predictions.jsonl"  # what `python -m lightseek evaluate` compares
-SAMPLES = 8
-# Column of the table -> key of results.json, and how to write it.
+PREDICTIONS = "predictions.jsonl"  # an input of `python -m lightseek evaluate`
+SAMPLES = 8  # documents in samples.md
+# Column of the table -> the key in results.json and the format of the value.
 COLUMNS: dict[str, tuple[str, str]] = {
     "ratio": ("compression_ratio", "{:.1f}x"),  # text tokens per vision token
     "train-\nable": ("trainable_parameters", "{:.2f}M"),
@@ -35,11 +35,11 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "sec": ("seconds", "{:.0f}"),
     "peak\nMB": ("peak_bytes", "{:.0f}"),
 }
-UNITS = {"trainable_parameters": 1e6, "peak_bytes": 2**20}  # what a figure is divided by to be shown
+UNITS = {"trainable_parameters": 1e6, "peak_bytes": 2**20}  # the table shows these figures divided by their unit
 
 
 def read_test(run: Run, tick: Callable[[int, int], None] | None = None) -> list[Prediction]:
-    """Greedy outputs for the test documents, in order. `tick(done, of)` is called after each."""
+    """Return the greedy outputs for the test documents, in order. Calls `tick(done, total)` after each document."""
     found = []
     config = run.config
     for prediction in predict(run.model, run.make, run.test, batch=config.batch, max_new_tokens=config.max_new_tokens):
@@ -50,20 +50,24 @@ def read_test(run: Run, tick: Callable[[int, int], None] | None = None) -> list[
 
 
 def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] | None = None) -> dict[str, Any]:
-    """Evaluate a trained run and write everything about it. `results.json` comes last: with it, the run is done."""
+    """Evaluate a trained run, write the files of its results, and return the content of `results.json`.
+
+    `trained` is the return value of `Run.fit`. `results.json` is written last, so its presence means that the run is
+    complete. Scores are in percent, times in seconds, and memory in bytes.
+    """
     began = time.monotonic()
     readings = read_test(run, tick)
     documents, references = run.test, [reading.reference for reading in readings]
     task = run.config.task
     scores = evaluate([reading.prediction for reading in readings], references, documents, task)
     vision, text = (sum(getattr(reading, name) for reading in readings) for name in ("vision_tokens", "text_tokens"))
-    leads = [lead(document.text) for document in documents]  # nothing, of documents that come as pictures alone
+    leads = [lead(document.text) for document in documents]  # empty for documents that have pictures but no text
     took = time.monotonic() - began
     results = {
         **trained,
         **scores,
         **({"compression_ratio": text / vision} if vision and text else {}),
-        "vision_tokens": vision / len(readings),  # a document; none if it comes as text
+        "vision_tokens": vision / len(readings),  # per document; 0 if the documents are given as text
         "trainable_parameters": sum(count.trainable for count in run.counts),
         "frozen_parameters": sum(count.frozen for count in run.counts),
         "parameters": [asdict(count) for count in run.counts],
@@ -83,7 +87,7 @@ def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] |
 
 
 def write_samples(path: Path, run: Run, readings: Sequence[Prediction]) -> None:
-    """Documents, references and outputs, one below the other, for a person to read."""
+    """Write the text, the reference and the output of the first test documents to a Markdown file."""
     parts = [f"# Test documents, {run.config.task} at {run.make.mode.name} ({run.make.mode.tokens} tokens a view)"]
     for document, reading in list(zip(run.test, readings, strict=True))[:SAMPLES]:
         parts.append(f"## {document.name}\n\n**document**\n\n{quote(document.text)}")
@@ -97,7 +101,10 @@ def quote(text: str) -> str:
 
 
 def results_table(cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> Table:
-    """One row per cell, one column per swept setting and figure; a lead-3 row to compare summaries with."""
+    """Return a table with one row per cell of the grid, and one column per swept setting and per figure.
+
+    `cells` are the contents of the cells' `results.json`. For summaries there is also a row of the lead-3 baseline.
+    """
     table = Table(title="test documents", title_justify="left", box=None, pad_edge=False, collapse_padding=True)
     for name in swept:
         table.add_column(name.replace("_", "\n"), style="bold", vertical="bottom", overflow="fold")
@@ -115,14 +122,14 @@ def results_table(cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> Tabl
 
 
 def setting(cell: dict[str, Any], name: str) -> str:
-    """A cell's setting as the table shows it. The mode of a cell whose documents are no pages is "text"."""
+    """Return a cell's setting as the table shows it. The mode is "text" if the cell's documents are given as text."""
     if name == "mode" and not cell.get("vision_tokens", 1):
         return "text"
     return shown(name, current(cell["settings"]).get(name))
 
 
 def cell_names(cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> list[str]:
-    """A name for each cell, made of the settings that tell the cells apart."""
+    """Return a name for each cell, made of the settings that tell the cells apart."""
     return [", ".join(f"{name} {setting(cell, name)}" for name in swept) for cell in cells]
 
 

@@ -27,7 +27,7 @@ def plot_losses(path: Path, rows: Sequence[dict[str, Any]]) -> None:
 
 
 def plot_grid(path: Path, cells: Mapping[str, dict[str, Any]], task: str) -> None:
-    """Draw a bar for each cell of a grid that has a score, under its name: the first metric of the task."""
+    """Draw a bar for each cell that has a score, under its name: the first of what the task is judged by."""
     key = headlines(task)[0]
     figure, axes = new_figure()
     found = {name: cell[key] for name, cell in cells.items() if key in cell}

@@ -1,1 +1,1 @@
-"""The one training loop, what learns in it, and what a run leaves in its folder."""
+"""Trains models: the training loop, the choice of the parameters that learn, the optimizer, checkpoints and logs."""

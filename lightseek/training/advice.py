@@ -1,4 +1,4 @@
-"""Out of memory, or of disk: one message that says which setting to lower, and where the run can go on."""
+"""Explains out-of-memory and full-disk errors: which setting to change, and from which step the run can resume."""
 
 import errno
 import shutil
@@ -12,7 +12,10 @@ from lightseek.training.settings import RunConfig
 
 @contextmanager
 def explaining(config: RunConfig, folder: Path, saved_step) -> Iterator[None]:
-    """Turn both into an error with advice. `saved_step()` is the step of the last checkpoint, or 0."""
+    """Turn an out-of-memory or full-disk error in the `with` block into OutOfMemory or DiskFull, with advice.
+
+    `saved_step()` returns the step of the last checkpoint, or 0 if there is none.
+    """
     try:
         yield
     except OSError as error:
@@ -26,7 +29,7 @@ def explaining(config: RunConfig, folder: Path, saved_step) -> Iterator[None]:
 
 
 def lower(config: RunConfig) -> str:
-    """Which settings to change, those that cost nothing but time first."""
+    """Return the advice which settings to change. Settings that cost only time come first."""
     ways = []
     if config.accumulate < config.batch:
         ways.append(f"accumulate={min(config.batch, 2 * config.accumulate)} (now {config.accumulate})")
@@ -44,7 +47,7 @@ def lower(config: RunConfig) -> str:
 def disk_full(error: OSError, folder: Path, step: int) -> DiskFull:
     free = shutil.disk_usage(folder).free if folder.is_dir() else 0
     explained = DiskFull(
-        f"the disk of {folder} is full ({free / 1e9:.1f} GB free; a checkpoint is written beside the two before it): "
+        f"the disk of {folder} is full ({free / 1e9:.1f} GB free; a new checkpoint needs space beside the last two): "
         f"free some space, or let less learn (freeze), which makes checkpoints smaller; {goes_on(step)}"
     )
     explained.errno = error.errno
@@ -54,7 +57,7 @@ def disk_full(error: OSError, folder: Path, step: int) -> DiskFull:
 def goes_on(step: int) -> str:
     if not step:
         return "there is no checkpoint yet, so the same command starts again"
-    return f"the checkpoint of step {step} is whole, and the same command goes on from it"
+    return f"the checkpoint of step {step} is complete, and the same command resumes from it"
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,6 +1,6 @@
-"""From a run's settings to the model it trains: weights, swapped parts, what is frozen.
+"""Builds the model that a run trains from the settings of the run.
 
-load -> initial weights of parts -> other boxes -> another decoder -> attention kind -> what learns
+load -> initial weights of parts -> other boxes -> another decoder -> attention kernel -> freezing, quantizing, adapters
 """
 
 import torch
@@ -22,7 +22,10 @@ from lightseek.weights.swap import swap_box, swap_decoder
 
 
 def build_model(config: RunConfig, device: str | torch.device | None = None) -> tuple[DocumentModel, list[BoxCount]]:
-    """The model of a run, and what learns in each of its boxes. Raises ValueError for settings that cannot work."""
+    """Return the model of a run and the parameter counts of each box.
+
+    Raises ValueError for settings that cannot work, and CheckpointError or ConfigError for a bad checkpoint.
+    """
     if config.decoder and config.decoder.startswith("seq2seq:"):
         from lightseek.weights.hf import load_seq2seq
 
@@ -49,7 +52,7 @@ def swap_boxes(model: DeepSeekOCR, config: RunConfig) -> None:
 
 
 def finish_model(model: DocumentModel, config: RunConfig) -> tuple[DocumentModel, list[BoxCount]]:
-    """The attention kernels, and what learns."""
+    """Set the attention kernels and gradient checkpointing, and choose the parameters that learn."""
     set_attention(model, config.attention)
     if not isinstance(model.config.decoder, DecoderConfig):
         model.decoder.set_attention(config.attention)
@@ -59,10 +62,11 @@ def finish_model(model: DocumentModel, config: RunConfig) -> tuple[DocumentModel
 
 
 def choose_what_learns(model: DocumentModel, config: RunConfig) -> list[BoxCount]:
-    """Freeze, quantize what is frozen, and put adapters on.
+    """Freeze parameters, quantize the frozen layers and add adapters. Returns the parameter counts of each box.
 
-    With adapters the whole model stays as it is, but for the parts of `freeze=all-but-PART`: those learn beside the
-    adapters and are saved with them.
+    With adapters (`lora`), the whole model is frozen. Only the parts of `freeze=all-but-PART` learn beside the
+    adapters, and they are saved with them.
+    Raises ValueError if a layer would learn and also have an adapter, or if nothing is left to train.
     """
     if config.lora is None:
         counts = freeze(model, config.freeze)
@@ -86,12 +90,12 @@ def choose_what_learns(model: DocumentModel, config: RunConfig) -> list[BoxCount
 
 
 def learns(module: torch.nn.Module) -> bool:
-    """Whether a parameter of this very module does."""
+    """Return whether a parameter of this module learns. Parameters of its submodules do not count."""
     return any(parameter.requires_grad for parameter in module.parameters(recurse=False))
 
 
 def open_cache(model: DocumentModel, config: RunConfig) -> VisionCache | None:
-    """The cache that a run's settings ask for, if they do. Raises ValueError when the encoder can learn."""
+    """Return the vision cache, or None if the settings do not ask for one. Raises ValueError if the encoder learns."""
     if not config.cache_vision:
         return None
     return VisionCache(model, cache_folder(config.cache_dir), round(config.cache_gb * 1e9), config.precision or "no")

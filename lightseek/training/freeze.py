@@ -1,14 +1,13 @@
-"""Freeze policies: which parameters learn.
-
-A policy names parts of the model that stay as they are:
+"""Decides which parameters learn. A freeze policy names the parts of the model that do not change in training:
 
     none                      everything learns
-    encoder                   SAM, compressor and CLIP stay; projector, layout and decoder learn
-    sam+experts               several parts
-    all-but-projector         everything except one part stays
-    all-but-decoder-last-2    only the decoder's last two layers and its final norm learn
+    encoder                   SAM, the compressor and CLIP are frozen; the projector, the layout and the decoder learn
+    sam+experts               several parts are frozen
+    all-but-projector         only the projector learns
+    all-but-decoder-last-2    only the last two layers of the decoder and its final norm learn
 
-A frozen part needs no gradients, so autograd keeps none of its activations, as long as nothing before it learns.
+A frozen part needs no gradients. If nothing before it learns either, autograd does not keep its activations, and
+training needs less memory.
 """
 
 import re
@@ -22,12 +21,12 @@ from lightseek.training.kinds import PARTS
 EYES = re.compile("|".join(PARTS[part] for part in ("encoder", "projector", "layout")))
 LAST = re.compile(r"decoder-last-(\d+)")
 ADAPTERS = re.compile(r".*\.lora_[AB]\.")
-BOXES = ("sam", "compressor", "clip", "projector", "layout", "decoder")  # together, every parameter once
+BOXES = ("sam", "compressor", "clip", "projector", "layout", "decoder")  # each parameter is in exactly one of them
 
 
 @dataclass(frozen=True)
 class BoxCount:
-    """Parameters of one box."""
+    """The numbers of trainable and frozen parameters of one box."""
 
     box: str
     trainable: int
@@ -35,12 +34,15 @@ class BoxCount:
 
 
 def policies(parts: Mapping[str, str] = PARTS) -> str:
-    """The policies there are, for help texts and errors."""
+    """Return the list of possible policies, for help texts and error messages."""
     return f"none, {', '.join(parts)}, decoder-last-N, all-but-PART, or several joined with +"
 
 
 def parts_of(model: nn.Module) -> Mapping[str, str]:
-    """The parts of this model, as `PARTS`: a decoder with names of its own says what they are (`decoder.parts`)."""
+    """Return the parts of this model in the form of `PARTS`.
+
+    A decoder with other names for its parameters lists its parts in `decoder.parts`.
+    """
     others = getattr(model.decoder, "parts", None)
     if others is None:
         return PARTS
@@ -49,9 +51,9 @@ def parts_of(model: nn.Module) -> Mapping[str, str]:
 
 
 def freeze(model: nn.Module, policy: str | None) -> list[BoxCount]:
-    """Set `requires_grad` of every parameter by `policy`; return what learns in each box.
+    """Set `requires_grad` of every parameter by `policy`, and return the parameter counts of each box.
 
-    Raises ValueError, listing the policies, for one that is unknown, and for one that leaves nothing to learn.
+    Raises ValueError if the policy is unknown (the message lists the policies) or if it freezes every parameter.
     """
     frozen = frozen_pattern(policy, len(model.decoder.layers), parts_of(model))
     for name, parameter in model.named_parameters():
@@ -63,21 +65,24 @@ def freeze(model: nn.Module, policy: str | None) -> list[BoxCount]:
 
 
 def freeze_eyes(model: nn.Module) -> list[BoxCount]:
-    """Freeze, besides, what a document that comes as text never passes; return what learns in each box.
+    """Freeze the boxes that a document given as text does not use: the encoder, the projector and the layout.
 
-    Raises ValueError when nothing does any more.
+    Returns the parameter counts of each box. Raises ValueError if no parameter learns any more.
     """
     for name, parameter in model.named_parameters():
         if EYES.match(name):
             parameter.requires_grad_(False)
     counts = count_parameters(model)
     if not any(count.trainable for count in counts):
-        raise ValueError("context=text passes the decoder only, and that is frozen: nothing is left to train")
+        raise ValueError("context=text uses only the decoder, which is frozen: nothing is left to train")
     return counts
 
 
 def frozen_pattern(policy: str | None, decoder_layers: int, parts: Mapping[str, str] = PARTS) -> Callable[[str], bool]:
-    """A function that tells of a parameter's name whether `policy` freezes it."""
+    """Return a function that takes the name of a parameter and returns whether `policy` freezes it.
+
+    Raises ValueError if the policy names an unknown part.
+    """
     if policy is None:
         return lambda name: False
     names = policy.removeprefix("all-but-").split("+")
@@ -88,7 +93,10 @@ def frozen_pattern(policy: str | None, decoder_layers: int, parts: Mapping[str, 
 
 
 def part_pattern(part: str, decoder_layers: int, policy: str | None = None, parts: Mapping[str, str] = PARTS) -> str:
-    """What matches the start of the names of a part's parameters. Raises ValueError for a part there is not."""
+    """Return a regular expression for the start of the names of a part's parameters.
+
+    Raises ValueError if this model has no such part.
+    """
     policy = policy or part
     if part in parts:
         return parts[part]
@@ -107,8 +115,8 @@ def part_pattern(part: str, decoder_layers: int, policy: str | None = None, part
 
 
 def count_parameters(model: nn.Module) -> list[BoxCount]:
-    """Trainable and frozen parameters of each box, and of LoRA's adapters if there are any."""
-    # Where an adapter has its own copy of a part, the one in the model is not in use.
+    """Count the trainable and the frozen parameters of each box, and of the LoRA adapters if there are any."""
+    # If an adapter has its own copy of a part, the model does not use the original.
     named = [(name, p) for name, p in model.named_parameters() if ".original_module." not in name]
     sizes = {box: [p for name, p in named if re.match(PARTS[box], name) and not ADAPTERS.match(name)] for box in BOXES}
     sizes = {box: parameters for box, parameters in sizes.items() if parameters}

@@ -1,8 +1,8 @@
-"""What a run writes while it trains: `metrics.jsonl`, TensorBoard if asked, and outputs beside references.
+"""Writes the log of a run while it trains.
 
-metrics.jsonl            a line a step: losses, learning rate; scores where it was evaluated
-samples/step-000100.md   what the model wrote about a few validation documents, beside their first pages
-tensorboard/             the same, for `tensorboard --logdir OUT`
+metrics.jsonl            one line per step: the losses and the learning rate, and the scores if the step was evaluated
+samples/step-000100.md   the outputs for a few validation documents, with the references and the first pages
+tensorboard/             the same for `tensorboard --logdir OUT`, if the settings ask for it
 """
 
 import json
@@ -21,10 +21,13 @@ SAMPLES = "samples"
 
 
 class RunLog:
-    """`with RunLog(folder, rows, tensorboard) as log:` goes on after `rows`, those of the steps already done."""
+    """The log of a run, used as `with RunLog(folder, rows, tensorboard) as log:`.
+
+    `rows` are the rows of the steps that are already done. New rows are written after them.
+    """
 
     def __init__(self, folder: Path, rows: Sequence[dict[str, Any]], tensorboard: bool = False) -> None:
-        """Raises ImportError, saying what to install, when there is no TensorBoard."""
+        """Raises ImportError, which says what to install, if TensorBoard is asked for but not installed."""
         self.folder, self.board = folder, None
         if tensorboard:
             try:
@@ -45,6 +48,7 @@ class RunLog:
             self.board.close()
 
     def row(self, row: dict[str, Any]) -> None:
+        """Write the metrics of one step. `row` must have the key `step`."""
         print(json.dumps(row), file=self.file, flush=True)
         if self.board:
             for name, value in row.items():
@@ -52,11 +56,11 @@ class RunLog:
                     self.board.add_scalar(name, value, row["step"])
 
     def sync(self) -> None:
-        """On disk before the checkpoint that counts on it."""
+        """Make sure that the rows are on disk. Call this before the checkpoint that relies on them is written."""
         os.fsync(self.file.fileno())
 
     def samples(self, step: int, predictions: Sequence[Prediction], pages: Sequence[Image.Image]) -> None:
-        """Outputs beside references, under the page that the model read."""
+        """Write the outputs and the references of one evaluation. `pages` are the first pages of the documents."""
         parts = [f"# Validation documents after step {step}"]
         for number, (prediction, page) in enumerate(zip(predictions, pages, strict=True), 1):
             picture = self.folder / SAMPLES / f"page-{number}.png"
@@ -79,7 +83,7 @@ def quote(text: str) -> str:
 
 
 def read_rows(folder: Path, last: int) -> list[dict[str, Any]]:
-    """The rows of steps up to `last`. A line that a kill cut in two ends them."""
+    """Return the rows of the steps up to `last`. Reading stops at a line that is incomplete because of a kill."""
     rows = []
     for line in (folder / METRICS).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
@@ -92,6 +96,6 @@ def read_rows(folder: Path, last: int) -> list[dict[str, Any]]:
 
 
 def write_page(path: Path, page: Image.Image) -> None:
-    """Write a page as the model saw it, as a PNG file."""
+    """Write a page, as the model sees it, to a PNG file."""
     with atomic_write(path) as temporary:
         page.save(temporary, format="PNG")

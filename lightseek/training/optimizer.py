@@ -1,8 +1,9 @@
 """AdamW for weights of any precision, and the learning rate of each step and box.
 
-bfloat16 has 8 bits of precision: between 1 and 2 its neighbours lie 1/128 apart, so an update of 2e-5 rounds away, each
-time. `MasterAdamW` therefore keeps a float32 master of each half-precision parameter that learns. The update goes to
-the master, its rounding to the model. What is frozen has no master and stays as small as it was.
+bfloat16 has 8 bits of precision: its numbers between 1 and 2 are 1/128 apart, so an update of 2e-5 is rounded away in
+every step. `MasterAdamW` therefore keeps a float32 copy of each half-precision parameter that learns, the master
+(Micikevicius et al. 2018). It updates the master and copies the rounded master to the model. Frozen parameters have no
+master, so they need no more memory.
 """
 
 import re
@@ -18,20 +19,21 @@ from lightseek.training.freeze import part_pattern, parts_of
 from lightseek.training.kinds import SCHEDULES
 from lightseek.training.settings import RunConfig, learning_rates
 
-LOWEST_RATE = 0.1  # of the highest, where the schedule ends
+LOWEST_RATE = 0.1  # share of the highest learning rate at the end of the schedule
 HALF = (torch.bfloat16, torch.float16)
 
 
 class MasterAdamW(torch.optim.AdamW):
-    """AdamW (fused) whose moments are float32, and whose half-precision parameters have float32 masters.
+    """Fused AdamW (Loshchilov and Hutter 2019) with float32 moments, and float32 masters of half-precision parameters.
 
-    `state[p]` holds `step`, `exp_avg`, `exp_avg_sq` and, for half precision, `master`. Parameters are updated one at a
-    time, so that no more than one gradient is widened: 16 bytes for each half-precision weight, gradients included.
+    `state[p]` holds `step`, `exp_avg`, `exp_avg_sq` and, for a half-precision parameter, `master`. The parameters are
+    updated one at a time, so only one gradient is converted to float32 at a time. A half-precision weight needs 16
+    bytes in all: the weight 2, its gradient 2, the master 4, and the two moments 4 each.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float, betas: tuple[float, float] = (0.9, 0.95)) -> None:
         super().__init__(groups, lr=lr, betas=betas, fused=True)
-        self._step_supports_amp_scaling = False  # a GradScaler then divides the gradients, or skips the step, itself
+        self._step_supports_amp_scaling = False  # so a GradScaler divides the gradients or skips the step itself
 
     @torch.no_grad()
     def step(self, closure=None) -> None:
@@ -41,6 +43,7 @@ class MasterAdamW(torch.optim.AdamW):
                     self.update(parameter, group)
 
     def update(self, parameter: Tensor, group: dict[str, Any]) -> None:
+        """Take one step for a parameter that has a gradient."""
         state = self.state[parameter]
         if not state:
             wide = torch.float32 if parameter.dtype in HALF else parameter.dtype
@@ -51,7 +54,7 @@ class MasterAdamW(torch.optim.AdamW):
                 state["master"] = parameter.detach().to(wide)
         master = state.get("master", parameter)
         gradient = shard(parameter.grad).to(master.dtype)
-        if gradient.numel() == 0:  # more processes than rows
+        if gradient.numel() == 0:  # FSDP2 gives some processes no rows if there are more processes than rows
             return
         beta1, beta2 = group["betas"]
         adamw_update(
@@ -75,19 +78,21 @@ class MasterAdamW(torch.optim.AdamW):
 
 
 def shard(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor that FSDP2 has split; any other tensor as it is."""
+    """Return this process's part of a tensor that FSDP2 has split. Any other tensor is returned as it is."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def adamw(model: nn.Module, config: RunConfig) -> MasterAdamW:
-    """AdamW on what learns. Raises ValueError as `parameter_groups` does."""
+    """Return the optimizer of the parameters that learn. Raises ValueError as `parameter_groups` does."""
     return MasterAdamW(parameter_groups(model, config), lr=config.lr)
 
 
 def parameter_groups(model: nn.Module, config: RunConfig) -> list[dict[str, Any]]:
-    """What learns, in groups: a learning rate per box, and weight decay on matrices, not on norms, biases and vectors.
+    """Return the parameters that learn, in groups, with a learning rate for each box.
 
-    Raises ValueError for a rate of a part there is not, or of one that is frozen.
+    Only tensors with two or more axes have weight decay: norms, biases and other vectors have none. If a parameter is
+    in several parts of `lr_boxes`, the last part sets its rate.
+    Raises ValueError if `lr_boxes` names a part that is unknown or frozen.
     """
     layers, parts = len(model.decoder.layers), parts_of(model)
     boxes = learning_rates(config.lr_boxes)
@@ -101,7 +106,7 @@ def parameter_groups(model: nn.Module, config: RunConfig) -> list[dict[str, Any]
         if not parameter.requires_grad:
             continue
         peak = config.lr
-        for part, pattern, rate in rates:  # the last that fits counts
+        for part, pattern, rate in rates:  # the last match wins
             if re.match(pattern, name):
                 used.add(part)
                 peak = rate
@@ -115,18 +120,21 @@ def parameter_groups(model: nn.Module, config: RunConfig) -> list[dict[str, Any]
 
 
 def set_rates(optimizer: torch.optim.Optimizer, share: float) -> None:
-    """Give each group `share` of its highest rate."""
+    """Set the learning rate of each group to `share` times its highest rate."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak_lr"] * share
 
 
 def learning_rate(step: int, config: RunConfig) -> float:
-    """The rate of step `step` (from 0): linear warmup to `lr`, then a cosine or a line to a tenth of it."""
+    """Return the learning rate of a step, counted from 0.
+
+    The rate rises linearly to `lr` during the warmup. Then it falls, as a cosine or linearly, to a tenth of `lr`.
+    """
     return config.lr * rate_share(step, config)
 
 
 def rate_share(step: int, config: RunConfig) -> float:
-    """What share of its highest rate each group has at `step`."""
+    """Return the learning rate of a step as a share of the highest rate, from 0 to 1."""
     warmup = max(1, round(config.steps * config.warmup))
     if step < warmup:
         return (step + 1) / warmup
@@ -135,7 +143,7 @@ def rate_share(step: int, config: RunConfig) -> float:
 
 
 def widen_learning(model: nn.Module) -> None:
-    """Hold in float32 what learns in half precision: what mixed precision computes with is cast from that."""
+    """Convert the half-precision parameters that learn to float32. Mixed precision casts them for each computation."""
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype in HALF:
             parameter.data = parameter.data.float()

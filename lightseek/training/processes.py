@@ -1,7 +1,8 @@
-"""One process or many: how the launch configuration decides, and what the processes tell each other.
+"""Runs the training loop in one process or in several, and exchanges values between them.
 
-`python train.py` is one process. `accelerate launch --config_file FILE train.py` starts several; the file says whether
-each holds the whole model (DDP) or a part of it (FSDP2, DeepSpeed). All run the same lines.
+`python train.py` starts one process. `accelerate launch --config_file FILE train.py` starts several. The file decides
+how they share the work. With DDP each process holds the whole model and the whole optimizer state. With FSDP2 each
+holds a part of both, and with DeepSpeed the whole model and a part of that state. All processes run the same code.
 """
 
 import os
@@ -27,8 +28,10 @@ T = TypeVar("T")
 
 
 def start(config: RunConfig) -> Accelerator:
-    """This process's place among the others. Raises ValueError for what the launch configuration or the run cannot do:
-    a device there is not, fp16 on a CPU, too small a batch, FSDP's first version, DeepSpeed's third stage.
+    """Return the Accelerator, which knows the processes and this process's number and device.
+
+    Raises ValueError for settings or a launch configuration that cannot work: a device that is not available, fp16 on a
+    CPU, fewer documents in a batch than parts, version 1 of FSDP, or stage 3 of DeepSpeed.
     """
     if config.device != "auto":
         find_device(config.device)
@@ -40,16 +43,18 @@ def start(config: RunConfig) -> Accelerator:
     if config.precision == "fp16" and accelerator.device.type == "cpu":
         raise ValueError("precision=fp16 needs a GPU; use bf16 or none")  # accelerate would ignore it
     if os.environ.get("ACCELERATE_USE_FSDP") == "true" and accelerator.distributed_type == DistributedType.MULTI_CPU:
-        # accelerate shards on GPUs only and would fall back to DDP; PyTorch shards through gloo just as well.
+        # accelerate uses FSDP only on GPUs and would fall back to DDP, but PyTorch's FSDP2 works on CPUs with gloo too.
         accelerator.state.distributed_type = DistributedType.FSDP
         accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()
     if accelerator.distributed_type == DistributedType.FSDP and not accelerator.is_fsdp2:
-        raise ValueError("FSDP's first version flattens weights: set fsdp_version: 2 in the launch configuration")
+        raise ValueError("version 1 of FSDP is not supported: set fsdp_version: 2 in the launch configuration")
     if by_deepspeed():
         plugin = accelerator.state.deepspeed_plugin
         if plugin.zero_stage == 3:
-            raise ValueError("DeepSpeed's third stage splits the model, and FSDP2 does that here: use zero_stage: 2")
-        # The loop deals out the documents and divides by all tokens of a step, so DeepSpeed must not divide again.
+            raise ValueError(
+                "DeepSpeed's stage 3, which splits the model, is not supported: set zero_stage: 2, or use FSDP2"
+            )
+        # The loop splits the batch and divides the loss by all tokens of a step, so DeepSpeed must not divide again.
         plugin.deepspeed_config |= {
             "train_batch_size": accelerator.num_processes,
             "train_micro_batch_size_per_gpu": 1,
@@ -61,26 +66,29 @@ def start(config: RunConfig) -> Accelerator:
     parts = accelerator.num_processes * config.accumulate
     if parts > config.batch:
         raise ValueError(
-            f"batch={config.batch} documents a step cannot be dealt to {accelerator.num_processes} process(es) in "
-            f"accumulate={config.accumulate} part(s) each: it must be at least {parts}"
+            f"batch={config.batch} documents a step cannot be split over {accelerator.num_processes} process(es) with "
+            f"accumulate={config.accumulate} part(s) each: batch must be at least {parts}"
         )
     return accelerator
 
 
 def by_deepspeed() -> bool:
-    """Whether DeepSpeed steps: it then has the optimizer's state, flat and in parts."""
+    """Return whether DeepSpeed takes the optimizer steps. It then holds the optimizer's state, flattened and split."""
     return os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
 
 
 def device_of(config: RunConfig, accelerator: Accelerator) -> torch.device:
-    """The device to build the model on: this process's own GPU, or what `device` names."""
+    """Return the device to build the model on: the one of this process, or the one that the setting `device` names."""
     return accelerator.device if config.device in ("auto", "cuda", "cpu") else torch.device(config.device)
 
 
 def prepare(
     accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """Model and optimizer as the launch configuration wants them. FSDP2 splits each layer of each stack of layers."""
+    """Wrap the model and the optimizer as the launch configuration says.
+
+    FSDP2 splits each layer of the stacks of layers (`nn.ModuleList`) as a unit.
+    """
     if accelerator.is_fsdp2:
         stacks = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
         layers = {type(layer).__name__ for stack in stacks for layer in stack}
@@ -107,25 +115,28 @@ def backward(loss: Tensor, model: nn.Module, accelerator: Accelerator | None, la
 
 
 def add_up(accelerator: Accelerator, *values: int | float) -> list[float]:
-    """The sum of each value over all processes, counted in float64."""
+    """Return the sum of each value over all processes, computed in float64."""
     if accelerator.num_processes == 1:
         return [float(value) for value in values]
     return accelerator.reduce(torch.tensor(values, dtype=torch.float64, device=accelerator.device), "sum").tolist()
 
 
 def from_main(accelerator: Accelerator, value: Any) -> Any:
-    """The main process's value, on every process."""
+    """Return the value of the main process on every process."""
     return broadcast_object_list([value])[0] if accelerator.num_processes > 1 else value
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor, also when the processes each hold a part: then every process must ask for it."""
+    """Return the complete tensor. If each process holds only a part of it, every process must call this."""
     tensor = tensor.detach()
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def parted_like(value: Tensor, like: Tensor) -> Tensor:
-    """`value` where `like` is: on its device, and in parts if it is in parts. Every process has all of `value`."""
+    """Move `value` to the device of `like`, and split it over the processes if `like` is split.
+
+    Every process must pass the complete `value`.
+    """
     value = value.to(like.device)
     if isinstance(like, DTensor):
         return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)
@@ -134,7 +145,7 @@ def parted_like(value: Tensor, like: Tensor) -> Tensor:
 
 @contextmanager
 def gathered(model: nn.Module) -> Iterator[None]:
-    """Within, every process holds the whole model, so that its boxes can be called one by one, as generation does."""
+    """Let every process hold the whole model in the `with` block. Generation needs this: it calls single boxes."""
     if not isinstance(model, FSDPModule):
         yield
         return
@@ -146,16 +157,16 @@ def gathered(model: nn.Module) -> Iterator[None]:
 
 
 def split_evenly(items: Sequence[T], parts: int) -> list[Sequence[T]]:
-    """`parts` runs of `items`, in order, whose lengths differ by at most one; empty ones when there are too few."""
+    """Split `items` in order into `parts` sequences. Their lengths differ by at most one, and some may be empty."""
     ends = [len(items) * part // parts for part in range(parts + 1)]
     return [items[start:end] for start, end in pairwise(ends)]
 
 
 def deal(items: Sequence[T], parts: int, process: int = 0, processes: int = 1) -> list[Sequence[T]]:
-    """The parts of a batch that one process takes, one after the other: `parts` of them, as many as the others take."""
+    """Return the parts of a batch that one process takes, one after the other. Each process takes `parts` of them."""
     return split_evenly(items, parts * processes)[process::processes]
 
 
 def dropout_seed(seed: int, step: int, process: int = 0) -> int:
-    """What PyTorch's random numbers start from in each step, so that a resumed run draws what an unbroken one does."""
+    """Return the seed of PyTorch's random numbers in a step. So a resumed run draws the numbers of an unbroken one."""
     return int(np.random.SeedSequence([seed, step, process]).generate_state(1, np.uint64)[0] >> 1)

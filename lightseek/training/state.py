@@ -1,12 +1,13 @@
-"""Checkpoints of a run in progress: what learns, the optimizer's state, and where the run is.
+"""Checkpoints of a run in progress: the parameters that learn, the optimizer's state, and how far the run is.
 
     save_state(model, optimizer, folder, {"step": 100})
-    path = newest_state(folder)             # None if there is none
+    path = newest_state(folder)             # None if there is no checkpoint
     place = load_state(model, optimizer, path)
 
-One safetensors file, written whole beside the one before, which is kept: a kill, a full disk or a torn file loses no
-more than the steps since. A checksum tells a sound file from one that was cut short or altered. Tensors are
-whole in the file, so a run may go on with another number of processes.
+A checkpoint is one safetensors file. It is written completely before it replaces the last one, and the last one is
+kept. So a killed run, a full disk or a damaged file loses only the steps since the last checkpoint. A checksum shows if
+a file was cut short or changed. The file holds complete tensors even if several processes share the model, so a run may
+resume with another number of processes.
 """
 
 import json
@@ -26,7 +27,7 @@ from lightseek.weights.tensors import NAMES
 
 STATE = "checkpoint.safetensors"
 NEXT, PREVIOUS = "checkpoint.next.safetensors", "checkpoint.previous.safetensors"
-BEST = "best.safetensors"  # only what learns, where it did best
+BEST = "best.safetensors"  # only the parameters that learn, from the best evaluation
 BLOCK = 16 << 20  # bytes read at a time
 NO_SUM = "--------"
 
@@ -34,27 +35,28 @@ NO_SUM = "--------"
 def save_state(
     model: nn.Module, optimizer: torch.optim.Optimizer, folder: str | Path, place: dict[str, Any], main: bool = True
 ) -> None:
-    """Write `STATE` in `folder`; the one that was there becomes `PREVIOUS`. Every process calls it, `main` writes.
+    """Write the checkpoint `STATE` to `folder`. The checkpoint that was there becomes `PREVIOUS`.
 
-    Raises OSError when the disk is full; the checkpoints are then as they were.
+    `place` is any JSON value that says how far the run is. Every process must call this, but only the one with `main`
+    writes. Raises OSError if the disk is full. The old checkpoints then stay as they were.
     """
     new, current, previous = (Path(folder) / name for name in (NEXT, STATE, PREVIOUS))
     write_tensors(new, [*learning(model), *optimizer_tensors(model, optimizer)], place, main)
     if main:
         if current.exists():
             current.replace(previous)
-        new.replace(current)  # killed before this, `newest_state` finds NEXT
+        new.replace(current)  # if the run is killed before this line, `newest_state` finds NEXT
 
 
 def save_weights(model: nn.Module, path: str | Path, place: dict[str, Any], main: bool = True) -> None:
-    """Write only what learns. Every process calls it, `main` alone writes."""
+    """Write only the parameters that learn. Every process must call this, but only the one with `main` writes."""
     write_tensors(Path(path), list(learning(model)), place, main)
 
 
 def load_state(model: nn.Module, optimizer: torch.optim.Optimizer | None, path: str | Path) -> dict[str, Any]:
-    """Copy a checkpoint into the model and, unless None, the optimizer. Returns what `save_state` was told as `place`.
+    """Copy a checkpoint into the model, and into the optimizer unless it is None. Returns the `place` of `save_state`.
 
-    Raises ValueError when the file lacks a tensor, or has one of another shape.
+    Raises ValueError if the file lacks a parameter that learns, or has it in another shape.
     """
     inner = getattr(optimizer, "optimizer", optimizer)  # accelerate's wrapper
     with safe_open(path, "pt") as file, torch.no_grad():
@@ -67,7 +69,9 @@ def load_state(model: nn.Module, optimizer: torch.optim.Optimizer | None, path: 
             try:
                 value = file.get_tensor(key)
             except SafetensorError:
-                raise ValueError(f"{path} has no {key}, which learns here: it is from another model") from None
+                raise ValueError(
+                    f"{path}: {key} learns in this run but is not in the file, which is from another model"
+                ) from None
             if value.shape != parameter.shape:
                 raise ValueError(f"{path}: {key} is {tuple(value.shape)}, the model's is {tuple(parameter.shape)}")
             parameter.copy_(parted_like(value.to(parameter.dtype), parameter))
@@ -82,13 +86,13 @@ def load_state(model: nn.Module, optimizer: torch.optim.Optimizer | None, path: 
 
 
 def read_place(path: str | Path) -> dict[str, Any]:
-    """What `save_state` was told as `place`."""
+    """Return the `place` that was passed to `save_state`."""
     with safe_open(path, "pt") as file:
         return json.loads(file.metadata()["place"])
 
 
 def newest_state(folder: str | Path) -> Path | None:
-    """The newest sound checkpoint of a folder. A torn one is removed, with a warning, and the one before it taken."""
+    """Return the newest undamaged checkpoint in a folder, or None. A damaged one is removed with a warning."""
     for name in (NEXT, STATE, PREVIOUS):
         path = Path(folder) / name
         remove_leftovers(path)
@@ -102,7 +106,7 @@ def newest_state(folder: str | Path) -> Path | None:
 
 
 def remove_states(folder: str | Path) -> None:
-    """Remove what only a run in progress needs."""
+    """Remove the files that only a run in progress needs."""
     for name in (NEXT, STATE, PREVIOUS, BEST):
         (Path(folder) / name).unlink(missing_ok=True)
 
@@ -121,14 +125,14 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> Ite
 
 
 def write_tensors(target: Path, tensors: Sequence[tuple[str, Tensor]], place: dict[str, Any], main: bool) -> None:
-    """Write a safetensors file, with one tensor at a time in memory, atomically.
+    """Write a safetensors file atomically, with one tensor at a time in memory.
 
-    The format: header length (8 bytes, little endian), JSON header, then the tensors' bytes in header order. `sum` in
-    the header is the CRC-32 of those bytes, put in once it is known.
+    `write_safetensors` in weights/tensors.py describes the format. Here the header also has a `sum`: the CRC-32 of the
+    tensors' bytes, which is filled in after they are written.
     """
     if not main:
         for _, tensor in tensors:
-            whole(tensor)  # the main process needs every part
+            whole(tensor)  # the main process collects the parts of every process
         return
     header: dict[str, Any] = {"__metadata__": {"format": "pt", "sum": NO_SUM, "place": json.dumps(place)}}
     offset = 0
@@ -151,12 +155,12 @@ def write_tensors(target: Path, tensors: Sequence[tuple[str, Tensor]], place: di
 
 
 def flaw(path: Path) -> str | None:
-    """What is wrong with a file of `write_tensors`, or None."""
+    """Say what is wrong with a file that `write_tensors` wrote. Returns None if nothing is wrong."""
     try:
-        with safe_open(path, "pt") as opened:  # checks the header, and the file's length by it
+        with safe_open(path, "pt") as opened:  # this checks the header, and that the file has the length it says
             expected = (opened.metadata() or {}).get("sum")
     except (SafetensorError, OSError) as error:
-        return f"cut short or no safetensors file: {error}"
+        return f"it is cut short or not a safetensors file: {error}"
     with path.open("rb") as file:
         file.seek(8 + int.from_bytes(file.read(8), "little"))
         total = 0

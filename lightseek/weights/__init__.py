@@ -1,1 +1,1 @@
-"""Files to models and back: the official layout, adapters, quantized weights, other decoders, and `nano`."""
+"""Loads models from files and saves them: the official layout, adapters, quantized weights, other boxes, and `nano`."""

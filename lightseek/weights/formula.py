@@ -1,8 +1,9 @@
-"""A checkpoint of any size without the weights: every value follows from its tensor's name.
+"""Makes checkpoints of any size without trained weights: a formula gives each value from the name of its tensor.
 
-Element i of tensor `name` is splitmix64(crc32(name) · 2³² + i), scaled by what the tensor is. Two programs that agree
-on names and shapes agree on every bit, so a test can compare numbers at 3.3 B parameters that no file had to carry.
-The values mean nothing; they only exercise the arithmetic.
+Element i of tensor `name` is splitmix64(crc32(name) · 2³² + i), scaled by the kind of the tensor. Two programs with the
+same names and shapes get the same values bit for bit. So a test can compare two implementations of the model with 3.3 B
+parameters, and nobody has to store these weights. The values have no meaning: the model computes with them, but its
+output is not text.
 
     python -m lightseek formula --preset deepseek-ocr --out full/
 """
@@ -22,13 +23,16 @@ from lightseek.weights.names import official_tensors
 from lightseek.weights.official import WEIGHTS, finish_folder
 from lightseek.weights.tensors import write_safetensors
 
-CHUNK = 1 << 16  # elements hashed at a time: what fits in a core's cache
+CHUNK = 1 << 16  # elements that are computed at a time; they fit in the cache of a CPU core
 
 
 def uniform(name: str, start: int, count: int) -> np.ndarray:
-    """Elements start .. start+count of the stream called `name`: float64 in [-1, 1)."""
+    """Return elements `start` to `start + count - 1` of the stream `name`, as float64 in [-1, 1).
+
+    The generator is splitmix64 (Steele, Lea and Flood 2014). The top 53 bits of each number give its value.
+    """
     state = np.arange(start, start + count, dtype=np.uint64) + (np.uint64(zlib.crc32(name.encode())) << np.uint64(32))
-    with np.errstate(over="ignore"):  # splitmix64 (Steele et al. 2014) wraps around on purpose
+    with np.errstate(over="ignore"):  # splitmix64 computes modulo 2^64
         state += np.uint64(0x9E3779B97F4A7C15)
         state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -37,7 +41,7 @@ def uniform(name: str, start: int, count: int) -> np.ndarray:
 
 
 def offset_and_scale(key: str, shape: tuple[int, ...]) -> tuple[float, float]:
-    """How the tensor with this official key uses its stream: value = offset + scale · uniform."""
+    """Return the offset and the scale of the tensor with this official key: value = offset + scale · uniform."""
     vector = len(shape) == 1
     if key.endswith("bias"):
         return 0.0, 0.05
@@ -47,13 +51,13 @@ def offset_and_scale(key: str, shape: tuple[int, ...]) -> tuple[float, float]:
         return 0.0, 0.2
     if vector or "embed_tokens" in key:
         return 0.0, 1.0
-    if key.endswith("mlp.gate.weight"):  # routers: well-separated scores, so that rounding flips no choice
+    if key.endswith("mlp.gate.weight"):  # routers: scores far apart, so that rounding does not change the experts
         return 0.0, 4.0 * math.sqrt(3.0 / shape[-1])
-    return 0.0, math.sqrt(3.0 / math.prod(shape[1:]))  # unit variance out for unit variance in
+    return 0.0, math.sqrt(3.0 / math.prod(shape[1:]))  # inputs of variance 1 give outputs of variance 1
 
 
 def formula_tensor(key: str, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-    """The value of the official tensor `key`, rounded from float64 to `dtype` once."""
+    """Return the official tensor `key`, computed in float64 and then rounded to `dtype`."""
     count = math.prod(shape)
     offset, scale = offset_and_scale(key, shape)
     flat = torch.empty(count, dtype=dtype)
@@ -64,13 +68,13 @@ def formula_tensor(key: str, shape: tuple[int, ...], dtype: torch.dtype = torch.
 
 
 def formula_image(name: str, side: int) -> Float[Tensor, "3 side side"]:
-    """A normalised square image of noise in [-1, 1)."""
+    """Return a square image of noise, normalised to [-1, 1). `side` is in pixels."""
     return torch.from_numpy(uniform(f"image:{name}", 0, 3 * side * side)).view(3, side, side).float()
 
 
 @torch.no_grad()
 def fill(model: torch.nn.Module) -> None:
-    """Overwrite every parameter of `model` with the formula's value."""
+    """Overwrite every parameter of `model` with the values of the formula."""
     for key, tensor in official_tensors(model).items():
         tensor.copy_(formula_tensor(key, tuple(tensor.shape), tensor.dtype))
 
@@ -78,7 +82,7 @@ def fill(model: torch.nn.Module) -> None:
 def write_checkpoint(
     folder: str | Path, config: OCRConfig, dtype: torch.dtype = torch.bfloat16, progress: bool = False
 ) -> None:
-    """Write an official checkpoint of the formula's values, one tensor in memory at a time."""
+    """Write a checkpoint of the formula's values in the official layout, with one tensor in memory at a time."""
     from lightseek.model.ocr import DeepSeekOCR
 
     with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""Load a model: a checkpoint, or `nano`, whose weights come with the package. `LightSeekOCR` is what you get."""
+"""Loads and saves models. `LightSeekOCR` is the model class, `nano` is a small model that comes with the package."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ NANO = Path(__file__).parent / "nano"  # an official-layout checkpoint, made by 
 
 
 class LightSeekOCR(DeepSeekOCR):
-    """DeepSeek-OCR with its tokenizer and its files: it loads, saves and writes text."""
+    """DeepSeek-OCR with a tokenizer. It can load a checkpoint, save one and generate text."""
 
     @classmethod
     def from_pretrained(
@@ -34,11 +34,11 @@ class LightSeekOCR(DeepSeekOCR):
         dtype: str | torch.dtype | None = None,
         **options: Any,
     ) -> "LightSeekOCR":
-        """Load an official checkpoint from a folder or the hub. `load` lists the options."""
+        """Load a checkpoint from a folder or the hub. `load` describes the options and the errors."""
         return load(cls, path_or_hub_id, device, dtype, **options)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write a checkpoint, in the official layout if the model is official. `save` says more."""
+        """Write a checkpoint, in the official layout if the model is official. `save` describes the details."""
         save(self, folder, dtype=dtype)
 
     def generate(
@@ -48,7 +48,7 @@ class LightSeekOCR(DeepSeekOCR):
         mask: Bool[Tensor, "b n"] | Int[Tensor, "b n"] | None = None,
         **options: Any,
     ) -> list[Generation]:
-        """Continue each prompt. `text/generate.py` lists the options (`max_new_tokens`, `beams`, ...)."""
+        """Continue each prompt. `text/generate.py` describes the options (`max_new_tokens`, `beams`, ...)."""
         return text.generate(self, input_ids, pages, mask, **options)
 
     def stream(
@@ -58,7 +58,7 @@ class LightSeekOCR(DeepSeekOCR):
         mask: Bool[Tensor, "1 n"] | Int[Tensor, "1 n"] | None = None,
         **options: Any,
     ) -> Iterator[str]:
-        """Yield the text after one prompt as it comes. `lightseek.text.generate.stream` lists the options."""
+        """Yield the text after one prompt while it is generated. `text/generate.py` describes the options."""
         return text.stream(self, input_ids, pages, mask, **options)
 
 
@@ -72,20 +72,21 @@ def load_model(
     adapter: str | Path | None = None,
     quantize: str | None = None,
 ) -> LightSeekOCR:
-    """A model in eval mode with its tokenizer.
+    """Return a model with its tokenizer, in evaluation mode.
 
-    model: an official checkpoint's folder or hub id; None is `nano`, the small model that comes with LightSeek.
-    device: the first CUDA device if there is one and nothing else is asked for, otherwise the CPU.
-    dtype: of the weights; by default the checkpoint's own, for `nano` float32.
-    init: its weights as they are, or `random` ones in its sizes, drawn from `seed`.
-    adapter: a LoRA adapter's folder or hub id (`lora_files.py`), left unmerged.
-    quantize: `int8`, `nf4` or `bnb-int8`: hold the weights in fewer bits (`quantize.py`); nothing then learns.
+    model: the folder or the hub id of a checkpoint. None is `nano`, the small model that comes with LightSeek.
+    device: the default is the first CUDA device, or the CPU if there is none.
+    dtype: the dtype of the weights. The default is the dtype of the checkpoint, and float32 for `nano`.
+    init: `pretrained` loads the weights. `random` draws new weights of the same sizes from `seed`.
+    adapter: the folder or the hub id of a LoRA adapter (`lora_files.py`), which is not merged.
+    quantize: `int8`, `nf4` or `bnb-int8` store the weights in fewer bits (`quantize.py`). All weights are then frozen.
 
-    Raises CheckpointError or ConfigError for a bad checkpoint, ValueError for a device or dtype there is not.
+    Raises CheckpointError or ConfigError for a bad checkpoint, ValueError for a device or a dtype that is not
+    available, and ImportError if `quantize` needs a package that is not installed.
     """
     place, kind = find_device(device), find_dtype(dtype)
     if model is None:
-        kind = kind or torch.float32  # its file has half of that; training and old CPUs want it whole
+        kind = kind or torch.float32  # nano's file has 16-bit weights, but training and old CPUs need float32
     if init == "random":
         loaded = random_model(NANO if model is None else find_folder(model), seed, kind).to(place)
     else:
@@ -102,9 +103,12 @@ def load_model(
 
 
 def random_model(folder: Path, seed: int, dtype: torch.dtype | None = None) -> LightSeekOCR:
-    """A checkpoint's sizes and tokenizer with random weights, by default in the dtype its config names."""
+    """Return a model with the sizes and the tokenizer of the checkpoint in `folder`, and random weights from `seed`.
+
+    The default dtype is the one in the checkpoint's config. Raises ConfigError, which names the file.
+    """
     config = read_config(folder)
-    with torch.random.fork_rng():  # the caller's own random numbers stay as they were
+    with torch.random.fork_rng():  # the state of the caller's random numbers does not change
         torch.manual_seed(seed)
         model = LightSeekOCR(config)
     model.tokenizer = find_tokenizer(folder)
@@ -123,15 +127,16 @@ def load(
     local_files_only: bool = False,
     progress: bool = False,
 ) -> DeepSeekOCR:
-    """Build `cls(config)` with the weights of a checkpoint, in evaluation mode and with its tokenizer.
+    """Build `cls(config)` with the weights and the tokenizer of a checkpoint, in evaluation mode.
 
-    path_or_hub_id: a folder in the official layout or in that of `swapped.py`, or a hub id.
-    dtype: of the weights in memory, `torch.float32` or `"float32"`. The default is the dtype that `config.json` names,
-    which is bfloat16 in the official one.
-    `revision`, `token`, `cache_dir` and `local_files_only` go to huggingface_hub.
+    path_or_hub_id: a folder in the official layout or in the layout of `swapped.py`, or a hub id.
+    dtype: the dtype of the weights in memory, such as `torch.float32` or `"float32"`. The default is the dtype in the
+    checkpoint's config, which is bfloat16 in the official checkpoint.
+    `revision`, `token`, `cache_dir` and `local_files_only` are options of huggingface_hub.
+    progress: show a progress bar.
 
-    Raises CheckpointError or ConfigError, which name the file and the key, and ValueError for a device or dtype that is
-    not available. Nothing is returned half loaded.
+    Raises CheckpointError or ConfigError, which name the file and the key, and ValueError for a device or a dtype that
+    is not available.
     """
     folder = find_folder(
         path_or_hub_id, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
@@ -144,16 +149,18 @@ def load(
 
 
 def save(model: DeepSeekOCR, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-    """Write `model` to a folder: in the official layout if every box is official, otherwise in that of `swapped.py`.
+    """Write `model` to a folder, in the official layout if every box is official, else in the layout of `swapped.py`.
 
-    Each file appears whole or not at all. `dtype` converts the weights on the way out; by default they keep theirs.
+    Each file appears complete or not at all. The weights are written as `dtype`. The default is the dtype of the model.
     Raises ValueError for a model with adapters or quantized weights.
     """
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
             raise ValueError("the model has an adapter on it: merge it first, or save it alone (weights/lora.py)")
         if not parameter.is_floating_point():
-            raise ValueError(f"{name} is quantized, and a checkpoint holds whole weights: save the adapter alone")
+            raise ValueError(
+                f"{name} is quantized, and a checkpoint cannot hold quantized weights: save the adapter alone"
+            )
     layout = save_official if model.config.official else save_swapped
     layout(model, Path(folder), dtype or model.dtype)
     if model.tokenizer is not None:

@@ -1,7 +1,9 @@
-"""Our parameter names <-> the official checkpoint's keys.
+"""Translates the names of our parameters to the keys of the official checkpoint.
 
-The only file that knows how the official checkpoint spells things (`pre_layrnorm`, `view_seperator`, `net_2`) and that
-it stores every expert on its own. Everything it hands out is a view, so writing to a piece writes to the parameter.
+This is the only file that knows the spelling of the official keys (`pre_layrnorm`, `view_seperator`, `net_2`). It also
+knows that the official checkpoint stores each expert as separate tensors. The keys are those of
+`deepseek-ai/DeepSeek-OCR` on the hub. The tensors that these functions return are views of the parameters, so writing
+to one changes the parameter.
 """
 
 import re
@@ -9,7 +11,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
-# (our name, official key), tried in order; the first that matches is applied.
+# Pairs of our name and the official key. They are tried in order, and the first that matches is applied.
 RENAMES = [
     (r"encoder\.sam\.position\.weight", r"model.sam_model.pos_embed"),
     (r"encoder\.sam\.patch_embed\.(\w+)", r"model.sam_model.patch_embed.proj.\1"),
@@ -45,7 +47,10 @@ STACKED = re.compile(r"decoder\.layers\.(\d+)\.mlp\.experts\.(gate_up|down)")
 
 
 def official_key(name: str) -> str:
-    """The official key of one of our parameters that is stored as it is. KeyError for a name that is not ours."""
+    """Return the official key of our parameter `name`, which must not be a stack of experts.
+
+    Raises KeyError if no parameter of ours has this name.
+    """
     for pattern, replacement in RENAMES:
         if re.fullmatch(pattern, name):
             return re.sub(pattern, replacement, name)
@@ -53,10 +58,11 @@ def official_key(name: str) -> str:
 
 
 def pieces(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
-    """(official key, view) of everything the official checkpoint stores for our parameter `name`.
+    """Yield the official key and the view of each official tensor that is part of our parameter `name`.
 
-    `tensor` is the parameter, or anything of its shape: its gradient, a meta tensor. A stack of experts
-    `e 2f d` gives gate `f d` and up `f d` per expert; `e d f` gives down; SAM's positions gain a batch axis.
+    `tensor` is the parameter or a tensor of the same shape, such as its gradient or a meta tensor. A stack `gate_up` of
+    shape `e 2f d` yields `gate_proj` and `up_proj` of shape `f d` for each of the `e` experts. A stack `down` of shape
+    `e d f` yields `down_proj` of shape `d f` for each. SAM's positions `h w c` get a batch axis: `1 h w c`.
     """
     if stacked := STACKED.fullmatch(name):
         layer, kind = stacked.groups()
@@ -75,12 +81,12 @@ def pieces(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
 
 
 def official_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Every tensor of the official checkpoint, as views of `model`'s parameters."""
+    """Return each tensor of the official checkpoint by its key, as a view of a parameter of `model`."""
     return gather(dict(model.named_parameters()))
 
 
 def official_gradients(model: nn.Module) -> dict[str, Tensor]:
-    """The gradients of `model`'s parameters by official key, for those that have one."""
+    """Return the gradients by official key, for the parameters of `model` that have one."""
     return gather({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
 
 

@@ -1,8 +1,9 @@
-"""The official layout of a checkpoint: one file of weights or several, an index, `config.json` and tokenizer files.
+"""Reads and writes the layout of the published checkpoint (`deepseek-ai/DeepSeek-OCR` on the hub).
 
-Loading is strict. Before anything is allocated, the files' headers must name exactly the tensors the config implies,
-each once and in its shape. Then the tensors are copied one by one out of the memory-mapped files, so loading needs
-little more memory than the model. Nothing here unpickles or runs code from a checkpoint.
+A checkpoint is a folder with one or more files of weights, an index, `config.json` and the tokenizer's files. Loading
+is strict: before any memory is allocated, the headers of the files must list exactly the tensors that the config
+implies, each once and with its shape. Then the tensors are copied one by one out of the memory-mapped files, so loading
+needs little more memory than the model. Nothing here unpickles or runs code from a checkpoint.
 """
 
 import json
@@ -18,7 +19,7 @@ from lightseek.tools.files import atomic_write, write_json
 from lightseek.weights.names import official_tensors
 from lightseek.weights.tensors import CheckpointError, check_headers, copy_tensors, keys_of, write_safetensors
 
-WEIGHTS = "model-00001-of-000001.safetensors"  # sic: the official file's name
+WEIGHTS = "model-00001-of-000001.safetensors"  # five and six digits, as in the official file's name
 INDEX = "model.safetensors.index.json"
 SIDE_FILES = ("tokenizer*.json", "special_tokens_map.json", "processor_config.json", "generation_config.json", "*.py")
 MAX_INDEX = 64 << 20  # bytes
@@ -32,7 +33,10 @@ def load_official(
     dtype: torch.dtype,
     progress: bool = False,
 ) -> DeepSeekOCR:
-    """Build `cls(config)` with the weights in `folder`. Raises CheckpointError, which names the file and the key."""
+    """Build `cls(config)` with the weights in `folder`, converted to `dtype` on `device`.
+
+    Raises CheckpointError, which names the file and the key.
+    """
     with torch.device("meta"):
         model = cls(config).to(dtype)
     files = find_weights(folder)
@@ -43,9 +47,11 @@ def load_official(
 
 
 def save_official(model: DeepSeekOCR, folder: Path, dtype: torch.dtype) -> None:
-    """Write one safetensors file with its index and `config.json`, and the side files of the checkpoint it came from.
+    """Write the weights as `dtype` to one safetensors file, with its index and `config.json`.
 
-    The reference code and vLLM read such a folder, and transformers does with `config.to_transformers()`.
+    The tokenizer's files and the reference code's `*.py` are copied from the folder that the model was loaded from.
+    The reference code and vLLM can read the new folder. transformers can read it if `config.json` holds
+    `config.to_transformers()`.
     """
     tensors = official_tensors(model)
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
@@ -60,7 +66,7 @@ def save_official(model: DeepSeekOCR, folder: Path, dtype: torch.dtype) -> None:
 
 
 def finish_folder(folder: Path, config: OCRConfig, tensors: dict[str, Tensor], dtype: torch.dtype) -> None:
-    """The index and `config.json` that go with a weights file."""
+    """Write the index and the `config.json` that belong to a weights file."""
     total = sum(tensor.numel() for tensor in tensors.values()) * dtype.itemsize
     write_json(
         folder / INDEX, {"metadata": {"total_size": total}, "weight_map": dict.fromkeys(sorted(tensors), WEIGHTS)}
@@ -69,7 +75,11 @@ def finish_folder(folder: Path, config: OCRConfig, tensors: dict[str, Tensor], d
 
 
 def find_weights(folder: Path) -> dict[str, Path]:
-    """Official key -> the file that holds it. With an index, the index and the files must agree."""
+    """Return the file that holds each official key.
+
+    If the folder has an index, the index and the files must agree. Raises CheckpointError if they do not, if a file is
+    missing or damaged, or if there is no safetensors file.
+    """
     index = folder / INDEX
     if not index.is_file():
         files = sorted(folder.glob("*.safetensors"))
@@ -77,7 +87,7 @@ def find_weights(folder: Path) -> dict[str, Path]:
             raise CheckpointError(f"{folder}: no *.safetensors file (other formats are not read)")
         return keys_of(files)
     if index.stat().st_size > MAX_INDEX:
-        raise CheckpointError(f"{index}: larger than {MAX_INDEX >> 20} MiB, this is no index")
+        raise CheckpointError(f"{index}: the file is larger than {MAX_INDEX >> 20} MiB, so it is not an index")
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         listed = {key: folder / Path(name).name for key, name in weight_map.items()}
@@ -90,6 +100,6 @@ def find_weights(folder: Path) -> dict[str, Path]:
     for key in sorted(listed.keys() | found.keys()):
         if listed.get(key) != found.get(key):
             place = found[key].name if key in found else "no file"
-            wanted = listed[key].name if key in listed else "nowhere"
-            raise CheckpointError(f"{index}: places {key} in {wanted}, but {place} has it")
+            wanted = listed[key].name if key in listed else "no file"
+            raise CheckpointError(f"{index}: the index lists {key} in {wanted}, but the tensor is in {place}")
     return listed

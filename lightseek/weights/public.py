@@ -1,9 +1,10 @@
-"""Where the paper's training started: public SAM ViT-B and CLIP-L weights, put into the encoder (`--init sam+clip`).
+"""Copies the public weights of SAM ViT-B and CLIP-L into the encoder (`--init sam+clip`; paper section 3.2.1).
 
-    sam, clip = public_towers()          # through timm, from the hub's safetensors files
+    sam, clip = public_towers()          # timm downloads safetensors files from the hub
     init_from_public(model, sam, clip)
 
-The compressor between the two, the projector, the layout and the decoder keep what they have: nobody published those.
+The paper's training started from these weights too. The compressor, the projector, the layout and the decoder stay as
+they are, because the weights that their training started from were not published.
 """
 
 import re
@@ -16,7 +17,7 @@ from lightseek.weights.tensors import CheckpointError
 
 SAM, CLIP = "samvit_base_patch16.sa1b", "vit_large_patch14_clip_quickgelu_224.openai"  # timm's names
 
-# (timm's name, ours), tried in order.
+# Pairs of timm's name and ours. They are tried in order.
 SAM_NAMES = [
     (r"patch_embed\.proj\.(\w+)", r"patch_embed.\1"),
     (r"pos_embed", r"position.weight"),
@@ -37,15 +38,15 @@ CLIP_NAMES = [
     (r"blocks\.(\d+)\.attn\.proj\.(\w+)", r"blocks.\1.attention.out_proj.\2"),
     (r"blocks\.(\d+)\.((?:norm\d|mlp\.fc\d)\.\w+)", r"blocks.\1.\2"),
 ]
-# Of CLIP's, our encoder reads the last block's output: no final norm, no projection into the text's space.
+# Our encoder uses the output of CLIP's last block, without the final norm and the projection to the text embeddings.
 UNUSED = re.compile(r"(norm|fc_norm|head)\..+")
 
 
 def public_towers(cache_dir: str | None = None) -> tuple[nn.Module, nn.Module]:
-    """timm's SAM ViT-B (SA-1B) and OpenAI's CLIP-L/14 at 224 pixels with their weights: 0.4 + 1.2 GB from the hub.
+    """Return SAM ViT-B (trained on SA-1B) and OpenAI's CLIP-L/14 (224 pixels) as timm models with their weights.
 
-    Only safetensors files are read, never a pickle. Raises CheckpointError, saying what to download, when they can't
-    be had.
+    The first call downloads 0.4 + 1.2 GB from the hub. Only safetensors files are read, never a pickle.
+    Raises CheckpointError if a download fails. The message says what to download by hand.
     """
     return _download(SAM, cache_dir), _download(CLIP, cache_dir)
 
@@ -54,13 +55,13 @@ def _download(name: str, cache_dir: str | None) -> nn.Module:
     import timm
 
     hub_id = timm.get_pretrained_cfg(name).hf_hub_id
-    # Without these timm would fall back on a pickled file, or on the authors' own address.
+    # Without these options timm might load a pickled file, or download from the address of the model's authors.
     safetensors_only: dict[str, Any] = {"hf_hub_filename": "model.safetensors", "url": ""}
     try:
         return timm.create_model(
             name, pretrained=True, num_classes=0, pretrained_cfg_overlay=safetensors_only, cache_dir=cache_dir
         )
-    except Exception as error:  # the hub's client raises its own, the network's and the system's errors
+    except Exception as error:  # the hub's client raises errors of its own, of its HTTP library and of the system
         raise CheckpointError(
             f"{name}: timm could not get the weights ({type(error).__name__}: {error}).\n"
             f"On a machine with network: `hf download {hub_id} model.safetensors`, copy its cache folder (HF_HOME) "
@@ -70,10 +71,10 @@ def _download(name: str, cache_dir: str | None) -> nn.Module:
 
 @torch.no_grad()
 def init_from_public(model: nn.Module, sam: nn.Module | None = None, clip: nn.Module | None = None) -> list[str]:
-    """Copy timm towers into `model.encoder.sam` and `model.encoder.clip`; None leaves that half as it is.
+    """Copy timm's models into `model.encoder.sam` and `model.encoder.clip`. If one is None, that half stays as it is.
 
-    Returns what of theirs has no place here (CLIP's final norm and head). Raises CheckpointError, and changes
-    nothing, unless every parameter of the half gets exactly one tensor of its size.
+    Returns the names of timm's tensors that our encoder does not use (CLIP's final norm and head). Raises
+    CheckpointError, and changes nothing, unless each parameter of the half gets exactly one tensor of its shape.
     """
     halves = [("sam", sam, SAM_NAMES), ("clip", clip, CLIP_NAMES)]
     copies, unused = [], []
@@ -90,7 +91,7 @@ def init_from_public(model: nn.Module, sam: nn.Module | None = None, clip: nn.Mo
 def _pair(
     half: str, ours: dict[str, nn.Parameter], tower: nn.Module, names: list[tuple[str, str]]
 ) -> tuple[list[tuple[nn.Parameter, Tensor]], list[str]]:
-    """(our parameter, their tensor in its shape) for all of ours, and the names of theirs that are left over."""
+    """Return a pair for each of our parameters (it and timm's tensor), and the names of timm's unused tensors."""
     pairs, unused, waiting = [], [], dict(ours)
     for name, tensor in tower.state_dict().items():
         renamed = next((re.sub(p, r, name) for p, r in names if re.fullmatch(p, name)), None)
@@ -98,7 +99,9 @@ def _pair(
             unused.append(f"{half}.{name}")
             continue
         if renamed not in waiting:
-            raise CheckpointError(f"timm's {name} has no place in encoder.{half}: another architecture, or more layers")
+            raise CheckpointError(
+                f"timm's {name} has no place in encoder.{half}: the architecture or the number of layers is different"
+            )
         parameter = waiting.pop(renamed)
         while tensor.ndim > parameter.ndim and len(tensor) == 1:  # timm keeps a batch axis on positions and class token
             tensor = tensor[0]

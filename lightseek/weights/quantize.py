@@ -1,12 +1,12 @@
-"""Frozen weights in 8 or 4 bits: what does not learn need not be precise (LLM.int8, QLoRA: Dettmers et al. 2022, 2023).
+"""Quantizes frozen weights to 8 or 4 bits to save memory (LLM.int8 and QLoRA: Dettmers et al. 2022 and 2023).
 
-    int8       integers and one scale per output channel, here in PyTorch; on any device, half of bfloat16's memory
-    bnb-int8   bitsandbytes' LLM.int8 for the linear layers, int8 as above for the experts; meant for a GPU
-    nf4        bitsandbytes' 4-bit NormalFloat for linear layers and experts; meant for a GPU
+    int8       integers and one scale per output channel, written in PyTorch; any device, half the memory of bfloat16
+    bnb-int8   bitsandbytes' LLM.int8 for the linear layers, `int8` as above for the experts; meant for a GPU
+    nf4        bitsandbytes' 4-bit NormalFloat for the linear layers and the experts; meant for a GPU
 
-Only weights of linear layers and of experts are changed, and only where nothing of the layer learns. Embeddings, norms,
-routers and convolutions stay; with bitsandbytes the last layer, which makes the scores, does too. Adapters (`lora.py`)
-go on top: gradients pass through quantized weights, not into them.
+Only linear layers and experts are quantized, and only if none of the layer's parameters learns. Embeddings, norms,
+routers and convolutions keep their weights. With bitsandbytes the last layer (`lm_head`) keeps its weights too.
+Adapters (`lora.py`) can learn beside quantized weights: gradients pass through the layer but do not change its weights.
 """
 
 from functools import partial
@@ -25,14 +25,15 @@ from lightseek.model.moe import Experts
 from lightseek.tools.memory import release_memory
 from lightseek.weights.kinds import QUANTIZERS
 
-ROWS = 4096  # widened at a time while quantizing
-PACKED_ROWS = 16  # up to so many, PyTorch's int8 kernel beats blocks of float32; it takes half precision only
+ROWS = 4096  # rows that are converted to float32 at a time while quantizing
+PACKED_ROWS = 16  # up to this many rows, PyTorch's int8 kernel (half precision only) is faster than float32 blocks
 
 
 def quantize(model: nn.Module, kind: str) -> None:
-    """Replace the frozen linear layers and experts of `model`, in place, a layer at a time.
+    """Replace the frozen linear layers and experts of `model` by quantized ones, in place and one layer at a time.
 
-    Raises ValueError for another kind or if nothing is frozen, ImportError without bitsandbytes where it is needed.
+    `kind` is `int8`, `nf4` or `bnb-int8`. Raises ValueError if the kind is unknown or if no layer is frozen, and
+    ImportError if the kind needs bitsandbytes and it is not installed.
     """
     QUANTIZERS.check(kind)
     make_linear, make_experts = Int8Linear, Int8Experts
@@ -40,16 +41,18 @@ def quantize(model: nn.Module, kind: str) -> None:
         import_bitsandbytes(kind)
         make_linear = partial(bnb_linear, kind)
         make_experts = bnb_experts4 if kind == "nf4" else Int8Experts
-        setattr(model, "is_loaded_in_4bit" if kind == "nf4" else "is_loaded_in_8bit", True)  # what peft goes by
+        setattr(model, "is_loaded_in_4bit" if kind == "nf4" else "is_loaded_in_8bit", True)  # peft checks it
     frozen = [
         (path, module)
         for path, module in model.named_modules()
         if isinstance(module, nn.Linear | Experts) and not any(p.requires_grad for p in module.parameters())
     ]
     if not frozen:
-        raise ValueError(f"quantize={kind}: every layer learns, and only frozen ones can be quantized (freeze, lora)")
+        raise ValueError(
+            f"quantize={kind}: every layer learns, but only frozen ones can be quantized: set freeze or lora"
+        )
     paths = [path for path, module in frozen if kind == "int8" or not path.endswith("lm_head")]
-    del frozen  # or every old layer would live to the end
+    del frozen  # it would keep every old layer in memory until the end
     for path in paths:
         parent, _, name = path.rpartition(".")
         module = model.get_submodule(path)
@@ -61,9 +64,10 @@ def quantize(model: nn.Module, kind: str) -> None:
 def quantize_int8(
     weight: Float[Tensor, "*e o i"],
 ) -> tuple[Int8[Tensor, "*e o i"], Float[Tensor, "*e o"]]:
-    """(integers -127..127, scales): weight is integers · scale, no element more than half a scale off.
+    """Return integers from -127 to 127 and a scale per row, so that `integers · scale` is close to `weight`.
 
-    A row's scale is its largest value over 127, in the weight's dtype, rounded up so that nothing is cut off.
+    No element differs by more than half a scale. The scale of a row is its largest absolute value divided by 127. It is
+    rounded up in the dtype of the weight, so that no value is clipped (the vector-wise quantization of LLM.int8).
     """
     rows = weight.reshape(-1, weight.shape[-1])
     integers, scales = torch.empty_like(rows, dtype=torch.int8), rows.new_empty(len(rows))
@@ -83,7 +87,7 @@ def int8_linear(
     scale: Float[Tensor, " o"],
     bias: Float[Tensor, " o"] | None = None,
 ) -> Float[Tensor, "*n o"]:
-    """`x @ (weight · scale).T + bias` in the dtype of `x`; gradients reach `x` and `bias`."""
+    """Return `x @ (weight · scale).T + bias` in the dtype of `x`. Gradients reach `x` and `bias`."""
     if torch.is_grad_enabled() and (x.requires_grad or (bias is not None and bias.requires_grad)):
         out = Int8Product.apply(x, weight, scale)
     else:
@@ -103,7 +107,10 @@ def int8_product(
 
 
 class Int8Product(torch.autograd.Function):
-    """Keeps the integers for the backward pass, where autograd would keep what they stand for."""
+    """The product of `int8_linear` with its own backward pass.
+
+    It saves the integers for the backward pass. Autograd would save the dequantized weights, which need more memory.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
@@ -122,14 +129,15 @@ class Int8Product(torch.autograd.Function):
 def dequantize(
     weight: Int8[Tensor, "*e o i"], scale: Float[Tensor, "*e o"], dtype: torch.dtype
 ) -> Float[Tensor, "*e o i"]:
+    """Return the weights that the integers and their scales stand for, as `dtype`."""
     return weight.to(dtype) * scale.to(dtype).unsqueeze(-1)
 
 
 class Int8Linear(nn.Linear):
-    """A linear layer of integers. Weight `o i`, scale `o`."""
+    """A linear layer with an int8 weight of shape `o i` and a scale of shape `o`."""
 
     def __init__(self, linear: nn.Linear) -> None:
-        nn.Module.__init__(self)  # not Linear's: nothing is to be allocated
+        nn.Module.__init__(self)  # Linear's __init__ would allocate a second weight
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight, scale = quantize_int8(linear.weight.detach())
         self.weight = nn.Parameter(weight, requires_grad=False)
@@ -141,7 +149,7 @@ class Int8Linear(nn.Linear):
 
 
 class Int8Experts(Experts):
-    """Stacked experts of integers: `gate_up` and `down` as in `Experts`, scales `e 2f` and `e d`."""
+    """Experts with int8 stacks `gate_up` and `down`, shaped as in `Experts`. Their scales are `e 2f` and `e d`."""
 
     def __init__(self, experts: Experts) -> None:
         nn.Module.__init__(self)
@@ -151,7 +159,7 @@ class Int8Experts(Experts):
             self.register_buffer(f"{name}_scale", scale)
 
     def run(self, slots: Float[Tensor, "s d"], ends: Int[Tensor, " e"]) -> Float[Tensor, "s d"]:
-        if slots.is_cuda:  # the whole stack is widened for the grouped product, and again in the backward pass
+        if slots.is_cuda:  # checkpointing dequantizes again in the backward pass, so the wide stacks are not kept
             return checkpoint(self.run_widened, slots, ends, use_reentrant=False)
         outputs, start = [], 0
         for expert, end in enumerate(ends.tolist()):
@@ -182,7 +190,8 @@ def bnb_linear(kind: str, linear: nn.Linear) -> nn.Module:
     weight, sizes = linear.weight.detach(), (linear.in_features, linear.out_features, linear.bias is not None)
     if kind == "nf4":
         made = bnb.Linear4bit(*sizes, compute_dtype=weight.dtype, quant_type="nf4", device="meta")
-        # On CPUs with AVX512-BF16 it would lay a frozen weight out anew while it reads, which only some widths allow.
+        # On CPUs with AVX512-BF16 bitsandbytes would repack frozen weights in the forward pass, which some widths do
+        # not allow.
         made.support_avx512bf16_for_cpu = False
         made.weight = bnb.Params4bit(weight, requires_grad=False, quant_type="nf4").to(weight.device)
     else:

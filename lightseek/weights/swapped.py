@@ -1,12 +1,12 @@
-"""The other layout of a checkpoint: a model with a box that is not official.
+"""Reads and writes the checkpoint layout for models with a box that is not official.
 
     lightseek.json        our sizes, the kinds of the boxes and their settings; it is written last
-    boxes.safetensors     every parameter by our own name; those of a decoder of transformers are in its own folder
-    decoder/              only for a decoder of transformers, as it writes itself: config.json, model.safetensors
-    tokenizer.json        the tokenizer, which a new decoder brings along
+    boxes.safetensors     every parameter by our own name, without those of a decoder from transformers
+    decoder/              only for a decoder from transformers, in its own layout: config.json, model.safetensors
+    tokenizer.json        the tokenizer, which a new decoder brings with it
 
-The official layout has no place for such a model, so `save_pretrained` writes this one, and `from_pretrained` knows it
-by its `lightseek.json`.
+The official layout cannot describe such a model, so `save_pretrained` writes this layout. `from_pretrained` recognises
+it by the file `lightseek.json`.
 """
 
 import shutil
@@ -25,7 +25,7 @@ CONFIG, BOXES, DECODER = "lightseek.json", "boxes.safetensors", "decoder"
 
 
 def save_swapped(model: DeepSeekOCR, folder: Path, dtype: torch.dtype) -> None:
-    """Write the weights and the sizes of `model`. Each file appears whole or not at all."""
+    """Write the weights of `model` as `dtype`, and its sizes. Each file appears complete or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     if isinstance(model.config.decoder, HFDecoderConfig):
         save_decoder(model.decoder.model, folder / DECODER, dtype)
@@ -36,7 +36,7 @@ def save_swapped(model: DeepSeekOCR, folder: Path, dtype: torch.dtype) -> None:
 
 
 def save_decoder(decoder: nn.Module, folder: Path, dtype: torch.dtype) -> None:
-    """Write a model of transformers in its own layout, file by file, each whole or not at all."""
+    """Write a model from transformers in its own layout. Each file appears complete or not at all."""
     from lightseek.weights.hf import quiet
 
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{DECODER}.") as temporary:
@@ -55,13 +55,16 @@ def load_swapped(
     dtype: torch.dtype,
     progress: bool = False,
 ) -> DeepSeekOCR:
-    """Build `cls(config)` with the weights that `save_swapped` wrote. Raises CheckpointError, naming file and key."""
+    """Build `cls(config)` with the weights that `save_swapped` wrote, converted to `dtype` on `device`.
+
+    Raises CheckpointError, which names the file and the key.
+    """
     foreign = isinstance(config.decoder, HFDecoderConfig)
     decoder = load_decoder(folder / DECODER, dtype) if foreign else None
     with torch.device("meta"):
         model = cls(config).to(dtype)
     if foreign:
-        model.decoder = nn.Module()  # or to_empty would make room for it twice
+        model.decoder = nn.Module()  # to_empty would allocate a second decoder
     files = keys_of([folder / BOXES])
     check_headers(files, {name: tuple(tensor.shape) for name, tensor in own_tensors(model).items()})
     model = model.to_empty(device=device)
@@ -74,7 +77,7 @@ def load_swapped(
 
 
 def load_decoder(folder: Path, dtype: torch.dtype) -> nn.Module:
-    """Return the causal language model of transformers in a folder. Raises CheckpointError, which names the folder."""
+    """Load a causal language model with transformers from a folder. Raises CheckpointError, which names the folder."""
     from transformers import AutoModelForCausalLM
 
     from lightseek.weights.hf import load_weights
@@ -86,6 +89,6 @@ def load_decoder(folder: Path, dtype: torch.dtype) -> nn.Module:
 
 
 def own_tensors(model: DeepSeekOCR) -> dict[str, Tensor]:
-    """Return every parameter by our own name, but for those of a decoder of transformers."""
+    """Return the parameters by our own names, without those of a decoder from transformers."""
     foreign = isinstance(model.config.decoder, HFDecoderConfig)
     return {n: p.detach() for n, p in model.named_parameters() if not (foreign and n.startswith("decoder."))}

@@ -1,6 +1,6 @@
-"""safetensors files: read tensor by tensor, checked before they are used, and written tensor by tensor.
+"""Reads, checks and writes safetensors files, with one tensor in memory at a time.
 
-Both layouts of a checkpoint use this. Nothing here unpickles or runs code from a file.
+Both layouts of a checkpoint use this file. Nothing here unpickles or runs code from a file.
 """
 
 import json
@@ -32,9 +32,11 @@ class CheckpointError(ValueError):
 def write_safetensors(
     target: Path, shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, value: Callable[[str], Tensor]
 ) -> None:
-    """Write one safetensors file tensor by tensor, so that memory holds one at a time. `value(key)` makes each.
+    """Write one safetensors file tensor by tensor, so that only one tensor is in memory.
 
-    The format: header length (8 bytes, little endian), JSON header, then the tensors' bytes in header order.
+    `shapes` has the shape of each key. `value(key)` returns the tensor, which is written as `dtype`. The file replaces
+    `target` when it is complete. A safetensors file consists of the length of the header (8 bytes, little endian), the
+    header in JSON, and the bytes of the tensors in the order of the header (source: README of the safetensors library).
     """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
@@ -53,12 +55,13 @@ def write_safetensors(
 
 
 def keys_of(files: list[Path]) -> dict[str, Path]:
+    """Return the file of each tensor's key. Raises CheckpointError if two files have the same key."""
     keys: dict[str, Path] = {}
     for path in files:
         with _opened(path) as file:
             for key in file.keys():  # noqa: SIM118 - not a dictionary
                 if key in keys:
-                    raise CheckpointError(f"{path}: tensor {key} is in {keys[key].name} as well")
+                    raise CheckpointError(f"{path}: tensor {key} is in {keys[key].name} too")
                 keys[key] = path
     return keys
 
@@ -75,7 +78,10 @@ def _opened(path: Path) -> Iterator[safe_open]:
 
 
 def check_headers(files: dict[str, Path], expected: dict[str, tuple[int, ...]]) -> None:
-    """Every expected tensor there, no other, each in its shape and a floating-point type; else CheckpointError."""
+    """Check that the files have exactly the expected tensors, with the expected shapes and floating-point types.
+
+    Only the headers are read. Raises CheckpointError, which names the file and the key.
+    """
     where = ", ".join(sorted({str(path) for path in files.values()}))
     if missing := sorted(expected.keys() - files.keys()):
         raise CheckpointError(f"{where}: {_some(missing)} missing; the config asks for {len(expected)} tensors")
@@ -97,8 +103,8 @@ def check_headers(files: dict[str, Path], expected: dict[str, tuple[int, ...]]) 
 
 
 def check_values(tensor: Tensor, dtype: torch.dtype, name: str) -> None:
-    """CheckpointError if a value is not finite, or would not be in `dtype`."""
-    low, high = (end.item() for end in torch.aminmax(tensor))  # NaN, if there is one
+    """Raise CheckpointError, which names `name`, if a value is not finite or is too large for `dtype`."""
+    low, high = (end.item() for end in torch.aminmax(tensor))  # both are NaN if any value is
     if not (math.isfinite(low) and math.isfinite(high)):
         raise CheckpointError(f"{name} holds values that are not finite (NaN or infinity)")
     if max(-low, high) > torch.finfo(dtype).max:
@@ -110,9 +116,10 @@ def _some(keys: list[str]) -> str:
 
 
 def read_tensors(files: dict[str, Path]) -> Iterator[tuple[str, Path, Tensor]]:
-    """Every tensor, mapped rather than read; use it before asking for the next.
+    """Yield the key, the file and the memory-mapped tensor of each key. Use a tensor before you ask for the next.
 
-    A file is closed and mapped anew every 32 MiB, or the mapped pages would count twice: here and in the model.
+    The file is closed and mapped again after every 32 MiB. Otherwise the process would hold all weights twice: in the
+    mapped memory and in the model.
     """
     for path in sorted(set(files.values())):
         keys = sorted(key for key, place in files.items() if place == path)
@@ -130,7 +137,10 @@ def read_tensors(files: dict[str, Path]) -> Iterator[tuple[str, Path, Tensor]]:
 def copy_tensors(
     files: dict[str, Path], targets: dict[str, Tensor], dtype: torch.dtype, progress: bool = False
 ) -> None:
-    """Copy every tensor of the files into the target of its key. Raises CheckpointError for values that do not fit."""
+    """Copy each tensor of the files into the target with the same key.
+
+    Raises CheckpointError if a value is not finite or is too large for `dtype`.
+    """
     for key, path, tensor in track(
         read_tensors(files), description="loading weights", total=len(files), disable=not progress, transient=True
     ):

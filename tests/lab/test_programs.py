@@ -1,4 +1,4 @@
-"""`ablate.py` and `train.py` as a user runs them."""
+"""Tests of `ablate.py` and `train.py`, run as a user runs them."""
 
 import json
 import math
@@ -35,7 +35,7 @@ def program(name, *argv, code=0):
 
 @pytest.fixture
 def called(capsys):
-    """A program's `main` in this process, which has imported everything: (stdout, stderr)."""
+    """Call a program's `main` in this process, which has imported everything already. Returns stdout and stderr."""
 
     def call(name, *argv, code=0):
         main = runpy.run_path(str(ROOT / name))["main"]
@@ -68,7 +68,7 @@ def test_a_grid_runs_every_cell_once_and_a_rerun_skips_them(called, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
     assert called("ablate.py", *argv).out.count("finished before, skipped") == 2
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
-    # What the cells wrote can be compared document by document, and scores as it did in the table.
+    # The predictions of the cells can be compared document by document, and give the scores of the table.
     compared = report([score(cell / "predictions.jsonl") for cell in cells])
     for cell, model in zip(cells, compared["models"], strict=True):
         results = json.loads((cell / "results.json").read_text())
@@ -77,7 +77,7 @@ def test_a_grid_runs_every_cell_once_and_a_rerun_skips_them(called, tmp_path):
 
 
 def test_a_model_written_anew_is_another_cell(tmp_path):
-    """A folder of results is not gone on with when the weights they started from are others by now."""
+    """A cell does not resume in its old folder if the weights that it starts from have changed."""
 
     def folder() -> Path:
         (cell,), _ = grid(RunConfig(model=str(tmp_path / "model")), {}, tmp_path)
@@ -176,7 +176,7 @@ def test_ones_own_documents_and_a_config_file(called, tmp_path):
     settings = json.loads((out / "results.json").read_text())["settings"]
     assert settings["text_column"] == "body" and settings["steps"] == 1
     assert (out / "model" / "model.safetensors.index.json").is_file()
-    # What was saved is a model to start from.
+    # The saved model can be the start of another run.
     again = ["--model", str(out / "model"), "--data", str(data), "--text-column", "body", "--summary-column", "gist"]
     called("train.py", *again, "tokens=64", "steps=1", "batch=1", "max_new_tokens=4", "--out", str(tmp_path / "again"))
 
@@ -220,7 +220,7 @@ def test_help_does_not_wait_for_pytorch(name):
 
 
 def test_overfit_learns_one_sample_by_heart(tmp_path):
-    """The sanity check of the class, on pages of 64 tokens: greedy output equals the target."""
+    """This is the usual sanity check, here on a page of 64 tokens: the greedy output equals the target."""
     done = program("train.py", "--overfit", "--task", "ocr", "--tokens", "64", "--out", str(tmp_path))
     assert "learned by heart" in done.stdout
     outcome = json.loads((tmp_path / "results.json").read_text())
@@ -229,7 +229,7 @@ def test_overfit_learns_one_sample_by_heart(tmp_path):
 
 
 def test_a_summary_can_be_learned_by_heart_too(tmp_path):
-    """By a model of a 40th of nano's size, all of whose boxes learn."""
+    """The model has a 40th of nano's size, and all of its boxes learn."""
     small_model().save_pretrained(tmp_path / "model")
     settings = overfit_config(tiny_run(tmp_path / "model", lr=1e-2, steps=300))
     outcome = overfit(Run(settings, tmp_path / "run"))
@@ -237,7 +237,7 @@ def test_a_summary_can_be_learned_by_heart_too(tmp_path):
 
 
 def test_overfit_needs_one_document_and_shows_it_as_it_is(called, tmp_path):
-    """Two steps don't teach words that the page doesn't show, and brackets in a text are no markup."""
+    """Two steps are too few to learn words that are not on the page. Brackets in a text are no markup."""
     document = {"text": "See here.", "summary": "[/b] [bold] 4711 lemons"}
     (tmp_path / "one.jsonl").write_text(json.dumps(document) + "\n")
     argv = ["--overfit", "--data", str(tmp_path / "one.jsonl"), "--tokens", "64", "--steps", "2"]
@@ -246,7 +246,7 @@ def test_overfit_needs_one_document_and_shows_it_as_it_is(called, tmp_path):
 
 
 def test_overfit_holds_weights_as_they_are_whatever_the_precision_of_the_run(tmp_path):
-    """A half-precision model whose last layer learns: mixed precision would hold that one in float32."""
+    """In this half-precision model only the last layer learns. Mixed precision would hold that layer in float32."""
     half = {"dtype": "bfloat16", "precision": "bf16", "freeze": "all-but-decoder-last-1", "steps": 1}
     config = tiny_run(tiny_checkpoint(tmp_path / "tiny"), **half)
     outcome = overfit(Run(overfit_config(config), tmp_path / "run"))

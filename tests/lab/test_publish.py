@@ -1,4 +1,4 @@
-"""`train.py --push-to-hub`: a card from the run's own numbers, and the upload, to a hub on this machine."""
+"""Tests of `train.py --push-to-hub`: the card, with the run's own numbers, and the upload to a hub on this machine."""
 
 import json
 import os
@@ -22,7 +22,7 @@ ID = "someone/tiny-reader"
 
 @pytest.fixture(scope="module")
 def pushed(tmp_path_factory):
-    """(the run's folder, the repository's files) after a run with --push-to-hub."""
+    """The run's folder and the folder of the repository's files, after a run with --push-to-hub."""
     folder = tmp_path_factory.mktemp("push")
     config = tiny_run(tiny_checkpoint(folder / "checkpoint"), batch=2, steps=2, log="tensorboard", samples=1)
     with serving(folder / "hub") as hub:
@@ -31,7 +31,7 @@ def pushed(tmp_path_factory):
         done = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, timeout=300, env=environment)
         assert done.returncode == 0, done.stdout + done.stderr
         created = [i for i, (method, path, _) in enumerate(hub.requests) if path == "api/repos/create"]
-        assert created == [0]  # before anything was trained
+        assert created == [0]  # the repository is created before the training starts
     return folder / "run", folder / "hub" / ID / "main"
 
 
@@ -87,7 +87,7 @@ def test_what_the_hub_refuses_is_one_line(monkeypatch, tmp_path):
 
 
 def test_every_table_and_card_does_without_any_figure(pushed, tmp_path):
-    """A run on text has no compression ratio, one on pictures no lead-3: what is missing leaves a gap, not an error."""
+    """A run on text has no compression ratio, and a run on pictures has no lead-3. A missing figure leaves a gap."""
     results = json.loads((pushed[0] / "results.json").read_text())
     for missing in [{name} for name in results if name != "settings"] + [results.keys() - {"settings"}]:
         less = {name: value for name, value in results.items() if name not in missing}

@@ -1,4 +1,6 @@
-"""Runs with --cache-vision: the losses of runs without, bit for bit, and no encoder after the pages are encoded."""
+"""Tests of runs with --cache-vision. The losses equal those of runs without it bit for bit, and the encoder runs only
+once per page.
+"""
 
 import json
 from dataclasses import replace
@@ -21,7 +23,7 @@ def settings(tmp_path_factory):
         train_documents=4,
         eval_documents=2,
         steps=2,
-        batch=1,  # a page alone: in a batch, a model this small rounds its last bit otherwise
+        batch=1,  # pages must be encoded alone, because in a batch such a small model rounds the last bit differently
         samples=1,
         cache_vision=True,
         cache_dir=str(folder / "cache"),
@@ -29,7 +31,7 @@ def settings(tmp_path_factory):
 
 
 def test_a_run_with_the_cache_is_the_run_without(settings, tmp_path):
-    """2 + 2 + 2 pages, seen once; then 2 steps, an evaluation and the texts written at the end run no encoder."""
+    """The encoder sees 2 + 2 + 2 pages once. The 2 steps, the evaluation and the final outputs do not run it again."""
     plain, cached = Run(replace(settings, cache_vision=False), tmp_path / "plain"), Run(settings, tmp_path / "cached")
     views = []
     cached.model.encoder.register_forward_pre_hook(lambda module, inputs: views.append(len(inputs[0])))
@@ -48,7 +50,7 @@ def test_a_run_with_the_cache_is_the_run_without(settings, tmp_path):
 
 
 def test_mixed_precision_finds_what_mixed_precision_left(settings, tmp_path):
-    """bfloat16 products in a float32 encoder: another folder, and again the losses of the run without."""
+    """With mixed precision the losses are again those of a run without the cache, and the cache has another folder."""
     settings = replace(settings, precision="bf16", steps=1)
     plain, cached = Run(replace(settings, cache_vision=False), tmp_path / "plain"), Run(settings, tmp_path / "cached")
     assert plain.fit()["eval_loss"] == cached.fit()["eval_loss"]
@@ -56,7 +58,7 @@ def test_mixed_precision_finds_what_mixed_precision_left(settings, tmp_path):
 
 
 def test_pages_that_no_step_visits_are_left_alone(settings, tmp_path):
-    """Two steps of one document each, of 4, and 2 + 2 to evaluate on."""
+    """The run uses 2 of the 4 training documents (one per step), and 2 + 2 documents for evaluation."""
     run = Run(replace(settings, cache_dir=str(tmp_path)), tmp_path / "run")
     run.encode_pages()
     assert run.cache.pages == 2 + 2 + 2
@@ -85,7 +87,7 @@ def test_a_cache_too_small_ends_before_the_first_step(settings, tmp_path):
 
 
 def test_steps_have_documents_of_like_length(settings, tmp_path):
-    """96 docstrings in 12 batches, by the true lengths of what the model learns to write."""
+    """There are 96 docstrings in 12 batches. Their lengths are those of the texts that the model learns to write."""
     changes = {"data": "pydoc", "task": "ocr", "train_documents": 96, "batch": 8, "cache_vision": False}
     run = Run(replace(settings, **changes), tmp_path)
     lengths = [len(run.model.tokenizer.encode(document.text)) for document in run.documents]

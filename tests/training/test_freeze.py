@@ -1,4 +1,4 @@
-"""Freeze policies: what stays, what moves, and what a frozen part costs."""
+"""Tests of freeze policies: which parameters change in training, and how much memory a frozen part needs."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def model():
 
 
 def step(model: LightSeekOCR) -> None:
-    """One optimizer step on a page of noise and a text of five tokens."""
+    """Take one optimizer step on a page of noise and a text of five tokens."""
     page = PageViews(torch.rand(3, 512, 512) * 2 - 1)
     image = [NANO.image_token_id] * positions("tiny")
     input_ids = torch.tensor([[0, *image, 10, 11, 12, 13, 14]])
@@ -55,14 +55,14 @@ def test_frozen_tensors_stay_bit_for_bit_and_the_others_move(model, policy, froz
         if "unused_" in name or any(name.startswith(part) or (part == ".experts." and part in name) for part in frozen):
             assert same, f"{name} moved under --freeze {policy}"
         elif "experts" in name or "rel_pos" in name:
-            moved_maybe.append(not same)  # an expert that no token chose, or an offset out of reach, may stay
+            moved_maybe.append(not same)  # experts that no token used, and offsets larger than the page, may stay
         else:
             assert not same, f"{name} did not move under --freeze {policy}"
     assert any(moved_maybe) or not moved_maybe
 
 
 def saved_bytes(model: LightSeekOCR) -> int:
-    """Bytes of activations that autograd keeps for the backward pass of one page, weights not counted."""
+    """Return the bytes of activations, without weights, that autograd keeps for the backward pass of one page."""
     kept = {}
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
 
@@ -83,7 +83,7 @@ def test_a_frozen_encoder_keeps_no_activations(model):
     whole = saved_bytes(model)
     freeze(model, "encoder")
     only_projector = saved_bytes(model)
-    # What stays is the projector's input, 64 tokens of 512 channels in float32, and what the layout concatenates.
+    # Autograd keeps the projector's input (64 tokens of 512 channels in float32), and what the layout concatenates.
     assert only_projector <= 4 * 64 * 512 * 4 < whole / 50
 
 

@@ -1,4 +1,4 @@
-"""What `accelerate launch` makes of the files in experiments/accelerate, and the run of that: no GPU needed."""
+"""Tests of the files in experiments/accelerate: how `accelerate launch` and a run read them. No GPU is needed."""
 
 import pytest
 from accelerate import Accelerator
@@ -23,7 +23,7 @@ KINDS = {
 
 
 def environment(name: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The variables with which accelerate would start each process."""
+    """Return the environment variables with which accelerate would start each process."""
     started = []
     for launcher in ("multi_gpu_launcher", "deepspeed_launcher"):
         monkeypatch.setattr(launch, launcher, started.append)
@@ -41,7 +41,7 @@ def test_every_file_is_known_here():
 @pytest.mark.parametrize(("name", "kind"), KINDS.items())
 def test_accelerate_reads_each_file_and_leaves_to_the_run_what_the_run_decides(name, kind, monkeypatch):
     found = environment(name, monkeypatch)
-    assert found["ACCELERATE_MIXED_PRECISION"] == "no"  # `precision` decides
+    assert found["ACCELERATE_MIXED_PRECISION"] == "no"  # the setting `precision` decides
     assert (found.get("ACCELERATE_USE_FSDP") == "true") == (kind == "FSDP2")
     assert (found.get("ACCELERATE_USE_DEEPSPEED") == "true") == (kind == "DeepSpeed")
     if kind == "DeepSpeed":
@@ -57,7 +57,7 @@ def test_fsdp2_splits_each_layer_and_recomputes_only_what_the_run_asks_for(name,
     plugin = FullyShardedDataParallelPlugin()
     assert plugin.fsdp_version == 2 and plugin.reshard_after_forward
     assert not plugin.activation_checkpointing and not plugin.cpu_ram_efficient_loading
-    assert type(plugin.cpu_offload) is OffloadPolicy  # that is, none
+    assert type(plugin.cpu_offload) is OffloadPolicy  # this class means no offloading
 
 
 def test_the_first_fsdp_is_refused(tmp_path, monkeypatch):
@@ -67,7 +67,7 @@ def test_the_first_fsdp_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_run_by_deepspeed_writes_no_checkpoint_and_refuses_to_go_on_from_one(tmp_path, monkeypatch):
-    """DeepSpeed holds the optimizer flat and in parts: without its moments, a resumed run would be another."""
+    """DeepSpeed holds the optimizer's moments flattened and split. Without them, a resumed run would be different."""
     run = Run(tiny_run(tiny_checkpoint(tmp_path / "checkpoint")), tmp_path / "run")
     run.folder.mkdir()
     with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""What a run looks at while it trains: evaluations, the best weights, when to stop."""
+"""Tests of a run while it trains: its evaluations and samples, the choice of the best weights, and early stopping."""
 
 import io
 import json
@@ -23,7 +23,7 @@ def folder(tmp_path_factory):
 
 
 def evaluations(monkeypatch, values: list[float], key: str = "eval_loss") -> None:
-    """Evaluations that find `values`, one after the other."""
+    """Make the evaluations of a run return `values`, one after the other."""
     found = iter(values)
     monkeypatch.setattr(Run, "evaluate", lambda run, log: {"eval_loss": 1.0} | {key: next(found)})
 
@@ -70,7 +70,7 @@ def test_each_evaluation_scores_and_writes_down_samples(folder, tmp_path):
 
 
 def test_epochs_decide_the_steps(folder, tmp_path):
-    """6 documents, 4 a step: one pass and a half is 2.25 steps, so 3."""
+    """There are 6 documents and 4 per step. One and a half epochs are 2.25 steps, which are rounded up to 3."""
     assert Run(tiny_run(folder, epochs=1.5), tmp_path).config.steps == 3
 
 

@@ -1,4 +1,4 @@
-"""AdamW with float32 masters, the learning rate of each step and box."""
+"""Tests of AdamW with float32 masters, and of the learning rate of each step and box."""
 
 import pytest
 import torch
@@ -33,15 +33,15 @@ def test_in_float32_it_is_pytorchs():
 
 
 def test_small_updates_of_bfloat16_weights_are_not_lost():
-    """200 steps of 2e-5 along one gradient move a weight by 0.004, half of what bfloat16 can tell near 1."""
+    """200 steps of 2e-5 along one gradient move a weight by 0.004, half the distance of bfloat16 numbers above 1."""
     gradients = [torch.ones(64)] * 200
     start = torch.linspace(1, 2, 64).bfloat16().float()
     theirs = trained(torch.optim.AdamW, torch.bfloat16, gradients, 2e-5)
     ours = trained(MasterAdamW, torch.bfloat16, gradients, 2e-5)
     exact = start - 200 * 2e-5
-    assert torch.equal(theirs, start)  # nothing learned at all
-    assert (ours < start).float().mean() > 0.3  # as many as rounding allows
-    assert (ours - exact).abs().max() <= 2**-8 + 1e-4  # half a step of bfloat16 between 1 and 2
+    assert torch.equal(theirs, start)  # the weights did not change at all
+    assert (ours < start).float().mean() > 0.3  # the other weights are rounded back to their start
+    assert (ours - exact).abs().max() <= 2**-8 + 1e-4  # half the distance of bfloat16 numbers between 1 and 2
 
 
 def test_what_is_frozen_has_no_master():
@@ -72,7 +72,7 @@ def test_a_rate_for_each_box_and_no_decay_for_vectors(tmp_path):
     set_rates(optimizer, 0.5)
     rates = {name: groups[id(p)]["lr"] for name, p in model.named_parameters() if p.requires_grad}
     assert rates["encoder.sam.blocks.0.attention.qkv.weight"] == 0.5e-5
-    assert rates["encoder.clip.blocks.0.attention.qkv_proj.weight"] == 1e-5  # named later
+    assert rates["encoder.clip.blocks.0.attention.qkv_proj.weight"] == 1e-5  # the last matching part counts
     assert rates["projector.layers.weight"] == 0.5e-4
     assert rates["decoder.embed.weight"] == rates["layout.newline"] == 0.5e-3
     decays = {name: groups[id(p)]["weight_decay"] for name, p in model.named_parameters() if p.requires_grad}

@@ -1,4 +1,4 @@
-"""Two processes on this CPU take the steps of one: DDP and FSDP2, launched as a user launches them."""
+"""Tests that two processes on this CPU train like one, with DDP and FSDP2, launched as a user launches them."""
 
 import json
 
@@ -17,7 +17,7 @@ from lightseek.weights.official import WEIGHTS
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
-    """A run of one process, and its settings."""
+    """The settings and the folder of a run in one process."""
     folder = tmp_path_factory.mktemp("one")
     config = tiny_run(tiny_checkpoint(folder / "checkpoint"), batch=5, accumulate=2, samples=1, best="eval_loss")
     run = Run(config, folder / "run")
@@ -43,14 +43,16 @@ def same_as(alone, folder):
 
 
 def test_two_processes_with_a_model_each_give_the_losses_of_one(one, tmp_path):
-    """DDP. Five documents a step, two parts each: unlike numbers of documents and of tokens in every part."""
+    """This is DDP. Each process takes two parts of a step's five documents, so the parts have different numbers of
+    documents and of tokens.
+    """
     config, alone = one
     launch("cpu-2.yaml", *flags(config), "--out", str(tmp_path), "--save-model")
     same_as(alone, tmp_path)
 
 
 def test_two_processes_that_share_a_model_go_on_with_the_checkpoint_of_one(one, tmp_path):
-    """FSDP2, from the second step on: a checkpoint's tensors are whole, whoever wrote it."""
+    """This is FSDP2 from the second step on. One process wrote the checkpoint, which always holds whole tensors."""
     config, alone = one
 
     class Killed(Exception):
@@ -67,7 +69,7 @@ def test_two_processes_that_share_a_model_go_on_with_the_checkpoint_of_one(one, 
     assert newest_state(tmp_path) == tmp_path / STATE
     launch("cpu-2-fsdp2.yaml", *flags(config), "--out", str(tmp_path), "--save-model")
     same_as(alone, tmp_path)
-    assert losses(tmp_path)[0] == losses(alone)[0]  # bit for bit: this step was not run again
+    assert losses(tmp_path)[0] == losses(alone)[0]  # equal bit for bit, because this step was not run again
     assert newest_state(tmp_path) == tmp_path / STATE
     with safe_open(tmp_path / STATE, "pt") as file:
         assert file.get_slice("model.decoder.embed.weight").get_shape() == [1024, 16]
@@ -76,6 +78,6 @@ def test_two_processes_that_share_a_model_go_on_with_the_checkpoint_of_one(one, 
 def test_more_processes_than_documents_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Accelerator, "num_processes", 2)
     with pytest.raises(
-        ValueError, match=r"batch=5 documents a step cannot be dealt to 2 process\(es\) in accumulate=3"
+        ValueError, match=r"batch=5 documents a step cannot be split over 2 process\(es\) with accumulate=3"
     ):
         start(tiny_run(tmp_path, batch=5, accumulate=3))

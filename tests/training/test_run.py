@@ -1,4 +1,4 @@
-"""The loop: what it trains on, that a killed run ends as an unbroken one, and what it leaves behind."""
+"""Tests of the training loop: its examples and losses, runs that are killed and resumed, and settings it refuses."""
 
 import json
 import math
@@ -93,7 +93,7 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path):
     expected = unbroken.fit()
 
     def die_after_two(progress):
-        if progress.step == 3:  # step 3 is done but not in any checkpoint
+        if progress.step == 3:  # step 3 is done, but no checkpoint has it
             raise Killed
 
     first = Run(SMALL, tmp_path / "killed")
@@ -122,13 +122,15 @@ def test_a_folder_of_another_run_is_refused(tmp_path):
 
 
 def test_splitting_a_batch_in_parts_gives_the_same_losses(tmp_path):
-    """Each part weighs as many tokens as it has. Without the balance loss, whose unit is the sequence, it is exact."""
+    """The weight of each part is its number of tokens. The balance loss is computed for each sequence, so the losses
+    are equal only without it.
+    """
     losses = []
     for parts in (1, 2, 4):
         run = Run(RunConfig(**{**vars(SMALL), "batch": 4, "accumulate": parts}), tmp_path / str(parts))
         run.model.config = replace(run.model.config, decoder=replace(run.model.config.decoder, balance_alpha=0.0))
         lengths = {len(run.make(document).target) for document in run.documents}
-        assert len(lengths) > 1  # or equal weights would pass too
+        assert len(lengths) > 1  # with equal lengths, equal weights of the parts would pass too
         losses.append([run.train_step(step)[0] for step in range(3)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     assert losses[0] == pytest.approx(losses[2], rel=1e-5)
@@ -152,7 +154,7 @@ def test_mixed_precision_learns_what_full_precision_does_to_its_rounding(tmp_pat
 
 
 def test_fp16_on_a_cpu_is_refused(tmp_path):
-    """accelerate scales gradients on GPUs only, and would compute in float32 without a word."""
+    """accelerate scales gradients only on GPUs. On a CPU it would compute in float32 without a warning."""
     with pytest.raises(ValueError, match="precision=fp16 needs a GPU; use bf16 or none"):
         Run(tiny_run(tmp_path, precision="fp16"), tmp_path)
 

@@ -1,4 +1,6 @@
-"""Checkpoints of a run: killed, torn, on a full disk, out of memory: none is lost, and the run ends the same."""
+"""Tests of a run's checkpoints after a kill, damaged files, a full disk and too little memory. The run can resume each
+time, and ends like a run without trouble.
+"""
 
 import errno
 import json
@@ -41,7 +43,7 @@ def learn(model: nn.Module, optimizer: MasterAdamW, steps: int) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_model_and_optimizer_come_back_bit_for_bit(dtype, tmp_path):
-    """As functions of any model, optimizer and folder: `place` is whatever the caller needs."""
+    """The functions take any model, optimizer and folder, and any JSON value as `place`."""
     model, optimizer = learner(dtype)
     learn(model, optimizer, 3)
     save_state(model, optimizer, tmp_path, {"step": 3, "note": "ä"})
@@ -85,7 +87,7 @@ def test_a_torn_checkpoint_is_seen_and_the_one_before_it_used(damage, tmp_path):
     with pytest.warns(UserWarning, match=r"checkpoint\.safetensors is damaged \(.*\): the checkpoint before it"):
         found = newest_state(tmp_path)
     assert found == tmp_path / PREVIOUS and load_state(*learner(), found)["step"] == 1
-    # The next save must not put the torn one in the sound one's place.
+    # The next save must not replace the undamaged checkpoint by the damaged one.
     save_state(*learner(), tmp_path, {"step": 2})
     assert load_state(*learner(), tmp_path / PREVIOUS)["step"] == 1
 
@@ -107,12 +109,12 @@ def test_a_checkpoint_of_another_model_says_what_differs(tmp_path):
 
 @pytest.fixture(autouse=True)
 def save_after_every_step(monkeypatch):
-    """With save_seconds=0, however short a step is beside a save."""
+    """With save_seconds=0, save after every step, even if a save takes longer than a step."""
     monkeypatch.setattr("lightseek.training.run.SAVING_SHARE", math.inf)
 
 
 def same_threads() -> dict[str, str]:
-    """Another number of threads would add in another order."""
+    """Return an environment with the same number of threads. Otherwise sums would be added in another order."""
     return {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
 
 
@@ -129,7 +131,7 @@ def die(*args, **kwargs):
 def on_step(progress):
     if progress.step == step:
         if inside == "save":
-            os.fsync = die  # after the checkpoint's bytes, before its name
+            os.fsync = die  # the checkpoint is written but not yet renamed
         else:
             die()
 Run(config, out).fit(on_step)
@@ -138,7 +140,7 @@ Run(config, out).fit(on_step)
 
 @pytest.mark.parametrize("inside", ["step", "save"])
 def test_kill_9_and_resume_end_as_an_unbroken_run(inside, folder, tmp_path):
-    """With dropout in the adapters: the random numbers of a step follow from the seed and the step, too."""
+    """Adapters with dropout also end the same, because the seed and the step decide the random numbers of a step."""
     adapters = dict(lora="attention", lora_dropout=0.5, lr=0.01) if inside == "step" else {}
     config = tiny_run(folder, save_seconds=0.0, batch=2, **adapters)
     unbroken = Run(config, tmp_path / "unbroken")
@@ -177,7 +179,7 @@ def test_a_full_disk_ends_with_advice_and_loses_no_checkpoint(folder, tmp_path, 
     def no_space(descriptor):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(DiskFull, match=r"is full .* let less learn .* checkpoint of step 2 is whole"):
+    with pytest.raises(DiskFull, match=r"is full .* let less learn .* checkpoint of step 2 is complete"):
         Run(config, tmp_path).fit(fill_disk)
     monkeypatch.undo()
     assert load_step(newest_state(tmp_path)) == 2 and load_step(tmp_path / PREVIOUS) == 1
@@ -193,7 +195,7 @@ def load_step(path) -> int:
 
 
 def no_memory_cpu():
-    torch.empty(1 << 50)  # PyTorch's own complaint
+    torch.empty(1 << 50)  # PyTorch raises its own error
 
 
 def no_memory_gpu():
@@ -220,7 +222,7 @@ def test_out_of_memory_ends_with_advice_that_the_run_goes_on_with(trouble, folde
         Run(config, tmp_path).fit()
     message = str(stopped.value)
     assert "set accumulate=2 (now 1) or gradient_checkpointing=true, with the same results" in message
-    assert "the checkpoint of step 2 is whole" in message and "\n" not in message
+    assert "the checkpoint of step 2 is complete" in message and "\n" not in message
     run = Run(replace(config, accumulate=2), tmp_path)
     run.fit()
     assert run.step == config.steps and len(losses(tmp_path)) == config.steps

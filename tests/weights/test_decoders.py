@@ -118,7 +118,7 @@ def test_the_image_token_is_an_id_that_no_text_and_no_embedding_has(swapped):
 
 
 def test_begin_end_and_padding_are_the_tokenizers(folders):
-    """GPT-2 has one special token for everything. Qwen3 has different ones for the end and for padding, and no BOS."""
+    """GPT-2 has one special token for everything. Qwen3 has one for the end and one for padding, but no BOS token."""
     found = {}
     for name, folder in folders.items():
         model = small_model()
@@ -418,7 +418,7 @@ def test_the_presets_come_from_the_hub_with_their_tokenizers(folders, tmp_path):
 
 @pytest.mark.parametrize("kind", ["gpt2", "bart"])
 def test_a_checkpoint_that_brings_code_is_refused_without_a_question(tmp_path, monkeypatch, kind):
-    """transformers would ask on the terminal whether it may run the code. A script that pipes `yes` would run it."""
+    """transformers would ask on the terminal whether to run the code. In a script that pipes `yes`, it would run."""
     folder = {"gpt2": gpt2_folder, "bart": bart_folder}[kind](tmp_path / kind)
     config = json.loads((folder / "config.json").read_text()) | {"model_type": "unheard_of"}
     names = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model", "AutoModelForSeq2SeqLM": "code.Model"}

@@ -171,5 +171,5 @@ def test_an_unknown_revision_is_named(hub, tmp_path):
 
 
 def test_an_unknown_repository_is_named(hub, tmp_path):
-    with pytest.raises(CheckpointError, match="someone/else: no such folder here"):
+    with pytest.raises(CheckpointError, match="someone/else: there is no such folder here"):
         LightSeekOCR.from_pretrained("someone/else", cache_dir=str(tmp_path))

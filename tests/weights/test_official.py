@@ -279,7 +279,7 @@ def test_index_places_a_tensor_in_the_wrong_shard(folder):
     other = {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"} - {weight_map[NORM]}
     weight_map[NORM] = other.pop()
     (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}))
-    refused(folder, INDEX, f"places {NORM} in {weight_map[NORM]}, but")
+    refused(folder, INDEX, f"lists {NORM} in {weight_map[NORM]}, but")
 
 
 @pytest.mark.parametrize("change", ["forgets", "invents"])
@@ -287,10 +287,10 @@ def test_index_and_files_must_hold_the_same_keys(folder, change):
     weight_map = shard(folder, 2)
     if change == "forgets":
         where = weight_map.pop(NORM)
-        complaint = f"places {NORM} in nowhere, but {where} has it"
+        complaint = f"lists {NORM} in no file, but the tensor is in {where}"
     else:
         weight_map["invented"] = weight_map[NORM]
-        complaint = f"places invented in {weight_map[NORM]}, but no file has it"
+        complaint = f"lists invented in {weight_map[NORM]}, but the tensor is in no file"
     (folder / INDEX).write_text(json.dumps({"weight_map": weight_map}))
     refused(folder, INDEX, complaint)
 

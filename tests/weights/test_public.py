@@ -46,7 +46,7 @@ def small_clip() -> nn.Module:
 
 
 def randomised(tower: nn.Module) -> nn.Module:
-    """Draw every tensor at random. If a tensor was not copied, it could be equal: timm starts some at 0 or 1."""
+    """Make every tensor random. timm starts some at 0 or 1, and those would be equal even if they were not copied."""
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in tower.parameters():

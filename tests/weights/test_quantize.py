@@ -170,7 +170,7 @@ def test_what_learns_is_left_as_it_is(model):
     assert isinstance(model.encoder.clip.blocks[0].mlp.fc1, Int8Linear)
     assert not any(isinstance(module, Int8Linear | Int8Experts) for module in model.decoder.modules())
     assert sum(count.trainable for count in counts) > 0
-    with pytest.raises(ValueError, match="every layer learns, and only frozen ones can be quantized"):
+    with pytest.raises(ValueError, match="every layer learns, but only frozen ones can be quantized"):
         quantize(model.decoder.requires_grad_(True), "int8")
 
 
@@ -204,7 +204,7 @@ def test_adapters_learn_on_quantized_weights_and_go_with_others(model, weights, 
 
 def test_quantized_weights_are_not_saved_as_if_they_were_whole(model, tmp_path):
     quantize(model, "int8")
-    with pytest.raises(ValueError, match="quantized, and a checkpoint holds whole weights"):
+    with pytest.raises(ValueError, match="quantized, and a checkpoint cannot hold quantized weights"):
         model.save_pretrained(tmp_path)
 
 

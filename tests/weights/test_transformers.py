@@ -142,7 +142,7 @@ def test_a_batch_of_unlike_pages_gives_each_row_what_it_gets_alone(ours):
 
 @torch.no_grad()
 def test_half_precision_stays_near_theirs(ours, tmp_path):
-    """bfloat16 has 8 bits of precision, so both implementations round. Our errors are no larger than theirs."""
+    """bfloat16 has 8 bits of precision, so both implementations have rounding errors. Ours are not much larger."""
     half = LightSeekOCR(reduced_config()).to(torch.bfloat16).eval()
     half.load_state_dict(ours.state_dict())
     pages = [page("half", 256)]
