@@ -125,7 +125,7 @@ def test_a_saved_config_reads_back_the_same(tmp_path):
     ("argv", "message"),
     [
         (["stepz=3"], "unknown setting 'stepz'; did you mean steps?"),
-        (["wholly_else=3"], "unknown setting 'wholly_else'; the settings are model, init, decoder"),
+        (["wholly_else=3"], "unknown setting 'wholly_else'; the settings are model, init,"),
         (["--toknes", "64"], "unrecognized arguments: --toknes; did you mean --tokens?"),
         (["steps=3.5"], "steps='3.5': expected int"),
         (["steps=many"], "steps='many': expected int"),
