@@ -19,6 +19,7 @@ from lightseek.data.corruption import corrupt
 from lightseek.data.document import Document
 from lightseek.data.sources.load import load_documents
 from lightseek.page.modes import find_mode, vision_tokens
+from lightseek.page.spec import PageSpec
 from lightseek.scores.compare import figures, score
 from lightseek.scores.metrics import normalise
 from lightseek.scores.plots import interval_bars, new_figure, save_figure
@@ -86,7 +87,7 @@ def read(
     settings = {"task": "ocr", "point": name, "model": config["model"], "pages": config["pages"]}
     settings |= {"data": config["data"], "seed": config["seed"], "files": config["weights"]}
     done = done_before(path, settings, documents)
-    make = ExampleMaker(model.config, model.tokenizer, "ocr", mode, config["font"], pages=1)
+    make = ExampleMaker(model.config, model.tokenizer, "ocr", PageSpec(mode, config["font"], max_pages=1))
     room = round(1.25 * tokens) + 32  # more tokens than the text has, so that predictions can be too long
     found = predict(model, make, documents[done:], batch=config["batch"], max_new_tokens=room)
     task = progress.add_task(name, total=len(documents), completed=done, figures="")

@@ -1,7 +1,7 @@
 """`python -m lightseek generate`: what a model writes about every document of a data set, as JSONL."""
 
 import argparse
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from lightseek.commands.common import add, add_model, open_model, say
 from lightseek.data.kinds import SOURCES
 from lightseek.data.sources.registry import DATA_SET_NAMES
 from lightseek.data.splits import SPLITS
+from lightseek.page.spec import PageSpec
 
 if TYPE_CHECKING:
     from lightseek.data.document import Document
@@ -81,13 +82,13 @@ def open_maker(arguments: argparse.Namespace) -> "tuple[LightSeekOCR, ExampleMak
     model = open_model(arguments)
     if model.tokenizer is None:
         raise ValueError(f"{arguments.model} has no tokenizer.json, and text needs it: put the official one there")
-    how = {"font": arguments.font, "pages": arguments.max_pages, "context": arguments.context}
-    return model, ExampleMaker(model.config, model.tokenizer, arguments.task, arguments.mode, **how)
+    page = PageSpec(arguments.mode, arguments.font, arguments.noise, arguments.max_pages, seed=arguments.seed)
+    return model, ExampleMaker(model.config, model.tokenizer, arguments.task, page, context=arguments.context)
 
 
 def open_documents(arguments: argparse.Namespace) -> "list[Document]":
     """The documents to write about, their text corrupted if that was asked for."""
-    from lightseek.data.corruption import corrupt
+    from lightseek.data.corruption import corrupt_documents
     from lightseek.data.sources.load import load_documents
 
     documents = load_documents(
@@ -100,16 +101,12 @@ def open_documents(arguments: argparse.Namespace) -> "list[Document]":
         max_characters=arguments.characters,
         task=arguments.task,
     )
-    if arguments.corrupt == "natural":
-        return documents
-    if pictures := [document.name for document in documents if document.images]:
-        raise ValueError(f"--corrupt changes texts before they become pages, and {pictures[0]} comes as pictures")
-    return [replace(d, text=corrupt(d.text, arguments.corrupt, arguments.seed)) for d in documents]
+    return corrupt_documents(documents, arguments.corrupt, arguments.seed)
 
 
 def add_writing(command: Parser) -> None:
     """Add the model, how it is shown a document, and how it writes."""
-    add_settings(command, mode="base", context="vision", max_pages=8, font="DejaVuSans")
+    add_settings(command, mode="base", context="vision", max_pages=8, font="DejaVuSans", noise=None)
     add_model(command)
     command.add_argument(
         "--batch", type=int, default=BATCH, metavar="N", help=f"the number of documents at once (default: {BATCH})"

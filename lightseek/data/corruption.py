@@ -13,10 +13,13 @@ Every kind keeps the white space and the length of the text.
 """
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from random import Random
 from string import ascii_lowercase, ascii_uppercase, digits
 
+from lightseek.data.document import Document
 from lightseek.data.kinds import CORRUPTIONS
 from lightseek.data.sources.synthetic_kinds import ANYWHERE, KINDS, WORDS, Draw
 
@@ -29,6 +32,19 @@ def corrupt(text: str, kind: str, seed: int = 0) -> str:
     kind: one of `CORRUPTIONS`. Raises ValueError for any other kind.
     """
     return CORRUPTIONS.find(kind)(text, Random(f"{seed} {text}").random)
+
+
+def corrupt_documents(documents: Sequence[Document], kind: str, seed: int = 0) -> list[Document]:
+    """Return the documents with their texts corrupted. Training, evaluation and `generate` all take them from here.
+
+    Summaries, answers and facts stay. Raises ValueError for an unknown kind, and for a document that comes as pictures.
+    """
+    CORRUPTIONS.check(kind)
+    if kind == "natural":
+        return list(documents)
+    if pictures := [document.name for document in documents if document.images]:
+        raise ValueError(f"corrupt={kind} changes texts before they become pages, and {pictures[0]} comes as pictures")
+    return [replace(document, text=corrupt(document.text, kind, seed)) for document in documents]
 
 
 def natural(text: str, r: Draw) -> str:

@@ -14,14 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from lightseek.data.context.base import ContextMaker, Truncation
-from lightseek.data.context.pages import MOST_PAGES
 from lightseek.data.context.spec import ContextSpec
 from lightseek.data.context.vision_cache import VisionCache
 from lightseek.data.document import Document, check_task
 from lightseek.data.kinds import CONTEXTS, TASKS
 from lightseek.model.config import OCRConfig
 from lightseek.model.ocr import IGNORED
-from lightseek.page.modes import Mode, find_mode
+from lightseek.page.modes import find_mode
+from lightseek.page.spec import PageSpec
 from lightseek.page.views import Page, image_positions, image_tokens
 from lightseek.text.kinds import IMAGE_TAG, PROMPTS
 from lightseek.text.prompts import fill_prompt
@@ -64,21 +64,19 @@ class ExampleMaker:
         config: OCRConfig,
         tokenizer: Tokenizer,
         task: str,
-        mode: str | int | Mode,
-        font: str,
-        pages: int = MOST_PAGES,
+        page: PageSpec,
         cache: VisionCache | None = None,
         context: str = "vision",
     ) -> None:
-        """A document gets at most `pages` pages; `truncated` counts the rest. With a `cache` the pages come encoded.
+        """`page` says how pages are drawn, and `truncated` counts what has no room on them. A `cache` encodes them.
 
         `context` is one of `lightseek.data.kinds.CONTEXTS`. With `text` the document's own tokens stand where its
         pages would, as many as the decoder has room for. Raises ValueError for a task or a context there is not.
         """
         TASKS.check(task)
         self.config, self.tokenizer, self.task = config, tokenizer, task
-        self.mode = find_mode(mode)
-        spec = ContextSpec(config, tokenizer, task, self.mode, font, pages, cache)
+        self.mode = find_mode(page.mode)
+        spec = ContextSpec(config, tokenizer, task, page, cache)
         self.context: ContextMaker = CONTEXTS.find(context)(spec)
 
     @property

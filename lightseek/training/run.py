@@ -19,10 +19,12 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from lightseek.data.batches import BatchOrder, estimated_lengths
+from lightseek.data.corruption import corrupt_documents
 from lightseek.data.document import Document
 from lightseek.data.examples import Example, ExampleMaker, collate
 from lightseek.data.sources.load import load_documents
 from lightseek.model.ocr import OCROutput
+from lightseek.page.spec import PageSpec
 from lightseek.scores.metrics import evaluate
 from lightseek.scores.predictions import Prediction, predict
 from lightseek.tools.devices import device_name
@@ -85,9 +87,7 @@ class Run:
             self.model.config,
             self.model.tokenizer,
             config.task,
-            config.mode,
-            config.font,
-            config.max_pages,
+            PageSpec(config.mode, config.font, config.noise, config.max_pages, seed=config.seed),
             self.cache,
             config.context,
         )
@@ -120,7 +120,7 @@ class Run:
 
     def load(self, split: str, limit: int) -> list[Document]:
         config = self.config
-        return load_documents(
+        found = load_documents(
             config.data,
             split,
             limit,
@@ -130,6 +130,7 @@ class Run:
             max_characters=config.characters or DEFAULT_CHARACTERS.get(config.data),
             task=config.task,
         )
+        return corrupt_documents(found, config.corrupt, config.seed)
 
     def encode_pages(self, tick: Callable[[int, int], None] | None = None) -> None:
         """With `cache_vision`, put the pages of all steps and evaluations into the cache: the encoder is then done."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from lightseek.data.kinds import CONTEXTS, CORRUPTIONS, SOURCES, TASKS
 from lightseek.model.kinds import ATTENTION, COMPRESSORS, DECODERS, PROJECTORS
+from lightseek.page.kinds import NOISES
 from lightseek.page.modes import MODES, find_mode
 from lightseek.tools.files import write_json
 from lightseek.tools.registry import Registry
@@ -86,6 +87,7 @@ class ContextSettings:
         f"{', '.join(mode.label for mode in MODES.values())}",
     )
     font: str = option("DejaVuSans", "the font of the drawn pages: a DejaVu font or a font file")
+    noise: str | None = option(None, "the noise that is added to the pages", kinds=NOISES)
     max_pages: int = option(8, "the largest number of pages of a document; text that does not fit is counted", least=1)
 
 

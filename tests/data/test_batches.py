@@ -18,6 +18,7 @@ from lightseek.data.batches import BatchOrder, estimated_lengths, padding_share
 from lightseek.data.document import Document
 from lightseek.data.examples import Example, ExampleMaker, collate
 from lightseek.data.sources.load import load_documents
+from lightseek.page.spec import PageSpec
 from lightseek.page.views import PageViews
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.weights.formula import fill, formula_image
@@ -62,7 +63,7 @@ def test_padding_falls_from_a_half_to_a_few_percent():
 @pytest.mark.parametrize("tokenized", [0, 10**9], ids=["characters", "tokens"])
 def test_estimated_lengths_sort_documents_as_true_ones_do(task, tokenized, monkeypatch):
     monkeypatch.setattr(buckets, "TOKENIZED", tokenized)
-    make = ExampleMaker(OCRConfig.preset("nano"), Tokenizer.nano(), task, "64", "DejaVuSans")
+    make = ExampleMaker(OCRConfig.preset("nano"), Tokenizer.nano(), task, PageSpec("tiny"))
     documents = [
         Document(text[: 40 * 3**i], text[: 20 * 2**i], f"{i}")
         for i, text in enumerate([" ".join(d.text for d in load_documents("synthetic", "train", 40))] * 5)

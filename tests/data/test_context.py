@@ -13,6 +13,7 @@ from lightseek.data.examples import ExampleMaker
 from lightseek.data.kinds import CONTEXTS
 from lightseek.lab.publish import card
 from lightseek.lab.results import finish, results_table
+from lightseek.page.spec import PageSpec
 from lightseek.page.views import EncodedPage
 from lightseek.text.tokenizer import IMAGE, Tokenizer
 from lightseek.training.build import build_model
@@ -36,7 +37,7 @@ def folder(tmp_path_factory):
 
 def maker(task: str = "summarize", positions: int = 400) -> ExampleMaker:
     config = SMALL.with_(decoder=replace(SMALL.decoder, max_positions=positions))
-    return ExampleMaker(config, NANO, task, "64", "DejaVuSans", context="text")
+    return ExampleMaker(config, NANO, task, PageSpec("tiny"), context="text")
 
 
 def test_the_prompt_holds_the_document_where_the_pages_would_be():
@@ -86,7 +87,7 @@ def test_what_text_never_passes_does_not_learn(folder):
     config = replace(SETTINGS, model=str(folder))
     model, counts = build_model(config, "cpu")
     assert {count.box for count in counts if count.trainable} == {"decoder"}
-    make = ExampleMaker(model.config, model.tokenizer, "summarize", "64", "DejaVuSans", context="text")
+    make = ExampleMaker(model.config, model.tokenizer, "summarize", PageSpec("tiny"), context="text")
     example = make(DOCUMENT)
     ids = torch.tensor([example.prompt + example.target])
     model.train()(ids, pages=[[]], labels=ids).loss.backward()

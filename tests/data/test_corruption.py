@@ -2,12 +2,14 @@
 
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightseek.data.corruption import corrupt
+from lightseek.data.corruption import corrupt, corrupt_documents
+from lightseek.data.document import Document
 from lightseek.data.kinds import CORRUPTIONS
 
 TEXT = "The Pump failed at 7:15.\n\n  IBM paid €1,250, said Zoë O'Neil; nothing incomprehensible."
@@ -76,3 +78,14 @@ def test_seeds_and_texts_are_drawn_apart(kind):
 def test_an_unknown_kind_lists_the_known():
     with pytest.raises(ValueError, match=r"unknown kind of text 'noise': choose one of natural, shuffled, replaced"):
         corrupt("a", "noise", 0)
+
+
+def test_documents_keep_all_but_their_text():
+    document = Document("The pump failed at 7:15.", "It failed.", "pump", facts=("7:15",))
+    assert corrupt_documents([document], "natural", 3) == [document]
+    (found,) = corrupt_documents([document], "random", 3)
+    assert found == replace(document, text=corrupt(document.text, "random", 3)) != document
+    with pytest.raises(ValueError, match=r"corrupt=random changes texts .* and scan comes as pictures"):
+        corrupt_documents([Document("", "s", "scan", images=(b"png",))], "random")
+    with pytest.raises(ValueError, match="unknown kind of text"):
+        corrupt_documents([], "noise")

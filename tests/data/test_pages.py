@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lightseek.data.context.pages import SMALLEST_FONT, PageMaker
+from lightseek.data.context.pages import PageMaker
 from lightseek.data.document import Document, check_task
 from lightseek.data.examples import ExampleMaker
 from lightseek.model.config import OCRConfig
 from lightseek.page.render import count_pages, render_text
+from lightseek.page.spec import SMALLEST_FONT, PageSpec
 from lightseek.text.tokenizer import Tokenizer
 
 FONT = "DejaVuSans"
@@ -30,13 +31,13 @@ def png(colour: str = "white", size: tuple[int, int] = (60, 40)) -> bytes:
 
 
 def test_a_short_text_fills_one_page_with_large_letters():
-    pages = PageMaker("tiny", FONT)(Document("One line.", "", "short"))
+    pages = PageMaker(PageSpec("tiny", FONT))(Document("One line.", "", "short"))
     assert len(pages.images) == 1 and pages.images[0].size == (512, 512)
-    assert PageMaker("tiny", FONT).fit("One line.").font_size == 96 > SMALLEST_FONT
+    assert PageMaker(PageSpec("tiny", FONT)).fit("One line.").font_size == 96 > SMALLEST_FONT
 
 
 def test_a_long_text_takes_the_fewest_pages_and_the_largest_font_on_those():
-    make = PageMaker("tiny", FONT)
+    make = PageMaker(PageSpec("tiny", FONT))
     text = words(1500)
     style = make.fit(text)
     assert count_pages(text, style) == make.needed(text) == len(make.render(text).images) > 1
@@ -46,7 +47,7 @@ def test_a_long_text_takes_the_fewest_pages_and_the_largest_font_on_those():
 @given(st.integers(1, 900), st.integers(1, 3))
 @settings(max_examples=15, deadline=None)
 def test_what_is_shown_and_what_is_dropped_are_the_text(count, most):
-    make = PageMaker("tiny", FONT, most)
+    make = PageMaker(PageSpec("tiny", FONT, max_pages=most))
     text = words(count)
     pages = make(Document(text, "", "one"))
     assert len(pages.images) <= most
@@ -57,7 +58,7 @@ def test_what_is_shown_and_what_is_dropped_are_the_text(count, most):
 
 
 def test_a_truncated_document_counts_once_however_often_it_is_made():
-    make = PageMaker("tiny", FONT, most=1)
+    make = PageMaker(PageSpec("tiny", FONT, max_pages=1))
     for _ in range(2):
         make(Document(words(3000), "", "long"))
     make(Document(words(3), "", "short"))
@@ -75,7 +76,7 @@ def test_render_text_cuts_only_when_asked():
 
 def test_pictures_are_the_pages(tmp_path):
     (tmp_path / "page.png").write_bytes(png("red"))
-    make = PageMaker("small", FONT, most=2)
+    make = PageMaker(PageSpec("small", FONT, max_pages=2))
     pages = make(Document("text", "", "scan", images=(tmp_path / "page.png", png("blue"), png())))
     assert [image.getpixel((0, 0)) for image in pages.images] == [(255, 0, 0), (0, 0, 255)]
     assert pages.dropped_pages == make.truncated.pages == 1 and pages.text == "text"
@@ -84,14 +85,14 @@ def test_pictures_are_the_pages(tmp_path):
 @pytest.mark.parametrize("picture", [b"no picture", Path("gone.png")])
 def test_a_picture_that_cannot_be_read_is_named_with_its_document(picture):
     with pytest.raises(ValueError, match=r"document scan: .*(10 bytes that can't be read|gone\.png)"):
-        PageMaker("tiny", FONT)(Document("", "s", "scan", images=(picture,)))
+        PageMaker(PageSpec("tiny", FONT))(Document("", "s", "scan", images=(picture,)))
 
 
 # --- examples
 
 
 def maker(task: str, pages: int = 8) -> ExampleMaker:
-    return ExampleMaker(OCRConfig.preset("nano"), Tokenizer.nano(), task, "tiny", FONT, pages)
+    return ExampleMaker(OCRConfig.preset("nano"), Tokenizer.nano(), task, PageSpec("tiny", FONT, max_pages=pages))
 
 
 def test_reading_learns_what_stands_on_the_pages_and_summarizing_the_summary():
@@ -150,4 +151,4 @@ def test_text_on_dropped_pictures_cannot_be_learned():
 
 def test_a_budget_below_one_is_refused():
     with pytest.raises(ValueError, match="pages must be at least 1, got 0"):
-        PageMaker("tiny", FONT, 0)
+        PageMaker(PageSpec("tiny", FONT, max_pages=0))

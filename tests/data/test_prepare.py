@@ -25,6 +25,7 @@ from lightseek.data.prepare.shards import WORK, Job
 from lightseek.data.sources.load import load_documents
 from lightseek.data.splits import SPLITS
 from lightseek.lab.results import finish, results_table
+from lightseek.page.spec import PageSpec
 from lightseek.scores.plots import plot_grid
 from lightseek.training.run import Run
 
@@ -51,7 +52,7 @@ def test_what_is_prepared_loads_with_the_same_texts_and_pages(tmp_path, form):
     job = Job(str(source), images=True, mode="tiny", format=form, shard=3)
     prepared = prepare(job, tmp_path / "out")
     found, before = everything(tmp_path / "out"), everything(source)
-    draw = PageMaker("tiny", "DejaVuSans")
+    draw = PageMaker(PageSpec("tiny"))
     for split in SPLITS:
         assert [(d.text, d.summary) for d in found[split]] == [(d.text, d.summary) for d in before[split]]
         assert prepared.splits[split].text == [len(document.text) for document in before[split]]
@@ -130,7 +131,7 @@ def test_a_folder_of_pictures_with_annotations(tmp_path, suffix, form):
     found = [d for split in SPLITS for d in load_documents(tmp_path / "out", split, task="ocr")]
     assert sorted(d.text for d in found) == [f"Page {i}." for i in range(5)]
     for document in found:
-        (image,) = PageMaker("tiny", "DejaVuSans")(document).images
+        (image,) = PageMaker(PageSpec("tiny"))(document).images
         assert image.width == 40 + int(document.text[5])
 
 

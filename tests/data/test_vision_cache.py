@@ -19,6 +19,7 @@ from lightseek.data.context.vision_cache import VisionCache, cache_folder, encod
 from lightseek.data.document import Document
 from lightseek.data.examples import ExampleMaker
 from lightseek.page.modes import find_mode
+from lightseek.page.spec import PageSpec
 from lightseek.page.views import page_views
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.training.freeze import freeze
@@ -50,7 +51,7 @@ def encodings(model):
 
 
 def maker(cache: VisionCache | None, model: LightSeekOCR, mode: str = "tiny", **options) -> ExampleMaker:
-    return ExampleMaker(model.config, Tokenizer.nano(), "summarize", mode, "DejaVuSans", cache=cache, **options)
+    return ExampleMaker(model.config, Tokenizer.nano(), "summarize", PageSpec(mode, **options), cache=cache)
 
 
 def page_files(folder: Path) -> list[Path]:
@@ -79,8 +80,8 @@ def test_examples_differ_in_nothing_but_that_their_pages_are_encoded(model, tmp_
 def test_what_is_counted_is_counted_when_nothing_is_drawn(model, tmp_path):
     """The text has a character without a glyph, and a budget of one page cuts it."""
     long = Document("word \u4f60 " * 4000, "Words.", "long")
-    expected = maker(None, model, pages=1)
-    for make in (maker(VisionCache(model, tmp_path), model, pages=1) for _ in range(2)):
+    expected = maker(None, model, max_pages=1)
+    for make in (maker(VisionCache(model, tmp_path), model, max_pages=1) for _ in range(2)):
         assert make(long).dropped_characters == expected(long).dropped_characters > 0
         assert make.truncated.characters > 0 and make.missing_glyphs["\u4f60"] > 0
 
@@ -144,12 +145,13 @@ def test_documents_are_keyed_by_what_their_pages_are_made_from(model, tmp_path, 
     make, scan = maker(cache, model).context, Document("", "s", "scan", images=(picture,))
     keys = {make.key(scan), make.key(DOCUMENTS[0]), make.key(DOCUMENTS[1])}
     keys.add(make.key(Document("", "s", "scan", images=(picture.read_bytes(),))))
-    keys.add(maker(cache, model, pages=2).context.key(DOCUMENTS[0]))
+    for options in ({"max_pages": 2}, {"noise": "speckle"}, {"noise": "speckle", "seed": 1}):
+        keys.add(maker(cache, model, **options).context.key(DOCUMENTS[0]))
     keys.add(maker(cache, model, "small").context.key(DOCUMENTS[0]))
     Image.new("RGB", (80, 60), "grey").save(picture)
     os.utime(picture, (0, 0))
     keys.add(make.key(scan))
-    assert len(keys) == 7
+    assert len(keys) == 9
     assert maker(cache, model).context.key(DOCUMENTS[0]) in keys
     monkeypatch.setattr(PageMaker, "fit", lambda self, text: replace(self.style, font_size=19))
     assert maker(cache, model).context.key(DOCUMENTS[0]) not in keys  # as if another version drew texts differently

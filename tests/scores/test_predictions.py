@@ -11,6 +11,7 @@ from lightseek.__main__ import main
 from lightseek.data.corruption import corrupt
 from lightseek.data.examples import ExampleMaker
 from lightseek.data.sources.load import load_documents
+from lightseek.page.spec import PageSpec
 from lightseek.scores.predictions import Prediction, append_predictions, done_before, predict, read_predictions
 from lightseek.weights.loading import load_model
 
@@ -43,7 +44,7 @@ def append(path, documents, found=None) -> None:
 
 
 def test_a_prediction_tells_what_was_wanted_written_and_spent(nano, documents):
-    make = ExampleMaker(nano.config, nano.tokenizer, "summarize", "tiny", "DejaVuSans")
+    make = ExampleMaker(nano.config, nano.tokenizer, "summarize", PageSpec("tiny"))
     (found,) = predict(nano, make, documents[:1], beams=2, length_penalty=2.0, max_new_tokens=3)
     document = documents[0]
     assert (found.id, found.reference, found.source) == (document.name, document.summary, document.text)
@@ -54,7 +55,7 @@ def test_a_prediction_tells_what_was_wanted_written_and_spent(nano, documents):
 
 def test_a_text_does_not_depend_on_its_batch(nano, documents):
     """Three documents in one batch, padded to the longest prompt, give the same texts as one by one."""
-    make = ExampleMaker(nano.config, nano.tokenizer, "ocr", "tiny", "DejaVuSans")
+    make = ExampleMaker(nano.config, nano.tokenizer, "ocr", PageSpec("tiny"))
     together = [p.prediction for p in predict(nano, make, documents[:3], batch=3, max_new_tokens=4)]
     apart = [p.prediction for p in predict(nano, make, documents[:3], batch=1, max_new_tokens=4)]
     assert together == apart and all(together)
@@ -190,7 +191,7 @@ def test_a_texts_summary_is_what_generate_writes_of_it(tmp_path, capsys, nano, d
     article = tmp_path / "article.txt"
     article.write_text(documents[0].text, encoding="utf-8")
     code, out, told = summarize(capsys, article)
-    make = ExampleMaker(nano.config, nano.tokenizer, "summarize", "tiny", "DejaVuSans")
+    make = ExampleMaker(nano.config, nano.tokenizer, "summarize", PageSpec("tiny"))
     (found,) = predict(nano, make, documents[:1], beams=4, length_penalty=2.0, max_new_tokens=3)
     assert code == 0 and out == f"{found.prediction}\n"
     assert "article.txt: 64 vision tokens" in told and "cut off at --max-new-tokens" in told

@@ -8,9 +8,13 @@ import pytest
 import torch
 from tiny_run import tiny_checkpoint, tiny_run
 
+from lightseek.__main__ import parser
+from lightseek.commands.generate import open_documents, open_maker
+from lightseek.data.corruption import corrupt
 from lightseek.data.document import Document
 from lightseek.data.examples import ExampleMaker, collate
 from lightseek.page.modes import positions
+from lightseek.page.spec import PageSpec
 from lightseek.training.run import Run
 from lightseek.training.settings import RunConfig
 from lightseek.training.state import STATE
@@ -28,7 +32,7 @@ def nano():
 
 @pytest.fixture(scope="module")
 def make(nano):
-    return ExampleMaker(nano.config, nano.tokenizer, "summarize", "64", "DejaVuSans")
+    return ExampleMaker(nano.config, nano.tokenizer, "summarize", PageSpec("tiny"))
 
 
 def documents(count: int) -> list[Document]:
@@ -46,14 +50,14 @@ def test_an_example_is_begin_image_prompt_then_target_end(make, nano):
 
 
 def test_a_document_too_long_for_one_page_becomes_several_images(nano):
-    make = ExampleMaker(nano.config, nano.tokenizer, "summarize", "64", "DejaVuSans")
+    make = ExampleMaker(nano.config, nano.tokenizer, "summarize", PageSpec("tiny"))
     example = make(Document("word and more " * 600, "Words.", "long"))
     assert len(example.pages) > 1
     assert example.prompt.count(nano.config.image_token_id) == len(example.pages) * positions("tiny")
 
 
 def test_a_document_the_decoder_has_no_room_for_is_named(nano):
-    make = ExampleMaker(nano.config, nano.tokenizer, "ocr", "64", "DejaVuSans")
+    make = ExampleMaker(nano.config, nano.tokenizer, "ocr", PageSpec("tiny"))
     with pytest.raises(ValueError, match=r"document endless: .* positions; the decoder has 8192"):
         make(Document("word and more " * 3000, "Words.", "endless"))
 
@@ -213,3 +217,21 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_says_what_to_do(tmp_path)
 def test_settings_that_cannot_work_are_refused_before_the_first_step(change, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         Run(RunConfig(**{**vars(SMALL), **change}), tmp_path)
+
+
+def test_training_evaluation_and_generate_see_the_same_corrupted_and_noisy_pages(tmp_path):
+    """`PageSpec` and `corrupt_documents` are the only places: a run and `generate` make equal views and targets."""
+    how = {"task": "ocr", "corrupt": "random", "noise": "speckle", "seed": 3}
+    run = Run(tiny_run(tiny_checkpoint(tmp_path / "tiny"), **how), tmp_path / "run")
+    plain = Run(tiny_run(tmp_path / "tiny", task="ocr", seed=3), tmp_path / "plain")
+    assert [d.text for d in run.documents] == [corrupt(d.text, "random", 3) for d in plain.documents]
+    assert all(run.documents[i].summary == plain.documents[i].summary for i in range(6))
+
+    argv = "generate synthetic --out x --limit 3 --task ocr --mode tiny --corrupt random --noise speckle --seed 3"
+    arguments = parser().parse_args([*argv.split(), "--model", str(tmp_path / "tiny"), "--device", "cpu"])
+    documents, (_, make) = open_documents(arguments), open_maker(arguments)
+    assert [d.text for d in documents] == [d.text for d in run.test]
+    for ours, theirs in zip(run.test, documents, strict=True):
+        one, other = run.make(ours), make(theirs)
+        assert torch.equal(one.pages[0].global_view, other.pages[0].global_view) and one.target == other.target
+        assert not torch.equal(one.pages[0].global_view, plain.make(ours).pages[0].global_view)

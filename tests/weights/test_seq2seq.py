@@ -12,6 +12,7 @@ from lightseek.data.examples import ExampleMaker, collate
 from lightseek.lab.grid import grid
 from lightseek.lab.results import finish, results_table
 from lightseek.model.seq2seq import Seq2Seq
+from lightseek.page.spec import PageSpec
 from lightseek.page.views import PageViews
 from lightseek.text.generate import generate
 from lightseek.tools.padding import pad_batch
@@ -37,7 +38,7 @@ def bart(folder):
 
 
 def examples(bart: Seq2Seq):
-    make = ExampleMaker(bart.config, bart.tokenizer, "summarize", "64", "DejaVuSans", context="text")
+    make = ExampleMaker(bart.config, bart.tokenizer, "summarize", PageSpec("tiny"), context="text")
     return [make(document) for document in DOCUMENTS]
 
 

@@ -12,7 +12,7 @@ from lightseek.data.context.pages import PageMaker, Pages
 from lightseek.data.context.spec import ContextSpec
 from lightseek.data.context.vision_cache import VisionCache, digest
 from lightseek.data.document import Document
-from lightseek.page.modes import Mode
+from lightseek.page.spec import PageSpec
 from lightseek.page.views import EncodedPage, Page
 
 PROBE = "How vexingly quick daft zebras jump! 0123456789 (äöü, ß; \u201cé\u201d): fi fl ffi.\n\n" * 12
@@ -28,19 +28,21 @@ class CachedPages(Pages):
 def vision_context(spec: ContextSpec) -> PageMaker:
     """The maker of a document's pages, encoded ones if there is a cache for them."""
     if spec.cache:
-        return CachedPageMaker(spec.mode, spec.font, spec.most_pages, spec.cache)
-    return PageMaker(spec.mode, spec.font, spec.most_pages)
+        return CachedPageMaker(spec.page, spec.cache)
+    return PageMaker(spec.page)
 
 
 class CachedPageMaker(PageMaker):
     """Makes the same pages as `PageMaker`, but encoded. It does not draw pages that the cache has."""
 
-    def __init__(self, mode: str | int | Mode, font: str, most: int, cache: VisionCache) -> None:
-        super().__init__(mode, font, most)
+    def __init__(self, spec: PageSpec, cache: VisionCache) -> None:
+        super().__init__(spec)
         self.cache = cache
         # A changed font file or library gives other pixels here, so cached pages of the old one are not used.
         sample = [image.tobytes() for image in self.render(PROBE).images]
-        self.renderer = digest(self.mode, self.style, most, [item.name for item in fields(Pages)], *sample)
+        noise = (spec.noise, spec.seed) if spec.noise else ()
+        names = [item.name for item in fields(Pages)]
+        self.renderer = digest(self.mode, self.style, spec.max_pages, names, *sample, *noise)
 
     def make(self, document: Document) -> CachedPages:
         return self.known(document) or self.encode(document)

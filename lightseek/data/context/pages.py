@@ -13,16 +13,16 @@ from PIL import Image
 
 from lightseek.data.context.base import ContextMaker, Shown
 from lightseek.data.document import Document
-from lightseek.page.modes import Mode, find_mode, gundam_grid, positions
+from lightseek.page.modes import find_mode, gundam_grid, positions
+from lightseek.page.noise import add_noise
 from lightseek.page.pictures import open_picture
 from lightseek.page.render import PageStyle, count_pages, fit_pages, page_style, render_text
+from lightseek.page.spec import PageSpec
 
 if TYPE_CHECKING:
     from lightseek.page.views import Page
 
-SMALLEST_FONT = 8  # pixels
 LETTER = 0.55  # width of an average letter, in font sizes
-MOST_PAGES = 8  # of base, a quarter of the official decoder's positions
 
 
 @dataclass(frozen=True)
@@ -35,20 +35,21 @@ class Pages(Shown):
 class PageMaker(ContextMaker):
     """Makes pages for one mode, the same every time."""
 
-    def __init__(self, mode: str | int | Mode, font: str, most: int = MOST_PAGES) -> None:
-        """At most `most` pages a document. Raises ValueError for an unknown mode or a budget below 1."""
+    def __init__(self, spec: PageSpec) -> None:
+        """`spec` decides everything about the pages but the document."""
         super().__init__()
-        if most < 1:
-            raise ValueError(f"pages must be at least 1, got {most}")
-        self.mode, self.most = find_mode(mode), most
-        self.style = page_style(self.mode, font)
+        self.spec, self.mode, self.most = spec, find_mode(spec.mode), spec.max_pages
+        self.style = page_style(self.mode, spec.font)
 
     def make(self, document: Document) -> Pages:
         return self.draw(document)
 
     def draw(self, document: Document) -> Pages:
         """The pages as images. Raises ValueError, naming the document, for a picture that can't be read."""
-        return self.show(document) if document.images else self.render(document.text)
+        pages = self.show(document) if document.images else self.render(document.text)
+        if self.spec.noise is None:
+            return pages
+        return replace(pages, images=[add_noise(image, self.spec.noise, self.spec.seed) for image in pages.images])
 
     def pictures(self, document: Document) -> list[Image.Image]:
         """The pages that the model sees."""
@@ -64,7 +65,7 @@ class PageMaker(ContextMaker):
         """Those of its pictures, or of pages of the smallest letters."""
         style, mode = self.style, self.mode
         grid = gundam_grid(style.width, style.height, mode.tile) if mode.tile else (1, 1)
-        letter = LETTER * style.line_spacing * SMALLEST_FONT**2  # pixels
+        letter = LETTER * style.line_spacing * self.spec.smallest_font**2  # pixels
         drawn = math.ceil(len(document.text) * letter / (style.columns * style.rows))
         return min(self.most, len(document.images) or max(1, drawn)) * positions(mode, grid)
 
@@ -97,8 +98,8 @@ class PageMaker(ContextMaker):
 
     def needed(self, text: str) -> int:
         """Return how many pages `text` needs in the smallest font. Counting stops one page above the budget."""
-        return count_pages(text, replace(self.style, font_size=SMALLEST_FONT), self.most + 1)
+        return count_pages(text, replace(self.style, font_size=self.spec.smallest_font), self.most + 1)
 
     def fit(self, text: str) -> PageStyle:
         """Return the style with the largest font that needs no more pages than the smallest font does."""
-        return fit_pages(text, self.style, SMALLEST_FONT, most=self.most)
+        return fit_pages(text, self.style, self.spec.smallest_font, most=self.most)

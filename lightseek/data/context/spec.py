@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from lightseek.data.context.pages import MOST_PAGES
 from lightseek.data.context.vision_cache import VisionCache
 from lightseek.model.config import OCRConfig
-from lightseek.page.modes import Mode
+from lightseek.page.spec import PageSpec
 from lightseek.text.tokenizer import Tokenizer
 
 
@@ -16,7 +15,5 @@ class ContextSpec:
     config: OCRConfig
     tokenizer: Tokenizer
     task: str
-    mode: str | int | Mode
-    font: str
-    most_pages: int = MOST_PAGES
+    page: PageSpec
     cache: VisionCache | None = None

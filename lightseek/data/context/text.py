@@ -14,7 +14,7 @@ ROOM = 3 / 4  # the document's largest share of the positions; the rest is for t
 def text_context(spec: ContextSpec) -> "TextMaker":
     """The maker of a text that leaves the decoder room for the task."""
     most = most_tokens(spec.config.decoder.max_positions, spec.task)
-    return TextMaker(spec.tokenizer, most, PageMaker(spec.mode, spec.font, spec.most_pages))
+    return TextMaker(spec.tokenizer, most, PageMaker(spec.page))
 
 
 class TextMaker(ContextMaker):

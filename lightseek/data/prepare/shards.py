@@ -8,10 +8,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from lightseek.data.context.pages import MOST_PAGES, PageMaker
+from lightseek.data.context.pages import PageMaker
 from lightseek.data.document import Document, check_task
 from lightseek.data.sources.registry import DATA_SETS
 from lightseek.data.splits import Shares, Split
+from lightseek.page.spec import MOST_PAGES, PageSpec
 from lightseek.tools.files import atomic_write, write_json
 
 WORK = ".prepare"  # the folder for unfinished shards and for the figures
@@ -77,7 +78,7 @@ def figures_file(work: Path, split: Split, number: int) -> Path:
 def write_shard(job: Job, out: Path, split: Split, number: int, shard: list[Document]) -> Figures:
     """Write one shard: its pictures, then its rows, then its figures, which mark it as done. Returns the figures."""
     figures, rows = Figures(), []
-    maker = PageMaker(job.mode, job.font, job.max_pages)
+    maker = PageMaker(PageSpec(job.mode, job.font, max_pages=job.max_pages))
     for index, document in enumerate(shard):
         name = f"images/{split}-{number:05d}/{index:05d}"
         try:
