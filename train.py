@@ -1,4 +1,4 @@
-"""One training run, or the check before it.
+"""Trains one model, or checks with `--overfit` that it can learn at all.
 
     python train.py --config experiments/nano/summarize.json steps=200
     python train.py --task ocr --overfit
@@ -29,8 +29,8 @@ def main(argv: list[str]) -> int:
         config, out = RunConfig(**settings), arguments.out
         if config.quantize and (arguments.save_model or arguments.push_to_hub):
             raise ValueError(
-                f"quantize={config.quantize} rounds weights, and --save-model and --push-to-hub write whole ones: "
-                "leave out one or the other (an adapter goes to OUT/adapter in any case, and fits the whole model)"
+                f"quantize={config.quantize} rounds weights, and --save-model and --push-to-hub need exact ones: "
+                "leave out one or the other (OUT/adapter is written in any case, and it fits the exact weights)"
             )
         if arguments.overfit:
             return run_overfit(config, out, arguments.save_model)
@@ -38,6 +38,7 @@ def main(argv: list[str]) -> int:
 
 
 def run_training(config: RunConfig, out: Path, save_model: bool, hub_id: str | None) -> int:
+    """Train, evaluate and save one model, and return the exit code."""
     from lightseek.commands.progress import encode_pages, freeze_table, running, tell_missing, tell_truncated
     from lightseek.lab.publish import create_repository, upload, write_card
     from lightseek.lab.results import finish, results_table
@@ -47,17 +48,17 @@ def run_training(config: RunConfig, out: Path, save_model: bool, hub_id: str | N
     from lightseek.weights.lora_files import save_trained
 
     run = Run(config, out)
-    if not run.main:  # one of many processes: it trains, and the main one does the rest
+    if not run.main:  # this process only helps to train; the main one evaluates and saves
         run.encode_pages()
         run.fit()
         leave(run.accelerator)
     if hub_id:
-        create_repository(hub_id)  # what the hub refuses, it refuses now
+        create_repository(hub_id)  # a missing permission shows now, not after the training
     console.print(freeze_table([vars(count) for count in run.counts], config.freeze))
     encode_pages(run)
     with running() as (on_step, on_eval):
         trained = run.fit(on_step)
-        run.accelerator.wait_for_everyone()  # the side processes leave then
+        run.accelerator.wait_for_everyone()  # after this the other processes end
         run.accelerator.end_training()
         results = finish(run, trained, on_eval)
     save_trained(run.model, out, save_model or bool(hub_id))
@@ -73,6 +74,7 @@ def run_training(config: RunConfig, out: Path, save_model: bool, hub_id: str | N
 
 
 def run_overfit(config: RunConfig, out: Path, save_model: bool) -> int:
+    """Check whether the model can learn one document. Return the exit code: 0 if it can, else 1."""
     from lightseek.commands.progress import overfitting
     from lightseek.tools.console import console, escape
     from lightseek.training.overfit import overfit, overfit_config, save

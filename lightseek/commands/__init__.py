@@ -1,1 +1,1 @@
-"""The commands of `python -m lightseek`, one file each: `add_parser(commands)` and what it runs."""
+"""The commands of `python -m lightseek`, one in each file: `add_parser(commands)` and a function that runs it."""

@@ -1,7 +1,7 @@
-"""How a command line fills the settings of a run: `--config file.json`, `key=value`, or flags.
+"""Reads the settings of a run from a command line: from `--config file.json`, from `key=value` and from flags.
 
-This is argparse and not tyro or jsonargparse: neither reads `key=value` words or turns several values into a grid, so
-both would need most of this file around them, and both take longer to import.
+It uses argparse and not tyro or jsonargparse, because neither of them reads `key=value` or turns several values into a
+grid. They would need most of this file around them, and they take longer to import.
 """
 
 import argparse
@@ -19,25 +19,26 @@ from lightseek.page.modes import find_mode
 from lightseek.training.settings import ALIASES, GROUPS, RunConfig, check_value, shown
 
 OVERRIDE = re.compile(r"[A-Za-z][\w-]*=")
-PAIRS = "lr_boxes"  # the one setting whose own values are written KEY=VALUE
+PAIRS = "lr_boxes"  # the only setting whose values have the form KEY=VALUE
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line, like all our errors, and not the usage too."""
+    """An argument parser that reports an error in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
+        """End the program with exit code 2 and this message."""
         from lightseek.tools.console import fail
 
         raise SystemExit(fail(ValueError(f"{message} (see {self.prog} --help)")))
 
     def refuse(self, unknown: list[str]) -> NoReturn:
-        """End the program because of arguments that it does not know, and suggest a flag that looks like the first."""
+        """End the program because of unknown arguments, and suggest a flag that is similar to the first of them."""
         close = did_you_mean(unknown[0].partition("=")[0], self._option_string_actions)
         self.error(f"unrecognized arguments: {' '.join(unknown)}{close}")
 
 
 class CommandParser(Parser):
-    """The parser of one command. It knows its own flags, so it is the one to suggest another."""
+    """The parser of one command. It reports unknown arguments itself, because it knows the command's flags."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
         arguments, unknown = super().parse_known_args(args, namespace)
@@ -53,9 +54,10 @@ def parse_run(
     extra: Callable[[argparse.ArgumentParser], object],
     grid: bool = False,
 ) -> tuple[dict[str, Any], argparse.Namespace]:
-    """(settings, arguments): the settings named in `argv`, each with its list of values if `grid`, and the rest.
+    """Return (settings, arguments): the settings that `argv` gives, and the values of the program's own flags.
 
-    `extra(parser)` adds the program's own flags. Later wins: defaults, then `--config`, then `key=value`, then flags.
+    With `grid`, each setting has the list of its values. `extra(parser)` adds the program's own flags.
+    A flag replaces `key=value`, which replaces `--config`, which replaces the default.
     `key=value` may stand anywhere, also after the values of a flag: `--freeze encoder none steps=6`.
     Bad input ends the program with a one-line message and exit code 2.
     """
@@ -91,7 +93,7 @@ def parse_run(
 
 
 def add_setting(section: Any, setting: Field, grid: bool = False) -> None:
-    """Add the flag of a setting to the parser of a run, under all its names and with its help text."""
+    """Add the flag of a setting to the parser of a run, with its aliases and its help text."""
     if setting.type is bool and not grid:
         how: dict[str, Any] = {"action": "store_const", "const": "true"}
     else:
@@ -106,7 +108,7 @@ def add_setting(section: Any, setting: Field, grid: bool = False) -> None:
 
 
 def add_settings(command: Parser, **defaults: Any) -> None:
-    """Add flags that mean what the settings of a run of the same names mean, with these defaults."""
+    """Add the flags of some settings of a run to the parser of a command. `defaults` gives their names and defaults."""
     for name, default in defaults.items():
         setting = RunConfig.__dataclass_fields__[name]
 
@@ -124,42 +126,42 @@ def add_settings(command: Parser, **defaults: Any) -> None:
 
 
 def flags(name: str) -> list[str]:
-    """The flags of a setting: `--mode` and `--tokens`."""
+    """Return the flags of a setting: `--mode` and `--tokens` for the setting `mode`."""
     names = [name, *(alias for alias, setting in ALIASES.items() if setting == name)]
     return ["--" + each.replace("_", "-") for each in names]
 
 
 def help_of(setting: Field, default: Any) -> str:
-    """The help text of a setting: what it is, the kinds there are, and the default."""
+    """Return the help text of a setting: what it is, its possible kinds, and its default."""
     kinds = setting.metadata["kinds"]
     choices = f": {'none, ' * (setting.default is None)}{kinds.choices}" if kinds is not None else ""
     return f"{setting.metadata['help']}{choices} (default: {shown(setting.name, default)})"
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """The end of a message: `; did you mean NAME?`, or nothing if no name is similar."""
+    """Return the end of a message, `; did you mean NAME?`, or an empty text if no name is similar."""
     close = difflib.get_close_matches(name, list(names), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def _split(name: str, values: list[str], overrides: list[str]) -> list[str]:
-    """The values of a flag of a grid. Words like key=value behind the first are settings and go to `overrides`."""
+    """Return the values of a flag of a grid. Words of the form key=value after the first are moved to `overrides`."""
     rest = [word for word in values[1:] if OVERRIDE.match(word)]
-    if name == PAIRS:  # encoder=1e-5 is one of its values
+    if name == PAIRS:  # encoder=1e-5 is a value of this setting, and steps=6 is another setting
         rest = [word for word in rest if _name_of(word.partition("=")[0]) is not None]
     overrides += rest
     return [values[0], *(word for word in values[1:] if word not in rest)]
 
 
 def _name_of(key: str) -> str | None:
-    """The setting that a key names, by its name or another one; None if there is none."""
+    """Return the setting that a key names by its name or its alias, or None if there is no such setting."""
     name = key.replace("-", "_")
     name = ALIASES.get(name, name)
     return name if name in RunConfig.__dataclass_fields__ else None
 
 
 def _known(key: str) -> str:
-    """The setting that a key names. Raises ValueError, with the settings there are, for another key."""
+    """Return the setting that a key names. Raises ValueError for an unknown key, and suggests or lists settings."""
     if (name := _name_of(key)) is not None:
         return name
     names = [setting.name for setting in fields(RunConfig)]
@@ -168,6 +170,7 @@ def _known(key: str) -> str:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
+    """Return the settings in a JSON file. Raises ValueError if it cannot be read or holds no JSON object."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -180,6 +183,10 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _convert(name: str, value: Any, grid: bool) -> Any:
+    """Return a value from a command line or a JSON file in the type of the setting, or a list of them with `grid`.
+
+    Raises ValueError if it cannot be converted.
+    """
     if grid:
         values = value if isinstance(value, list) else [value]
         return [_convert(name, item, grid=False) for item in values]

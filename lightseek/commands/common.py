@@ -1,6 +1,6 @@
-"""What the commands share: the model's arguments, opening documents, talking to whoever watches.
+"""The parts that several commands share: the arguments of the model, opening documents and models, and output.
 
-Nothing here imports PyTorch before a command runs, so that `--help` and bad arguments answer at once.
+Nothing here imports PyTorch before a command runs, so that the answer to `--help` and to bad arguments comes at once.
 """
 
 import argparse
@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from lightseek.page.render import RenderedPage
     from lightseek.weights.loading import LightSeekOCR
 
-WIDTH = 132  # of tables that go into a file or a pipe
-EPILOG = "Full sizes without the weights: `formula` writes made-up ones; then `--model` with their folder."
+WIDTH = 132  # characters: the width of a table that goes into a file or a pipe
+EPILOG = "To try the official sizes without the official weights: `formula` writes a checkpoint with made-up values."
 
 
 def open_model(arguments: argparse.Namespace) -> "LightSeekOCR":
+    """Load the model that the flags of `add_model` describe. Its adapter, if it has one, is merged where possible."""
     from lightseek.weights.loading import load_model
 
-    watched = sys.stdout.isatty()  # the bar draws on stdout, where results go
+    watched = sys.stdout.isatty()  # the progress bar goes to stdout, and must not get into a file of results
     model = load_model(
         arguments.model,
         arguments.device,
@@ -35,14 +36,15 @@ def open_model(arguments: argparse.Namespace) -> "LightSeekOCR":
     if arguments.adapter and not arguments.quantize:
         from lightseek.weights.lora import merge
 
-        merge(model)  # nobody switches here, and merged is faster
+        merge(model)  # a command does not switch adapters, and a merged model is faster
     return model
 
 
 def open_pages(path: Path, mode: str | None = None, letters: tuple[int, int] | None = None) -> "list[RenderedPage]":
-    """Pages of a document; tells on stderr which characters the font could not draw.
+    """Return the pages of a document, and say on stderr which characters the font could not draw.
 
-    With a `mode`, a text is drawn for it, in `letters` (smallest and largest size in pixels) that the model reads.
+    With a `mode`, a text is drawn on pages for that mode. `letters` are the smallest and the largest font size that
+    the model reads, in pixels.
     """
     from lightseek.page.render import DEFAULT_STYLE, page_style, render_file
 
@@ -57,13 +59,13 @@ def open_pages(path: Path, mode: str | None = None, letters: tuple[int, int] | N
 
 
 def full_prompt(prompt: str) -> str:
-    """A prompt by its name, or as it is; `<image>` goes first where it is not placed."""
+    """Return the prompt with this name, or the user's own prompt. If it lacks `<image>`, that is put in front."""
     prompt = PROMPTS.get(prompt, prompt)
     return prompt if IMAGE_TAG in prompt else f"{IMAGE_TAG}\n{prompt}"
 
 
 def show(table: Any) -> None:
-    """Print a rich table on stdout, wide enough where there is no terminal to fit."""
+    """Print a rich table on stdout, in the width of the terminal or, without a terminal, of `WIDTH` characters."""
     from rich.console import Console
 
     console = Console()
@@ -71,18 +73,19 @@ def show(table: Any) -> None:
 
 
 def say(message: str) -> None:
-    """One line to whoever watches; stdout is for results."""
+    """Print a line on stderr, because stdout is for results."""
     print(message, file=sys.stderr)
 
 
 def add(commands: Any, run: Callable[[argparse.Namespace], None], about: str) -> Parser:
+    """Add a command that calls `run` and has its name, and return its parser."""
     command = commands.add_parser(run.__name__, help=about, description=about, epilog=EPILOG)
     command.set_defaults(run=run)
     return command
 
 
 def add_input(command: Parser) -> None:
-    """Add how a page is shown to the model, and what it is asked."""
+    """Add the flags of the mode and of the prompt."""
     add_settings(command, mode="base")
     command.add_argument(
         "--prompt",

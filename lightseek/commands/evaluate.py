@@ -1,4 +1,4 @@
-"""`python -m lightseek evaluate`: predictions scored, one model or several on the same pages."""
+"""`python -m lightseek evaluate`: scores the predictions of one model, or of several models on the same documents."""
 
 import argparse
 from pathlib import Path
@@ -9,6 +9,7 @@ from lightseek.data.kinds import TASKS
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
+    """Score each file of predictions, compare the others with the first, and print the tables."""
     from lightseek.scores.compare import distinct_names, report, score
     from lightseek.scores.tables import tables
     from lightseek.tools.console import bars
@@ -22,7 +23,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
             models.append(score(path, arguments.task, name, tick))
     for model in models:
         if len(model.predictions) < model.pages:
-            say(f"{model.name} holds {len(model.predictions)} of {model.pages} predictions: its generate did not end")
+            say(f"{model.name} has {len(model.predictions)} of {model.pages} predictions: `generate` was stopped")
     found = report(models, arguments.bins)
     if arguments.out:
         write(arguments.out, models, found)
@@ -32,7 +33,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 
 def write(out: Path, models: list[Any], found: dict[str, Any]) -> None:
-    """`evaluation.json`, and the plots."""
+    """Write `evaluation.json` and the plots to a folder."""
     from lightseek.scores.compare import paired
     from lightseek.scores.kinds import headlines
     from lightseek.scores.plots import plot_differences, plot_lengths, plot_scores
@@ -51,6 +52,7 @@ def write(out: Path, models: list[Any], found: dict[str, Any]) -> None:
 
 
 def edges(text: str) -> list[int]:
+    """Return the bounds of the bins in `600,700,800`. Raises ArgumentTypeError if they are not rising numbers."""
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError:

@@ -1,4 +1,4 @@
-"""`python -m lightseek formula`: a checkpoint of full size with made-up values."""
+"""`python -m lightseek formula`: writes a checkpoint of full size with made-up values."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,7 @@ from lightseek.model.config import PRESETS
 
 
 def formula(arguments: argparse.Namespace) -> None:
-    """A checkpoint in the official layout whose values follow from the tensors' names."""
+    """Write a checkpoint in the official layout. Its values are computed from the names of the tensors."""
     from lightseek.model.config import OCRConfig
     from lightseek.text.tokenizer import Tokenizer
     from lightseek.tools.devices import find_dtype
@@ -20,7 +20,7 @@ def formula(arguments: argparse.Namespace) -> None:
         raise ValueError(f"{arguments.out} is there already: give an empty or a new folder")
     config = OCRConfig.preset(arguments.preset)
     write_checkpoint(arguments.out, config, find_dtype(arguments.dtype), progress=True)
-    # nano's, also for the official sizes: its ids are in every vocabulary, and the values mean nothing anyway.
+    # nano's tokenizer also fits the official sizes: its ids are in every vocabulary, and the values mean nothing.
     Tokenizer.nano().save(arguments.out / "tokenizer.json")
     say(f"{arguments.out} has the sizes of {arguments.preset}, nano's tokenizer, and values that mean nothing")
 

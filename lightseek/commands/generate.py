@@ -1,4 +1,4 @@
-"""`python -m lightseek generate`: what a model writes about every document of a data set, as JSONL."""
+"""`python -m lightseek generate`: writes a model's text about every document of a data set to a JSONL file."""
 
 import argparse
 from dataclasses import asdict
@@ -23,12 +23,12 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "ocr": {"beams": 1, "length_penalty": 1.0, "max_new_tokens": 1024},
     "answer": {"beams": 1, "length_penalty": 1.0, "max_new_tokens": 256},
 }
-# Not settings of the predictions: they change when and where, not what is written.
+# Arguments that do not change the texts, so a file of predictions can be continued with other values of them.
 _NOT_SETTINGS = ("command", "run", "out", "batch", "device")
 
 
 def generate(arguments: argparse.Namespace) -> None:
-    """Resumable: what stands in --out is kept, and the command goes on after it."""
+    """Write the predictions to --out. If the file has predictions already, they are kept and the rest is added."""
     from lightseek.commands.progress import tell_missing, tell_truncated
     from lightseek.scores.predictions import append_predictions, done_before, predict
     from lightseek.tools.console import bars
@@ -40,12 +40,12 @@ def generate(arguments: argparse.Namespace) -> None:
     settings |= {f"{name}_files": fingerprint(settings[name]) for name in ("data", "model", "adapter")}
     done = done_before(arguments.out, settings, documents)
     if done == len(documents):
-        say(f"{arguments.out} holds all {done} predictions already")
+        say(f"{arguments.out} has all {done} predictions already")
         return
     model, make = open_maker(arguments)
     found = predict(model, make, documents[done:], **options)
     if done:
-        say(f"{arguments.out} holds {done} of {len(documents)} predictions: going on")
+        say(f"{arguments.out} has {done} of {len(documents)} predictions: the command continues with the rest")
     with bars() as progress:
         bar = progress.add_task("generate", total=len(documents), completed=done, figures="")
         try:
@@ -53,19 +53,22 @@ def generate(arguments: argparse.Namespace) -> None:
                 figures = f"{prediction.seconds:.2f} s a document  {prediction.peak_bytes / 2**20:,.0f} MB"
                 progress.update(bar, advance=1, figures=figures)
         except KeyboardInterrupt:
-            say("stopped: the same command goes on from here")
+            say("stopped: start the same command again to continue")
             raise
         except RuntimeError as error:
             if "out of memory" not in str(error):
                 raise
-            raise ValueError(f"out of memory ({error}): lower --batch or --beams, and run it again to go on") from None
+            raise ValueError(f"out of memory ({error}): lower --batch or --beams, and start it again") from None
     tell_missing(make.missing_glyphs)
     tell_truncated(asdict(make.truncated))
     say(f"{len(documents)} predictions; next: python -m lightseek evaluate {arguments.out}")
 
 
 def writing_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """How to write, by the task unless it was asked for otherwise; sets `arguments` too."""
+    """Return the options of generation. Those that the user did not give get the task's defaults, in `arguments` too.
+
+    Raises ValueError for a number below 1.
+    """
     for name, value in DEFAULTS[arguments.task].items():
         if getattr(arguments, name) is None:
             setattr(arguments, name, value)
@@ -76,7 +79,7 @@ def writing_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def open_maker(arguments: argparse.Namespace) -> "tuple[LightSeekOCR, ExampleMaker]":
-    """The model, and what makes its pages and prompts."""
+    """Return the model and its example maker. Raises ValueError if the model has no tokenizer."""
     from lightseek.data.examples import ExampleMaker
 
     model = open_model(arguments)
@@ -87,7 +90,7 @@ def open_maker(arguments: argparse.Namespace) -> "tuple[LightSeekOCR, ExampleMak
 
 
 def open_documents(arguments: argparse.Namespace) -> "list[Document]":
-    """The documents to write about, their text corrupted if that was asked for."""
+    """Return the documents to write about, with corrupted texts if --corrupt says so."""
     from lightseek.data.corruption import corrupt_documents
     from lightseek.data.sources.load import load_documents
 
@@ -105,7 +108,7 @@ def open_documents(arguments: argparse.Namespace) -> "list[Document]":
 
 
 def add_writing(command: Parser) -> None:
-    """Add the model, how it is shown a document, and how it writes."""
+    """Add the flags of the model, of the pages and of generation."""
     add_settings(command, mode="base", context="vision", max_pages=8, font="DejaVuSans", noise=None)
     add_model(command)
     command.add_argument(
@@ -123,7 +126,7 @@ def add_writing(command: Parser) -> None:
 
 
 def in_words(option: str) -> str:
-    """The defaults of an option for each task, for a help text."""
+    """Return the defaults of an option for each task, for a help text."""
     return "default: " + ", ".join(f"{values[option]:g} for {task}" for task, values in DEFAULTS.items())
 
 

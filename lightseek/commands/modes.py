@@ -1,4 +1,4 @@
-"""`python -m lightseek modes`: the token arithmetic, as a table."""
+"""`python -m lightseek modes`: prints how many patches, tokens and positions a page has in each mode."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ from lightseek.page.modes import MODES, positions, vision_tokens
 
 
 def modes(arguments: argparse.Namespace) -> None:
-    """The table of modes; of the tiled ones, the smallest and the largest number of tiles."""
+    """Print the table of modes. A tiled mode has two rows: for the smallest and the largest number of tiles."""
     rows = []
     for mode in MODES.values():
         for grid in [(2, 1), (3, 3)] if mode.tile else [(1, 1)]:

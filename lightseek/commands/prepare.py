@@ -1,4 +1,4 @@
-"""`python -m lightseek prepare`: a data set, or your own documents, as a folder to train from."""
+"""`python -m lightseek prepare`: makes a folder to train from, of a data set or of your own documents."""
 
 import argparse
 import os
@@ -10,11 +10,11 @@ from lightseek.commands.common import add, say
 from lightseek.data.kinds import FORMATS, SOURCES, TASKS
 from lightseek.data.sources.registry import DATA_SET_NAMES, DATA_SETS
 
-SHOWN = 20  # bad rows
+SHOWN = 20  # the largest number of bad rows that are printed
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    """Shards, pages and a card in `--out`; then, if asked for, on the hub."""
+    """Write shards, pages and a card to --out. With --push-to-hub, upload them too."""
     from lightseek.data.prepare.card import write_card
     from lightseek.data.prepare.folder import prepare as write
     from lightseek.data.prepare.shards import Job
@@ -54,7 +54,7 @@ def prepare(arguments: argparse.Namespace) -> None:
         say(f"left out: {said:,} rows in all")
     total = prepared.total
     if total.truncated:
-        dropped = f": {total.dropped:,} characters are on none" if job.images else ""
+        dropped = f": {total.dropped:,} characters were dropped" if job.images else ""
         say(f"{total.truncated:,} documents need more than {job.max_pages} pages{dropped} (--max-pages)")
     counts = ", ".join(f"{len(figures.text):,} {split}" for split, figures in prepared.splits.items())
     print(f"{arguments.out}: {counts} documents; train with --data {arguments.out} --task {job.task}")
@@ -63,7 +63,7 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 
 def push(folder: Path, repo: str, private: bool = False) -> str:
-    """Put the folder on the hub as a data set; returns its address. Raises ValueError with what the hub said."""
+    """Upload the folder to the hub as a data set and return its address. Raises ValueError with the hub's message."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -77,7 +77,7 @@ def push(folder: Path, repo: str, private: bool = False) -> str:
 
 
 def shares(text: str) -> tuple[float, float, float]:
-    """`0.9/0.05/0.05` as numbers."""
+    """Return the numbers in `0.9/0.05/0.05`. Raises ArgumentTypeError if they are not three shares of 1."""
     try:
         train, validation, test = (float(part) for part in text.split("/"))
         if min(train, validation, test) < 0 or abs(train + validation + test - 1) > 1e-6:
@@ -85,7 +85,7 @@ def shares(text: str) -> tuple[float, float, float]:
         return train, validation, test
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"{text!r}: the shares of train, validation and test, together 1, as 0.9/0.05/0.05"
+            f"{text!r}: give the shares of train, validation and test, such as 0.9/0.05/0.05; they must add up to 1"
         ) from None
 
 

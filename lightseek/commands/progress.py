@@ -1,4 +1,4 @@
-"""What the programs show about a run: progress bars, the table of what learns, what found no place on the pages."""
+"""Shows the user a run: progress bars, the table of what learns, and warnings about dropped text and missing glyphs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,7 +42,7 @@ def running() -> Iterator[tuple]:
         def on_step(state) -> None:
             nonlocal started
             if not started and state.step > 1:
-                console.print(f"[dim]goes on after step {state.step - 1}[/]")
+                console.print(f"[dim]continues after step {state.step - 1}[/]")
             started = True
             nonlocal speed, held_out
             speed = state.tokens_per_second if speed is None else 0.9 * speed + 0.1 * state.tokens_per_second

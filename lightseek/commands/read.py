@@ -1,4 +1,4 @@
-"""`python -m lightseek read`: pages to text."""
+"""`python -m lightseek read`: reads the text on pages."""
 
 import argparse
 import json
@@ -10,14 +10,14 @@ from lightseek.commands.common import add, add_input, add_model, full_prompt, op
 
 
 def read(arguments: argparse.Namespace) -> None:
-    """Text of every page, one after the other, on stdout; what each took, on stderr.
+    """Print the text of each page on stdout, and its tokens and times on stderr.
 
-    A text file is drawn for the mode and the model first, on as many pages as it needs; they make one text again.
+    A text file is first drawn on as many pages as it needs in this mode. The texts of its pages are printed as one.
     """
     from lightseek.page.render import check_file, is_text
     from lightseek.text.generate import read as read_pages
 
-    for path in arguments.files:  # a wrong name is told before a large model is loaded
+    for path in arguments.files:  # a wrong name shows before a large model is loaded
         check_file(path)
     model, prompt = open_model(arguments), full_prompt(arguments.prompt)
     letters = model.config.letters

@@ -1,4 +1,4 @@
-"""`python -m lightseek summarize`: the summary of a document, on stdout."""
+"""`python -m lightseek summarize`: prints a summary of each document."""
 
 import argparse
 import sys
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from lightseek.data.document import Document
 
 TEXTS = (".txt", ".md")
-WANTED = "?"  # a document to summarize has a summary; nobody knows this one's
+WANTED = "?"  # the task needs a document with a summary, and this one's is not known yet
 
 
 def summarize(arguments: argparse.Namespace) -> None:
-    """One summary a file. All pages of a file go into one prompt; what finds no place on them is told."""
+    """Print one summary for each file. All pages of a file are in one prompt. On stderr, say how much was dropped."""
     from lightseek.commands.progress import tell_missing, tell_truncated
     from lightseek.scores.predictions import predict
 
@@ -37,7 +37,10 @@ def summarize(arguments: argparse.Namespace) -> None:
 
 
 def open_document(path: Path) -> "Document":
-    """A text as text, to be set at the size that fills its pages; a PDF or picture as its pages."""
+    """Return a file as a document: a text or Markdown file as text, a PDF or a picture as pages.
+
+    Raises ValueError for a text that is empty or not UTF-8.
+    """
     from lightseek.data.document import Document
 
     if str(path) == "-" or path.suffix.lower() in TEXTS:

@@ -1,4 +1,4 @@
-"""`python -m lightseek trace`: one page through the model, stage by stage."""
+"""`python -m lightseek trace`: follows one page through the model, stage by stage."""
 
 import argparse
 import json
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def trace(arguments: argparse.Namespace) -> None:
+    """Run the model on one page, and print what each stage gave and cost."""
     import torch
 
     from lightseek.inspect.trace import trace as run
@@ -53,6 +54,7 @@ def trace(arguments: argparse.Namespace) -> None:
 
 
 def pick_page(path: Path, number: int) -> "RenderedPage":
+    """Return one page of a file, counted from 1. Raises ValueError if there is no such page."""
     pages = open_pages(path)
     if not 1 <= number <= len(pages):
         raise ValueError(f"{path} has {len(pages)} page(s), counted from 1: there is no page {number}")

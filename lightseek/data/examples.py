@@ -1,7 +1,7 @@
-"""Turns a document into a training example: pages, prompt and target. Also puts examples into a padded batch.
+"""Turns a document into a training example (pages, prompt and target), and examples into a padded batch.
 
-document -> rendered page(s) at the mode's size -> views
-         -> BOS, image positions (or the text's tokens), prompt | target, EOS
+document -> pages at the size of the mode -> views
+         -> BOS, image positions (or the tokens of the text), words of the task | target, EOS
 """
 
 from collections import Counter
@@ -38,11 +38,12 @@ class Example:
     prompt: list[int]  # token ids; they include the image positions, or the document's text
     target: list[int]  # token ids; the last one is EOS
     vision_tokens: int  # 0 if the prompt holds the document as text
-    text_tokens: int  # of the text on the pages; divided by `vision_tokens` it is the compression ratio
+    text_tokens: int  # tokens of the text on the pages; divided by `vision_tokens` it is the compression ratio
     dropped_characters: int = 0  # characters of the text for which there was no room
 
     @property
     def target_text(self) -> list[int]:
+        """The target without EOS."""
         return self.target[:-1]
 
 
@@ -68,10 +69,10 @@ class ExampleMaker:
         cache: VisionCache | None = None,
         context: str = "vision",
     ) -> None:
-        """`page` says how pages are drawn, and `truncated` counts what has no room on them. A `cache` encodes them.
+        """`context` is a name in `lightseek.data.kinds.CONTEXTS`: the document becomes pages or text tokens.
 
-        `context` is one of `lightseek.data.kinds.CONTEXTS`. With `text` the document's own tokens stand where its
-        pages would, as many as the decoder has room for. Raises ValueError for a task or a context there is not.
+        `page` says how pages are drawn. With a `cache` the pages come encoded.
+        Raises ValueError for an unknown task or context.
         """
         TASKS.check(task)
         self.config, self.tokenizer, self.task = config, tokenizer, task
@@ -86,7 +87,7 @@ class ExampleMaker:
 
     @property
     def truncated(self) -> Truncation:
-        """What found no place so far."""
+        """How much was left out of all documents so far because there was no room."""
         return self.context.truncated
 
     def __call__(self, document: Document) -> Example:
@@ -125,26 +126,29 @@ class ExampleMaker:
         return example
 
     def images(self, document: Document) -> list[Image.Image]:
-        """The pages as pictures, for people to look at."""
+        """Return the pages as pictures, for people to look at."""
         return self.context.pictures(document)
 
     def prompt(self, document: Document, places: Sequence[Sequence[int]]) -> list[int]:
-        """BOS, what stands for the document, and the task's words or the document's question."""
+        """Return the ids of the prompt: BOS, the document, and then the words of the task or the document's question.
+
+        `places` are the ids that stand for the document: one list for each page, or one list for its text.
+        """
         tags = IMAGE_TAG * len(places)
         if self.task != "answer":
             words = PROMPTS[self.task].removeprefix(IMAGE_TAG)
             return fill_prompt(self.config, self.tokenizer, tags + words, places)
-        # A question comes from the data: its special tokens are plain text.
+        # A question comes from the data, so a special token that is spelled out in it must stay plain text.
         ids = fill_prompt(self.config, self.tokenizer, tags, places)
         return ids + self.tokenizer.encode(f"\n{document.question.strip()}")
 
     def target(self, document: Document) -> str:
-        """What the model should write about a document: its answer, its summary, or the text on its pages."""
+        """Return the text that the model should write: the document's answer, its summary, or the text on its pages."""
         return self.context.visible(document) if self.task == "ocr" else document.summary
 
 
 def collate(examples: Sequence[Example], pad: int) -> Batch:
-    """Pad examples on the right to the longest one. The labels let the loss see the targets only."""
+    """Make a batch. The examples are padded on the right to the longest one, and only the targets have labels."""
     input_ids, mask = pad_batch([example.prompt + example.target for example in examples], pad, side="right")
     labels = torch.full_like(input_ids, IGNORED)
     for i, example in enumerate(examples):

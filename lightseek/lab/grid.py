@@ -1,8 +1,8 @@
-"""A grid of runs: every combination of the settings that have several values, each in a folder of its own.
+"""A grid of runs: one run, called a cell, for each combination of the values of the settings. Each cell has a folder.
 
-A finished cell is skipped when the grid is run again; a killed one goes on where it was. A cell's folder is named after
-the settings that change its result and differ from their defaults. So the folder stays the same when settings that only
-save memory change, when other settings are swept beside it, and when a release brings new settings.
+When a grid is started again, finished cells are skipped, and a cell that was killed continues from its checkpoint. The
+folder of a cell is named after the settings that change its result and differ from their defaults. So its name stays
+the same if settings change that only save memory, if the grid compares more settings, and if a release adds settings.
 """
 
 import hashlib
@@ -24,11 +24,16 @@ ALWAYS_SHOWN = ("mode", "freeze")
 
 @dataclass(frozen=True)
 class Cell:
+    """One run of a grid, and its folder."""
+
     config: RunConfig
     folder: Path
 
     def finished(self) -> dict[str, Any] | None:
-        """Its results, if it ran to the end before. Raises ValueError if it did so with other settings."""
+        """Return the results of the cell, or None if it has not run to its end.
+
+        Raises ValueError if the results in the folder are from other settings.
+        """
         path = self.folder / "results.json"
         if not path.is_file():
             return None
@@ -42,11 +47,12 @@ class Cell:
 
 
 def grid(base: RunConfig, lists: dict[str, list[Any]], out: Path) -> tuple[list[Cell], list[str]]:
-    """(cells, names of the settings that tell them apart).
+    """Return (cells, names of the settings whose values the tables show).
 
+    `base` gives the settings that `lists` does not name, and `out` is the folder of all cells.
     Raises ValueError for a cell that cannot work, and for several values of a setting that changes no result.
     """
-    lists = {name: list(dict.fromkeys(values)) for name, values in lists.items()}  # a value given twice is one
+    lists = {name: list(dict.fromkeys(values)) for name, values in lists.items()}  # without repeated values
     for name, values in lists.items():
         if len(values) > 1 and RunConfig.__dataclass_fields__[name].metadata["free"]:
             raise ValueError(f"{name} changes no result, so a grid cannot compare its values: give it one value")
@@ -54,14 +60,17 @@ def grid(base: RunConfig, lists: dict[str, list[Any]], out: Path) -> tuple[list[
     cells: dict[Path, Cell] = {}
     for values in itertools.product(*lists.values()):
         config = without_idle(replace(base, **dict(zip(lists, values, strict=True))), lists)
-        check(config)  # all cells before the first starts
+        check(config)
         folder = out / cell_name(config)
         cells.setdefault(folder, Cell(config, folder))
     return list(cells.values()), swept
 
 
 def without_idle(config: RunConfig, lists: dict[str, list[Any]]) -> RunConfig:
-    """Give settings that change nothing the same value in all cells, so that no cell runs twice."""
+    """Return the settings of a cell, where settings that have no effect in it get the same value in all such cells.
+
+    So two cells that would do the same become one.
+    """
     if config.decoder and config.decoder.startswith("seq2seq:"):
         config = replace(config, context="text")
     if config.context == "text":  # there are no pages
@@ -72,7 +81,7 @@ def without_idle(config: RunConfig, lists: dict[str, list[Any]]) -> RunConfig:
 
 
 def cell_name(config: RunConfig) -> str:
-    """The name of a cell's folder: the settings that it is known by, and a hash of them and of the files it reads."""
+    """Return the name of a cell's folder: its decisive settings, and a hash of them and of the files that it reads."""
     from lightseek.weights.loading import NANO
 
     settings = decisive(config)
@@ -87,11 +96,11 @@ def _safe(name: str) -> str:
 
 
 def check_cells(cells: Sequence[Cell]) -> None:
-    """Check all that can be known before the first step of the first cell.
+    """Check the unfinished cells before the first one starts, so that the last one does not fail after hours.
 
-    Looks at the device, the packages, the fonts and the documents of each cell that is not finished, and builds each
-    distinct model without memory for its weights, to see whether its settings fit it. Raises ValueError,
-    FileNotFoundError or ImportError for the first cell that cannot work.
+    The checks look for the device, packages, fonts and documents. Each different model is built without memory for its
+    weights, to see whether the settings fit it. Raises ValueError, FileNotFoundError or ImportError for the first cell
+    that cannot work.
     """
     todo = [cell.config for cell in cells if cell.finished() is None]
     for config in todo:
@@ -128,15 +137,16 @@ def check_surroundings(config: RunConfig) -> None:
 
 
 def check_model(config: RunConfig) -> None:
-    """Raise ValueError when the model cannot learn as the settings say. Its weights are neither read nor allocated."""
+    """Raise ValueError if the model cannot learn as the settings say. Its weights are neither read nor allocated."""
     from lightseek.data.context.vision_cache import check_frozen
     from lightseek.training.build import choose_what_learns, freeze_eyes
     from lightseek.training.optimizer import parameter_groups
 
     if config.decoder and config.decoder.startswith("seq2seq:"):
-        return  # its sizes are only known when it is loaded
+        return  # the sizes of such a model are known only when it is loaded
     model = skeleton(config)
-    choose_what_learns(model, replace(config, quantize=config.quantize and "int8"))  # bitsandbytes needs weights
+    # int8 stands for every quantizer here: those of bitsandbytes need real weights.
+    choose_what_learns(model, replace(config, quantize=config.quantize and "int8"))
     if config.context == "text":
         freeze_eyes(model)
     parameter_groups(model, config)
@@ -145,7 +155,7 @@ def check_model(config: RunConfig) -> None:
 
 
 def skeleton(config: RunConfig) -> "LightSeekOCR":
-    """The model of a run on the meta device: it has all parameters, and no values in them."""
+    """Return the model of a run on the meta device. Its parameters have shapes but no values."""
     import torch
 
     from lightseek.model.decoders.hf import HFDecoder, describe
@@ -169,7 +179,10 @@ def skeleton(config: RunConfig) -> "LightSeekOCR":
 
 
 def empty_language_model(source: str) -> Any:
-    """A causal language model of transformers as its config describes it. Raises ValueError if it has none."""
+    """Return a causal language model of transformers, made from its config alone.
+
+    Raises ValueError if transformers cannot load the config.
+    """
     from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
@@ -183,7 +196,7 @@ def run_cell(
     train_report: Callable[..., None] | None = None,
     eval_tick: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Train and evaluate one cell, or give back what it found before."""
+    """Train and evaluate one cell and return its results. A finished cell is not run again."""
     if (found := cell.finished()) is not None:
         return found
     from lightseek.lab.results import finish
@@ -191,7 +204,7 @@ def run_cell(
     from lightseek.training.run import Run
     from lightseek.training.state import remove_states
 
-    release_memory()  # or the figure for this cell would hold what is left of the one before
+    release_memory()  # otherwise the peak memory of this cell would include memory of the cell before
     run = Run(cell.config, cell.folder)
     results = finish(run, run.fit(train_report), eval_tick)
     remove_states(cell.folder)

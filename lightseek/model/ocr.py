@@ -41,15 +41,15 @@ class OCROutput:
 
 
 class DocumentModel(nn.Module):
-    """What training, generation and evaluation ask of a model. It writes about a document that it is shown.
-
-    `DeepSeekOCR` looks at the document's pages. `Seq2Seq` (seq2seq.py) reads the document's text.
+    """The base class of models that write about a document. Training, generation and evaluation need these members:
 
     decoder                        the decoder, with the signature of `decoders/__init__.py`
-    model(input_ids, pages, ...)   -> OCROutput, see `DeepSeekOCR.forward`
-    embed(input_ids, pages)        -> what the decoder takes: b n d
-    device, dtype                  those of the weights
-    set_gradient_checkpointing(on) recompute activations in the backward pass, or keep them
+    model(input_ids, pages, ...)   returns an OCROutput, see `DeepSeekOCR.forward`
+    embed(input_ids, pages)        returns the input of the decoder: b n d
+    device, dtype                  the device and the dtype of the weights
+    set_gradient_checkpointing(on) recomputes activations in the backward pass, or keeps them
+
+    `DeepSeekOCR` looks at the document's pages. `Seq2Seq` (seq2seq.py) reads the document's text.
     """
 
     decoder: nn.Module
@@ -59,16 +59,19 @@ class DocumentModel(nn.Module):
     def __init__(self, config: OCRConfig) -> None:
         super().__init__()
         self.config = config
-        self.tokenizer: Any = None  # whoever loads the weights sets both: the tokenizer, for text in and out,
-        self.folder: Path | None = None  # and the checkpoint that the weights came from
-        self.adapters: Any = None  # the `Adapters` of weights/lora.py, while there are any
+        # The code that loads weights sets the first two.
+        self.tokenizer: Any = None  # turns text into tokens and back
+        self.folder: Path | None = None  # the checkpoint that the weights came from
+        self.adapters: Any = None  # the `Adapters` of weights/lora.py, or None without adapters
 
     def embed(
         self, input_ids: Int[Tensor, "b n"], pages: Sequence[Sequence[Page]] | None = None
     ) -> Float[Tensor, "b n d"]:
+        """Return the input of the decoder: the embeddings of the tokens, with the pages in their positions."""
         raise NotImplementedError
 
     def set_gradient_checkpointing(self, on: bool = True) -> None:
+        """Recompute activations in the backward pass if `on`, or keep them."""
         raise NotImplementedError
 
 

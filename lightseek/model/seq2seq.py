@@ -1,9 +1,10 @@
-"""A sequence-to-sequence model of transformers in place of ours: the baseline that reads the document as text.
+"""A sequence-to-sequence model of transformers takes the place of ours: a baseline that reads the document as text.
 
-`--decoder seq2seq:facebook/bart-base --context text`. It takes what a language model takes, a prompt that holds the
-document and a target, and deals them out: the prompt to its encoder, the target to its decoder. So the one training
-loop, the decoding and the evaluation are the same, and so are the columns of the table. `load_seq2seq` in
-weights/hf.py loads such a model.
+    prompt (it holds the document) -> its encoder
+    target                         -> its decoder -> logits
+
+`--decoder seq2seq:facebook/bart-base --context text` uses it. The class takes the same inputs as our model, so that it
+shares the training loop, the decoding and the evaluation. `load_seq2seq` in weights/hf.py loads such a model.
 """
 
 from collections.abc import Sequence
@@ -26,7 +27,7 @@ from lightseek.tools.padding import pad_batch
 
 
 class Seq2SeqCache(Cache):
-    """The encoded prompt, and the cache of transformers for the tokens written so far."""
+    """Holds the encoded prompt, and transformers' own cache for the tokens that have been written."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         config = model.config.get_text_config(decoder=True)
@@ -41,7 +42,7 @@ class Seq2SeqCache(Cache):
 
 
 class Seq2SeqDecoder(HFDecoder):
-    """A decoder for generation. The first call takes the prompt, and each later call takes the new tokens."""
+    """The model as a decoder, for generation. The first call takes the prompt, and later calls take new tokens."""
 
     def __init__(self, config: HFDecoderConfig, model: PreTrainedModel) -> None:
         super().__init__(config, model)
@@ -53,7 +54,10 @@ class Seq2SeqDecoder(HFDecoder):
     def forward(
         self, x: Float[Tensor, "b n d"], mask: Bool[Tensor, "b m"] | None = None, cache: Seq2SeqCache | None = None
     ) -> DecoderOutput:
-        """Return the scores as `hidden`, because models differ too much in what they compute between the two."""
+        """Return the scores of the vocabulary as `hidden`.
+
+        Models differ too much between the last hidden states and the scores, so `logits` has nothing left to compute.
+        """
         cache = cache or Seq2SeqCache(self.model)
         cache.length += x.shape[1]
         if cache.source is None:
@@ -82,10 +86,10 @@ class Seq2SeqDecoder(HFDecoder):
 
 
 class Seq2Seq(DocumentModel):
-    """A text-to-text model with the signature of `DeepSeekOCR`: all of it is a decoder, and it has no eyes."""
+    """A text-to-text model with the signature of `DeepSeekOCR`. All of it is the decoder, and it takes no pages."""
 
     def __init__(self, config: OCRConfig, model: PreTrainedModel, tokenizer: Any) -> None:
-        """`config` says which decoder it is and what the special tokens are; its encoder's sizes are not used."""
+        """`config` describes the decoder and the special tokens. The sizes of the encoder in it are not used."""
         super().__init__(config)
         self.tokenizer = tokenizer
         self.decoder = Seq2SeqDecoder(config.decoder, model)
@@ -106,11 +110,11 @@ class Seq2Seq(DocumentModel):
         cache: Cache | None = None,
         logits: Literal["all", "labelled"] = "all",
     ) -> OCROutput:
-        """Return the loss of the labelled tokens. The prompt of a row is all that has no label and is not padding.
+        """Return the loss of the labelled tokens. The tokens of a row without a label are its prompt.
 
-        The logits are those of the labelled tokens only. They are padded on the right (b m v), or flat if `logits` is
-        `"labelled"`. Raises ValueError for pages. It also does so without labels, because only they say where the
-        prompt ends.
+        There are logits for the labelled tokens only. They are padded on the right (b m v). If `logits` is
+        `"labelled"`, they are flat: one row of v for each label.
+        Raises ValueError for pages, and if there are no labels, because only labels say where the prompt ends.
         """
         self.embed(input_ids[:, :0], pages)
         if labels is None:
@@ -149,5 +153,5 @@ class Seq2Seq(DocumentModel):
 def chosen(
     ids: Int[Tensor, "b n"], keep: Bool[Tensor, "b n"], pad: int
 ) -> tuple[Int[Tensor, "b m"], Bool[Tensor, "b m"]]:
-    """Return the ids to keep, moved to the beginning of their row, and the mask that is false at padding."""
+    """Return the ids to keep, moved to the start of their row, and the mask, which is false at padding."""
     return pad_batch([row[kept].tolist() for row, kept in zip(ids, keep, strict=True)], pad, side="right")

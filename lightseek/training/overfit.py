@@ -1,7 +1,8 @@
-"""The sanity check of the class: can the model learn one sample by heart?
+"""A sanity check: can the model learn one document by heart?
 
-If it cannot, nothing longer is worth starting: a label is shifted, a part is frozen, the image never arrives. It trains
-on one document until the greedy output equals the target, letter for letter.
+The check trains on one document until the greedy output equals the target, letter for letter. If that fails, there is
+a mistake somewhere, and a longer training would be wasted: a label may be shifted, a needed part may be frozen, or the
+image may never reach the decoder.
 """
 
 import time
@@ -23,9 +24,9 @@ WARMUP = 20  # steps
 
 @dataclass(frozen=True)
 class Overfit:
-    """How it went. `learned` says whether the greedy output equals the target."""
+    """The outcome of the check."""
 
-    learned: bool
+    learned: bool  # whether the greedy output equals the target
     steps: int
     seconds: float
     loss: float
@@ -35,13 +36,14 @@ class Overfit:
 
 
 def overfit(run: Run, max_seconds: float = 600.0, report: Callable[[int, float, float], None] | None = None) -> Overfit:
-    """Train `run`'s model on its first document. `report(step, loss, share of target tokens right)` after each step.
+    """Train the model of a run on the first document of the run.
 
-    Stops when the greedy output is the target, after `run.config.steps` steps, or after `max_seconds`.
+    Training stops when the greedy output is the target, after `run.config.steps` steps, or after `max_seconds`.
+    `report(step, loss, share of target tokens that are right)` is called after each step.
     """
     example, began = run.make(run.documents[0]), time.monotonic()
     targets = torch.tensor(example.target, device=run.model.device)
-    right: list[float] = []  # of each step
+    right: list[float] = []  # the share of target tokens that are right, for each step
 
     def watch(output: OCROutput) -> None:
         right.append((output.logits.argmax(-1) == targets).float().mean().item())
@@ -51,7 +53,7 @@ def overfit(run: Run, max_seconds: float = 600.0, report: Callable[[int, float, 
         if report:
             report(step + 1, loss, right[-1])
         last = step + 1 == run.config.steps or time.monotonic() - began > max_seconds
-        # Each token is right given the right ones before it: now it can be right on its own.
+        # Generation is slow. It is worth a try only when each token is right if the true tokens before it are given.
         if right[-1] == 1.0 or last:
             written = write(run, example)
             if written == example.target_text or last:
@@ -69,20 +71,20 @@ def overfit(run: Run, max_seconds: float = 600.0, report: Callable[[int, float, 
 
 
 def write(run: Run, example: Example) -> list[int]:
-    """Greedy tokens for one example, with no guard against repetition: it should need none."""
+    """Return the tokens that the model writes for an example by greedy decoding."""
     device = run.model.device
     prompt = torch.tensor([example.prompt], device=device)
-    # The target's tokens and one more, EOS: a text that goes on has not been learned.
+    # The target includes EOS. If the model does not stop there, it has not learned the target.
     return generate(run.model, prompt, pages=[example.pages], max_new_tokens=len(example.target))[0].tokens
 
 
 def overfit_config(config: RunConfig) -> RunConfig:
-    """Settings for one sample: a single document, no decay, the whole batch at once, in the weights' own precision."""
+    """Return the settings for the check: one document, no weight decay, one part, the precision of the weights."""
     return replace(config, train_documents=1, batch=1, accumulate=1, weight_decay=0.0, precision=None)
 
 
 def save(run: Run, outcome: Overfit) -> None:
-    """`config.json`, `results.json` and `page.png` in the run's folder."""
+    """Write `config.json`, `results.json` and `page.png` to the run's folder."""
     run.config.save(run.folder / "config.json")
     write_page(run.folder / "page.png", run.make.images(outcome.example.document)[0])
     figures = {name: value for name, value in vars(outcome).items() if name != "example"}

@@ -1,7 +1,7 @@
 """The one training loop: `train.py` runs it once, `ablate.py` once per cell of its grid.
 
-A run is a folder. Killed at any moment and started again, it goes on from its last checkpoint and ends with the same
-weights, bit for bit, as if nothing had happened: documents and random numbers follow from the seed and the step alone.
+A run has a folder. If it is killed and started again, it continues from its last checkpoint and ends with the same
+weights, bit for bit, because the documents and the random numbers follow from the seed and the step alone.
 One process or many (`accelerate launch`) take the same steps on the same documents.
 """
 
@@ -51,19 +51,19 @@ from lightseek.training.state import BEST, load_state, newest_state, read_place,
 from lightseek.training.step import gradient_step
 
 DEFAULT_CHARACTERS = {"synthetic": 300, "pydoc": 300}  # a user's own files have no limit
-SAVING_SHARE = 0.1  # of the time, at most, goes into checkpoints
+SAVING_SHARE = 0.1  # the largest share of the time that may go into checkpoints
 
 
 @dataclass
 class Progress:
-    """Where a run is, for whoever shows it."""
+    """The state of a run after a step, for progress bars."""
 
     step: int
     steps: int
     loss: float
     tokens_per_second: float  # trained-on text tokens
     peak_bytes: int
-    eval_loss: float | None = None  # the last
+    eval_loss: float | None = None  # None if this step was not evaluated
 
 
 Report = Callable[[Progress], None]
@@ -76,7 +76,7 @@ class Run:
     """
 
     def __init__(self, config: RunConfig, folder: Path) -> None:
-        """Loads everything and checks it, so that what is wrong shows before the first step. Raises ValueError."""
+        """Load the model and the documents, and check the settings. Raises ValueError for settings that cannot work."""
         check(config)
         self.config, self.folder = config, Path(folder)
         self.accelerator = start(config)
@@ -100,25 +100,27 @@ class Run:
         if config.precision:
             widen_learning(self.model)
         self.optimizer = adamw(self.model, self.config)
-        self.wrapped = self.model  # what a step calls: the model, or accelerate's wrapping of it
+        self.wrapped = self.model  # a step calls this: the model, or the wrapper that accelerate puts around it
         self.step = 0
         self.saved_step = 0
-        self.seconds = 0.0  # spent on steps, over all the times this run was started
-        self.tokens = 0  # trained on, likewise
-        self.peak = 0  # bytes, likewise
-        self.rows: list[dict] = []  # what metrics.jsonl holds
+        # The next three include the time before the run was killed and resumed.
+        self.seconds = 0.0  # spent on steps
+        self.tokens = 0  # target tokens trained on
+        self.peak = 0  # bytes of memory
+        self.rows: list[dict] = []  # the rows of metrics.jsonl
 
     @cached_property
     def validation(self) -> list[Document]:
-        """What the loss is watched on while training."""
+        """The documents on which the loss is measured during training."""
         return self.load("validation", self.config.eval_documents)
 
     @cached_property
     def test(self) -> list[Document]:
-        """What the trained model is scored on, once."""
+        """The documents on which the trained model is scored, once."""
         return self.load("test", self.config.eval_documents)
 
     def load(self, split: str, limit: int) -> list[Document]:
+        """Return at most `limit` documents of a split, corrupted if the settings say so."""
         config = self.config
         found = load_documents(
             config.data,
@@ -133,7 +135,10 @@ class Run:
         return corrupt_documents(found, config.corrupt, config.seed)
 
     def encode_pages(self, tick: Callable[[int, int], None] | None = None) -> None:
-        """With `cache_vision`, put the pages of all steps and evaluations into the cache: the encoder is then done."""
+        """Put the pages of all steps and evaluations into the vision cache, if the run has one.
+
+        `tick(done, of)` is called after each document.
+        """
         if self.cache is None or self.encoded:
             return
         visited = {i for step in range(self.config.steps) for i in self.order(step)}
@@ -143,22 +148,22 @@ class Run:
         self.encoded = True
 
     def prepare(self) -> None:
-        """Give the model and the optimizer to accelerate: wrapped for one process, DDP, FSDP2 or DeepSpeed."""
+        """Let accelerate wrap the model and the optimizer, for one process, DDP, FSDP2 or DeepSpeed."""
         if self.wrapped is self.model:
             self.wrapped, self.optimizer = prepare(self.accelerator, self.model, self.optimizer)
 
     def fit(self, report: Report | None = None) -> dict[str, Any]:
-        """Train to the last step, from the last checkpoint if there is one. Returns the final losses and costs.
+        """Train to the last step, from the last checkpoint if there is one. Return the final losses and costs.
 
-        Afterwards `model` is whole again on the main process, in its own precision, with the best weights if `best`
-        asks for them. Raises OutOfMemory or DiskFull, with advice, and leaves the checkpoints as they are.
+        Afterwards the main process has the whole model in its own precision. With the setting `best` it has the best
+        weights, else the last ones. Raises OutOfMemory or DiskFull, with advice, and leaves the checkpoints unchanged.
         """
-        _ = self.validation, self.test  # found missing now, not after an hour
+        _ = self.validation, self.test  # if they are missing, it shows now and not after an hour
         if self.main:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.config.save(self.folder / "config.json")
         with explaining(self.config, self.folder, lambda: self.saved_step):
-            self.encode_pages()  # before `prepare`, which may leave each process a part of the encoder only
+            self.encode_pages()  # before `prepare`, after which a process may hold only a part of the encoder
             self.prepare()
             self.resume()
             self.train(report)
@@ -177,6 +182,7 @@ class Run:
         }
 
     def train(self, report: Report | None) -> None:
+        """Take the remaining steps, with evaluations, rows of metrics.jsonl and checkpoints in between."""
         steps, saved = self.config.steps, time.monotonic()
         wait = self.config.save_seconds
         with PeakMemory(self.model.device) as memory, self.log() as log:
@@ -206,7 +212,7 @@ class Run:
             self.save(log)
 
     def train_step(self, step: int) -> tuple[float, int]:
-        """One optimizer step. Returns (mean cross-entropy per target token, target tokens), over all processes."""
+        """Take one step. Return (mean cross-entropy per target token, number of target tokens) over all processes."""
         config, accelerator = self.config, self.accelerator
         chosen = [self.documents[i] for i in self.order(step)]
         dealt = deal(chosen, config.accumulate, accelerator.process_index, accelerator.num_processes)
@@ -220,10 +226,10 @@ class Run:
         share: float,
         watch: Callable[[OCROutput], None] | None = None,
     ) -> tuple[float, int]:
-        """Take step `step` on this process's parts of a batch, at `share` of each highest learning rate.
+        """Take step `step` on this process's parts of a batch. Return the same as `train_step`.
 
-        `watch` gets the output of each part. Returns what `train_step` does. Raises FloatingPointError when the loss is
-        not finite.
+        Each parameter group has its highest learning rate times `share`. `watch` is called with the output of each
+        part. Raises FloatingPointError if the loss is not finite.
         """
         config, accelerator = self.config, self.accelerator
         mine = sum(len(example.target) for part in parts for example in part)
@@ -233,7 +239,7 @@ class Run:
         def loss(part: Sequence[Example]) -> Tensor:
             with accelerator.autocast():
                 output = self.forward(self.wrapped, part)
-            # A part weighs as many tokens as it has in the cross-entropy, as many documents in the balance loss.
+            # In the cross-entropy each token has the same weight, in the balance loss each document has.
             weight = sum(len(example.target) for example in part) / tokens
             value = output.cross_entropy * weight
             if output.balance_loss is not None:
@@ -255,6 +261,7 @@ class Run:
         return total, tokens
 
     def forward(self, model: torch.nn.Module, examples: Sequence[Example]):
+        """Run the model on a batch of examples and return its output."""
         batch = collate(examples, self.model.config.pad_token_id)
         device = self.model.device
         return model(
@@ -266,7 +273,7 @@ class Run:
         )
 
     def evaluate(self, log: RunLog | None) -> dict[str, float]:
-        """The loss on the validation documents, and the scores of the few outputs that are written down."""
+        """Return the loss on the validation documents, and the scores of the `samples` texts that are written."""
         found = {"eval_loss": self.eval_loss()}
         if documents := self.validation[: self.config.samples]:
             predictions = self.write_out(documents)
@@ -274,13 +281,13 @@ class Run:
                 log.samples(self.step, predictions, [self.make.images(document)[0] for document in documents])
             outputs, references = [p.prediction for p in predictions], [p.reference for p in predictions]
             scores = evaluate(outputs, references, documents, self.config.task)
-            # What the main process found: on GPUs two processes may write unlike texts.
+            # All processes take the main one's scores, because on GPUs their texts may differ.
             found |= from_main(self.accelerator, {name: scores[name] for name in MEASURES if name in scores})
         return found
 
     @torch.no_grad()
     def eval_loss(self) -> float:
-        """Mean cross-entropy per target token over the validation documents."""
+        """Return the mean cross-entropy per target token over the validation documents."""
         config, accelerator = self.config, self.accelerator
         self.wrapped.eval()
         total = tokens = 0.0
@@ -289,7 +296,8 @@ class Run:
             for part in deal(batch, config.accumulate, accelerator.process_index, accelerator.num_processes):
                 if not part and accelerator.num_processes == 1:
                     continue
-                # Processes that share a model must call it equally often, if only for nothing.
+                # Processes that share a model must call it equally often. One without a part runs a document that
+                # does not count.
                 examples = [self.make(document) for document in part or batch[:1]]
                 count = sum(len(example.target) for example in examples) if part else 0
                 with accelerator.autocast():
@@ -300,7 +308,10 @@ class Run:
 
     @torch.no_grad()
     def write_out(self, documents: Sequence[Document]) -> list[Prediction]:
-        """What the model writes about each document, greedily. Every process does it, since it may take all of them."""
+        """Return the model's texts about the documents, by greedy decoding.
+
+        Every process calls this, because each may hold only a part of the model.
+        """
         config = self.config
         with gathered(self.model), self.accelerator.autocast():
             return list(
@@ -308,31 +319,35 @@ class Run:
             )
 
     def best_row(self) -> dict[str, Any] | None:
-        """The first of the best evaluations so far by `best`."""
+        """Return the row of the best evaluation by the setting `best`, the first if there are several, or None."""
         rows = [row for row in self.rows if self.config.best in row]
         sign = 1 if self.config.best and MEASURES[self.config.best].lower_is_better else -1
         return min(rows, key=lambda row: sign * row[self.config.best], default=None)
 
     def chosen_row(self) -> dict[str, Any]:
-        """The evaluation of the weights that a run ends with."""
+        """Return the evaluation of the weights that the run ends with."""
         return self.best_row() or self.rows[-1]
 
     def stalled(self) -> bool:
-        """Whether the last `patience` evaluations were no better than one before them."""
+        """Return whether none of the last `patience` evaluations was better than the best one before them."""
         best = self.best_row()
         if best is None or self.config.patience is None:
             return False
         return sum("eval_loss" in row and row["step"] > best["step"] for row in self.rows) >= self.config.patience
 
     def agree(self, flag: bool) -> bool:
-        """What the main process says: clocks differ."""
+        """Return the main process's `flag` on all processes, because their clocks differ."""
         return add_up(self.accelerator, float(flag and self.main))[0] > 0
 
     def log(self) -> AbstractContextManager:
+        """Return the open log on the main process, and a context without a log on the others."""
         return RunLog(self.folder, self.rows, self.config.log == "tensorboard") if self.main else nullcontext()
 
     def save(self, log: RunLog | None = None) -> None:
-        """Write the checkpoint, whole or not at all. Every process calls it. None under DeepSpeed, see `resume`."""
+        """Write the checkpoint, complete or not at all. Every process calls this.
+
+        DeepSpeed keeps the optimizer's state to itself, so under it nothing is written.
+        """
         if log:
             log.sync()
         if by_deepspeed():
@@ -345,13 +360,16 @@ class Run:
         self.saved_step = self.step
 
     def resume(self) -> None:
-        """Go on from the folder's checkpoint, if it has one. ValueError if it belongs to other settings."""
+        """Continue from the folder's checkpoint, if it has one.
+
+        Raises ValueError if the checkpoint is from other settings, or under DeepSpeed.
+        """
         path = from_main(self.accelerator, newest_state(self.folder) if self.main else None)
         if path is None:
             return
         if by_deepspeed():
             raise ValueError(
-                f"{path}: DeepSpeed has the optimizer to itself and can't go on from here; launch with "
+                f"{path}: DeepSpeed keeps the optimizer's state to itself and cannot continue from here; launch with "
                 "experiments/accelerate/gpu-fsdp2.yaml, or choose another --out"
             )
         if changes := differences(read_place(path)["settings"], self.config):
@@ -365,7 +383,10 @@ class Run:
         self.rows = from_main(self.accelerator, read_rows(self.folder, self.step) if self.main else None)
 
     def settle(self) -> None:
-        """After the last step: the best weights if asked for, whole on the main process, in their own precision."""
+        """Give the main process the whole model in its own precision, after the last step.
+
+        With the setting `best` its weights are the best ones.
+        """
         if self.config.best:
             load_state(self.model, None, self.folder / BEST)
         learned = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]

@@ -1,7 +1,7 @@
-"""One step of gradient descent. A run, the overfit check and the pre-training of nano all take it.
+"""One step of gradient descent. Runs, the overfit check and the pre-training of nano all use it.
 
-each part of the batch:  forward -> loss -> backward     gradients add up
-once:                    clip -> optimizer step -> no gradients
+for each part of the batch:  forward -> loss -> backward; the gradients add up
+once:                        clip the gradients -> optimizer step -> clear the gradients
 """
 
 from collections.abc import Callable, Sequence
@@ -26,9 +26,9 @@ def gradient_step(
 ) -> None:
     """Move the weights of `model` down the gradient of the sum of `loss(part)` over all parts of a batch.
 
-    `model` is what `loss` calls: the model itself, or what accelerate or DDP wrapped around it. With many processes
-    the gradients are averaged over them, after the last part if there is an `accelerator`. Gradients with a norm above
-    `max_norm` are scaled down to it.
+    `model` is the module that `loss` calls: the model itself, or the wrapper that accelerate or DDP put around it.
+    Several processes average their gradients. With an `accelerator` they do so once, after the last part. Gradients
+    with a norm above `max_norm` are scaled down to it.
     """
     for number, part in enumerate(parts, 1):
         last = number == len(parts)

@@ -1,7 +1,7 @@
-"""Checkpoints of transformers: a language model behind the encoder, or a text-to-text model in the place of ours.
+"""Loads checkpoints of transformers: a language model as the decoder, or a text-to-text model in place of our model.
 
-Only safetensors files are read, and no code that comes with a checkpoint is run. This module imports transformers, so
-whoever needs it imports it at the last moment.
+Only safetensors files are read, and no code that comes with a checkpoint is run. Importing transformers is slow, so
+other modules import this one inside the functions that need it.
 """
 
 import re
@@ -21,15 +21,15 @@ from lightseek.model.decoders.hf import HFDecoder, check_adapter, describe
 from lightseek.model.seq2seq import Seq2Seq
 from lightseek.text.tokenizer import Tokenizer
 
-# Without the second, transformers asks on the terminal whether it may run a checkpoint's own code.
+# Without trust_remote_code, transformers would ask on the terminal whether it may run a checkpoint's own code.
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
 
 
 class LightSeekSeq2Seq(Seq2Seq):
-    """A text-to-text model that saves itself, as `LightSeekOCR` does."""
+    """A text-to-text model that can be saved."""
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Write transformers' own layout, and the tokenizer: `seq2seq:FOLDER` loads it again."""
+        """Write the model in the layout of transformers, with its tokenizer. `seq2seq:FOLDER` loads it again."""
         weights = {name: tensor.to(dtype or self.dtype) for name, tensor in self.decoder.model.state_dict().items()}
         with quiet():
             self.decoder.model.save_pretrained(folder, state_dict=weights)
@@ -37,14 +37,14 @@ class LightSeekSeq2Seq(Seq2Seq):
 
 
 def load_seq2seq(source: str, device: str | torch.device = "cpu", dtype: torch.dtype | None = None) -> LightSeekSeq2Seq:
-    """Load a text-to-text model and its tokenizer from a folder or the hub, in eval mode. The default is float32.
+    """Load a text-to-text model and its tokenizer from a folder or the hub, in eval mode. The default dtype is float32.
 
-    Raises ValueError for a source that cannot be loaded, and for a model that our decoding does not fit.
+    Raises ValueError for a source that cannot be loaded, and for a model with which our decoding does not work.
     """
     model = load_weights(AutoModelForSeq2SeqLM, source, dtype or torch.float32)
     tokenizer, tokens = load_tokenizer(source, model.config)
     decoder = describe(model, source)
-    tokens["image_token_id"] = max(decoder.vocabulary, tokenizer.vocab_size)  # in no prompt
+    tokens["image_token_id"] = max(decoder.vocabulary, tokenizer.vocab_size)  # no prompt contains it
     usual = OCRConfig()
     config = usual.with_(decoder=decoder, projector=replace(usual.projector, width=decoder.width), **tokens)
     found = LightSeekSeq2Seq(config, model, tokenizer).eval()
@@ -53,21 +53,26 @@ def load_seq2seq(source: str, device: str | torch.device = "cpu", dtype: torch.d
 
 
 def load_hf(source: str, dtype: torch.dtype) -> tuple[nn.Module, Tokenizer, dict[str, int]]:
-    """A causal language model, its tokenizer, and the ids that our config needs, from a folder or the hub.
+    """Load a causal language model from a folder or the hub.
 
-    Raises ValueError for what can't be had, has other weights than its config says, or needs code of its own.
+    Returns (decoder, tokenizer, ids of the special tokens that our config needs).
+    Raises ValueError for a source that cannot be loaded, weights that do not fit the config, or a model that our
+    adapter does not fit.
     """
     model = load_weights(AutoModelForCausalLM, source, dtype)
     decoder = HFDecoder(describe(model, source), model)
     check_adapter(decoder.eval())
     tokenizer, tokens = load_tokenizer(source, model.config)
-    # No text and no row of the embedding has this id: it marks the positions that pages fill.
+    # This id marks the positions that pages fill, so it is above the ids of all texts and all rows of the embedding.
     tokens["image_token_id"] = max(decoder.config.vocabulary, tokenizer.vocab_size)
     return decoder, tokenizer, tokens
 
 
 def load_weights(kind: Any, source: str, dtype: torch.dtype) -> Any:
-    """`kind.from_pretrained`: safetensors only, no code from the checkpoint, no weight left to chance."""
+    """Call `kind.from_pretrained` for a folder or a hub id. Only safetensors files are read, and no code is run.
+
+    Raises ValueError for a source that cannot be loaded, and if weights are missing: they would be random.
+    """
     if not Path(source).is_dir():
         if Path(source).exists():
             raise ValueError(f"{source} is a file: give the folder that holds config.json and the weights")
@@ -85,10 +90,11 @@ def load_weights(kind: Any, source: str, dtype: torch.dtype) -> Any:
 
 
 def load_tokenizer(source: str, config: Any) -> tuple[Tokenizer, dict[str, int]]:
-    """A checkpoint's own tokenizer, and its begin, end and padding tokens.
+    """Load the tokenizer of a checkpoint, and the ids of its begin, end and padding tokens.
 
-    GPT-2 has no token that begins a text and none for padding, Qwen3 none that begins: then the model's config says,
-    or the token that ends texts also stands between them. Padding is masked, so any token will do.
+    GPT-2 has no begin token and no padding token, and Qwen3 has no begin token. Such a token comes from the model's
+    config, or else the end token takes its place. Padding is masked, so any token will do for it.
+    Raises ValueError if there is no tokenizer that can be used, or no end token.
     """
     try:
         theirs = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
@@ -109,7 +115,7 @@ def load_tokenizer(source: str, config: Any) -> tuple[Tokenizer, dict[str, int]]
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars of transformers' own."""
+    """Hide the progress bars of transformers inside the `with` block."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -120,10 +126,11 @@ def quiet() -> Iterator[None]:
 
 
 def first(*ids: int | list[int] | None) -> int | None:
-    """The first id there is."""
+    """Return the first id that is not None. An argument may be a list of ids."""
     flat = [i for some in ids for i in (some if isinstance(some, list) else [some])]
     return next((i for i in flat if i is not None), None)
 
 
 def first_line(error: Exception) -> str:
+    """Return the type and the first line of an error."""
     return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"

@@ -1,7 +1,7 @@
-"""Other weights to start from, for the whole model or box by box: `--init random`, `encoder:random`, `decoder:FOLDER`.
+"""Gives a model other initial weights, as a whole or box by box: `--init random`, `encoder:random`, `decoder:FOLDER`.
 
-An ablation asks so what a box had learned: the same model, but one box starts from random weights, from public towers
-(`sam+clip`, see `public.py`) or from another checkpoint.
+An ablation can show in this way what a box had learned. The model is the same, but one box starts from random weights,
+from public towers (`sam+clip`, see `public.py`) or from another checkpoint.
 """
 
 import torch
@@ -13,10 +13,10 @@ from lightseek.weights.loading import load_model
 
 
 def init_parts(model: DeepSeekOCR, init: str, seed: int = 0) -> None:
-    """Give the parts of `model` that `init` names the weights of their source, in place.
+    """Give each part that `init` names its new weights, in place. Random weights are drawn from `seed`.
 
-    `pretrained` and `random` change nothing, because the model is loaded so. Random weights are drawn from `seed`.
-    Raises ValueError as `split_init` does, and for a checkpoint whose part has other sizes.
+    `pretrained` and `random` change nothing here, because `load_model` has taken care of them.
+    Raises ValueError as `split_init` does, and for a checkpoint in which a part has other sizes.
     """
     for part, source in split_init(init):
         if source == "sam+clip":
@@ -30,15 +30,15 @@ def init_parts(model: DeepSeekOCR, init: str, seed: int = 0) -> None:
 
 
 def redraw(box: nn.Module, seed: int) -> None:
-    """Draw random weights for a box, as a new model has them."""
-    with torch.random.fork_rng():  # the caller's own random numbers stay as they were
+    """Draw the random weights of a new model for a box."""
+    with torch.random.fork_rng():  # the state of the caller's random numbers does not change
         torch.manual_seed(seed)
         reset_parameters(box)
 
 
 @torch.no_grad()
 def copy_part(model: DeepSeekOCR, part: str, source: str) -> None:
-    """Copy one part of another checkpoint, a folder or a hub id, into `model`."""
+    """Copy one part of another checkpoint into `model`. `source` is a folder or a hub id."""
     theirs = load_model(source, device="cpu", dtype=model.dtype).get_submodule(INIT_PARTS[part]).state_dict()
     ours = model.get_submodule(INIT_PARTS[part]).state_dict()
     shapes, others = ({name: tuple(t.shape) for name, t in state.items()} for state in (ours, theirs))

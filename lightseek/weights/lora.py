@@ -1,10 +1,10 @@
 """LoRA through peft: small trainable matrices beside frozen ones (Hu et al. 2021).
 
-    W x  becomes  W x + alpha/r · B A x        A: r x in, B: out x r, zero at the start
+    W x  becomes  W x + alpha/r · B A x        A: r x in, B: out x r; B is zero at the start
 
-The model stays a `LightSeekOCR`: peft wraps the chosen layers inside it, and `model.adapters` says which adapters there
-are. `lora_files.py` saves and loads what was learned. An (expert) stack is adapted expert by expert, each with its own
-A and B.
+The model stays a `LightSeekOCR`. peft wraps the chosen layers inside it, and `model.adapters` lists the adapters.
+`lora_files.py` saves and loads adapters. The weights of all experts of a layer are one stacked parameter; in a stack,
+each expert has its own A and B.
 """
 
 import re
@@ -23,15 +23,15 @@ from lightseek.weights.kinds import LORA_EXPERTS, LORA_TARGETS
 if TYPE_CHECKING:
     from peft.tuners.lora import LoraModel
 
-INSIDE = re.compile(r"\.(base_layer|original_module)\b")  # how peft names what it wraps
-ADDED = re.compile(r"\.(lora_|modules_to_save)")  # and what it puts in
+INSIDE = re.compile(r"\.(base_layer|original_module)\b")  # peft's names for the modules that it wraps
+ADDED = re.compile(r"\.(lora_|modules_to_save)")  # peft's names for the modules that it adds
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What adapters go on, by our own names."""
+    """The layers that get adapters, by our own names."""
 
-    linears: list[str] = field(default_factory=list)
+    linears: list[str] = field(default_factory=list)  # modules
     stacks: list[str] = field(default_factory=list)  # parameters of `Experts`
 
 
@@ -39,28 +39,29 @@ class Targets:
 class Adapters:
     """The adapters on a model, at `model.adapters`.
 
-    peft's tuner puts them on and switches between them. The tuner is a module that has the model inside it, so the
-    model must not have the tuner as a submodule: this object, which is no module, stands between the two.
+    peft's tuner adds adapters and switches between them. The tuner is a module with the model inside it, so the model
+    must not have the tuner as a submodule. This object is no module, and so it can hold the tuner.
     """
 
     tuner: "LoraModel"
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The name of each adapter -> its peft.LoraConfig."""
+        """Name of an adapter -> its peft.LoraConfig."""
         return self.tuner.peft_config
 
     @property
     def active(self) -> str:
-        """The name of the adapter that was switched to last."""
+        """The name of the adapter that was chosen last."""
         return self.tuner.active_adapters[0]
 
 
 def find_targets(model: nn.Module, names: str) -> Targets:
-    """The layers that `names` mean: `attention` (q and v), `all-linear`, `experts`, or layers' names, joined with +.
+    """Return the layers that `names` stands for: `attention`, `all-linear`, `experts`, or layers, joined with +.
 
-    `all-linear` is every linear layer of the decoder but the last, which makes the scores. Names may be in any part:
-    `o_proj`, `qkv_proj` (CLIP's), `projector.layers`. Raises ValueError, with the names there are, for one that is not.
+    `attention` means the queries and values of the decoder. `all-linear` means every linear layer of the decoder but
+    the last, which makes the scores. A layer may be in any part of the model: `o_proj`, `qkv_proj` (CLIP's),
+    `projector.layers`. Raises ValueError, which lists the possible names, for an unknown name.
     """
     linears = [path for path, module in base_modules(model) if is_linear(module)]
     stacks = [path for path, module in base_modules(model) if isinstance(module, Experts)]
@@ -95,11 +96,12 @@ def add_lora(
     ranks: dict[str, int] | None = None,
     alphas: dict[str, float] | None = None,
 ) -> None:
-    """Put an adapter on `model`, in place, and make it the one in use: it learns, and everything else stays.
+    """Add an adapter to `model`, in place, and switch to it. The adapter learns, and the rest of the model does not.
 
-    Adapters are float32 whatever the model is: bfloat16 would round small updates away. At first they change nothing.
-    `also` names modules that learn as a whole beside it, each adapter having its own copy (peft's `modules_to_save`).
-    `ranks` and `alphas` say otherwise for single targets. Raises ValueError for targets there are not.
+    Adapters are always float32, because bfloat16 would round small updates away. A new adapter changes no output.
+    `also` names modules that learn as a whole. Each adapter has its own copy of them (peft's `modules_to_save`).
+    `ranks` and `alphas` give single targets another `r` or `alpha`.
+    Raises ValueError for unknown targets and for a name that another adapter has.
     """
     from peft import LoraConfig
     from peft.tuners.lora import LoraModel
@@ -120,9 +122,10 @@ def add_lora(
     if name in adapters(model):
         raise ValueError(f"there is an adapter called {name!r} already: give another name")
     with warnings.catch_warnings():
-        # peft looks for these among modules only, says so for a stack's, and then uses them.
+        # peft looks for these patterns among modules only. For a stack it warns that there is none, and then uses them.
         warnings.filterwarnings("ignore", "The following (rank|alpha)_pattern keys")
-        warnings.filterwarnings("ignore", "fan_in_fan_out is set to")  # GPT-2's layers are transposed, and peft knows
+        # GPT-2's layers are transposed. peft notices that and corrects the setting itself.
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to")
         if model.adapters is None:
             model.adapters = Adapters(LoraModel(model, config, name))
         else:
@@ -138,7 +141,10 @@ def add_lora(
 
 
 def use_adapter(model: DocumentModel, name: str | None, learns: bool = True) -> None:
-    """Switch to the adapter `name`, or to the model without any. `learns` says whether it gets gradients."""
+    """Switch to the adapter `name`, or to the plain model if `name` is None. The adapter gets gradients if it `learns`.
+
+    Raises ValueError if there is no such adapter.
+    """
     tuner = adapters_of(model).tuner
     if name is None:
         return tuner.disable_adapter_layers()
@@ -150,9 +156,9 @@ def use_adapter(model: DocumentModel, name: str | None, learns: bool = True) -> 
 
 @torch.no_grad()
 def merge(model: DocumentModel) -> None:
-    """Add the adapter in use to the weights, and leave no trace of any: W + alpha/r · B A. In place.
+    """Add the adapter in use to the weights, W + alpha/r · B A, and remove all adapters, in place.
 
-    Raises ValueError when none is in use, and for weights of 8 or 4 bits, which would round the adapter away.
+    Raises ValueError if no adapter is in use, and for weights of 8 or 4 bits, which would round the adapter away.
     """
     found = adapters_of(model)
     for path, layer in lora_layers(model, found.active):
@@ -166,26 +172,26 @@ def merge(model: DocumentModel) -> None:
 
 
 def adapters(model: DocumentModel) -> list[str]:
-    """The names of the adapters on a model; none for a model without."""
+    """Return the names of the adapters on a model."""
     return list(model.adapters.settings) if model.adapters else []
 
 
 def adapters_of(model: DocumentModel) -> Adapters:
-    """`model.adapters`. Raises ValueError when there are none."""
+    """Return `model.adapters`. Raises ValueError if the model has no adapter."""
     if model.adapters is None:
         raise ValueError("this model has no adapter: put one on it with add_lora or load_adapter")
     return model.adapters
 
 
 def base_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The model's own modules by their own names, whether or not adapters are around them."""
+    """Yield (name, module) for the modules of the model itself. Those that peft added are left out."""
     for path, module in model.named_modules():
         if not ADDED.search(path) and not hasattr(module, "base_layer") and not hasattr(module, "original_module"):
             yield INSIDE.sub("", path), module
 
 
 def lora_layers(model: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
-    """(our name of what is adapted, peft's layer around it) for one adapter; parameters of stacks one by one."""
+    """Yield (our name, peft's layer around it) for each layer and each stacked parameter that one adapter is on."""
     for path, module in model.named_modules():
         if name in getattr(module, "lora_A", ()):
             path = INSIDE.sub("", path)
@@ -193,10 +199,12 @@ def lora_layers(model: nn.Module, name: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"  # GPT-2's linear layers
+    """Return whether a module is a linear layer. GPT-2's linear layers are of the class Conv1D of transformers."""
+    return isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
 
 
 def check_stacks(model: nn.Module, targets: Targets) -> None:
+    """Raise ValueError if a target is a stack of quantized experts."""
     modules = dict(base_modules(model)) if targets.stacks else {}
     for path in targets.stacks:
         experts = modules[path.rpartition(".")[0]]

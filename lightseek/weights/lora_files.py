@@ -1,11 +1,13 @@
-"""Adapters as files: peft's format, with the official checkpoint's names.
+"""Saves and loads adapters in peft's format, with the names of the official checkpoint.
 
-    adapter_config.json          r, alpha, which layers
+    adapter_config.json          r, alpha and the layers
     adapter_model.safetensors    base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight, ...
 
-So what is learned here fits the official weights elsewhere: peft on the reference code or on transformers' classes, and
-vLLM. And adapters that were learned there load here. Experts are stored one by one; a gate and its up share their A
-here, and where a file's do not, the stack gets twice the rank: [A_gate; A_up] with the two B on a diagonal.
+So peft and vLLM can put our adapters on the official weights, and adapters of other programs load here.
+
+In a file, each expert has its own tensors. In the model, the gate and the up projection of an expert are stacked, so
+their adapters share A. If a file has a different A for the two, the stack gets twice the rank: A is [A_gate; A_up], and
+the two B are the blocks of a block-diagonal matrix.
 """
 
 import json
@@ -47,7 +49,7 @@ REFUSED = {"use_dora": False, "lora_bias": False, "bias": "none", "peft_type": "
 
 
 def save_adapter(model: DocumentModel, folder: str | Path, name: str = "default") -> None:
-    """Write one adapter of `model`. Each of its two files appears whole or not at all."""
+    """Write one adapter of `model`. Each of the two files appears complete or not at all."""
     folder, config = Path(folder), adapters_of(model).settings[name]
     tensors, ranks, alphas = {}, {}, {}
     for path, layer in lora_layers(model, name):
@@ -66,18 +68,21 @@ def save_adapter(model: DocumentModel, folder: str | Path, name: str = "default"
         "inference_mode": True,
     }
     if gate := next((name for name in ranks if EXPERT.search(name)), None):
-        # transformers stacks experts too, its own way, and peft puts a gate's and an up's ranks together for it.
+        # transformers stacks experts in another way, for which peft adds up the ranks of the gate and of the up.
         settings["target_parameters"] = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
         settings["rank_pattern"][r".*\.gate_up_proj"] = 2 * ranks[gate]
         settings["alpha_pattern"][r".*\.gate_up_proj"] = 2 * alphas[gate]
     with atomic_write(folder / WEIGHTS) as temporary:
-        # Copies, as a gate and its up share one tensor here and the file may not.
+        # A gate and its up share a tensor here, and safetensors refuses shared memory, so copies are saved.
         save_file({key: tensor.detach().cpu().clone() for key, tensor in tensors.items()}, temporary, {"format": "pt"})
     write_json(folder / CONFIG, settings)
 
 
 def save_trained(model: DocumentModel, folder: Path, whole: bool) -> None:
-    """What a run learned: an adapter in `folder/adapter` if it has one and, if `whole`, the model in `folder/model`."""
+    """Save what a run learned: its adapter, if it has one, in `folder/adapter`.
+
+    If `whole`, also merge the adapter into the model, in place, and save the model in `folder/model`.
+    """
     if adapters(model):
         save_adapter(model, folder / "adapter")
         if whole:
@@ -90,9 +95,10 @@ def save_trained(model: DocumentModel, folder: Path, whole: bool) -> None:
 def load_adapter(
     model: DocumentModel, path_or_hub_id: str | Path, name: str = "default", learns: bool = False, **hub: Any
 ) -> None:
-    """Put a saved adapter on `model` under `name` and switch to it. `hub` is huggingface_hub's: revision, token, ...
+    """Add a saved adapter to `model` under `name`, and switch to it. It gets gradients if it `learns`.
 
-    Raises CheckpointError naming file and tensor for what is no LoRA adapter of this model.
+    `hub` are options of huggingface_hub, such as `revision` and `token`.
+    Raises CheckpointError, naming the file and the tensor, if the folder has no LoRA adapter that fits this model.
     """
     folder = find_folder(path_or_hub_id, **hub)
     config, (learned, whole) = read_config(folder), read_weights(folder)
@@ -138,19 +144,22 @@ def load_adapter(
 
 
 def factors(path: str, layer: nn.Module, name: str) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """(official module, A: r in, B: out r) of what is adapted at `path`, as views; an expert at a time for a stack."""
+    """Yield (official name of the module, A: r in, B: out r) for the layer at `path`. A and B are views.
+
+    A stack gives one item for each projection of each expert.
+    """
     a, b = layer.lora_A[name].weight.detach(), layer.lora_B[name].weight.detach()
     if not hasattr(layer, "parameter_name"):
         yield official_module(path), a, b
         return
     a = a.view(layer.num_experts, -1, a.shape[1])
-    b = b.view(b.shape[0], -1, layer.num_experts).permute(2, 0, 1)  # peft counts ranks first, then experts
+    b = b.view(b.shape[0], -1, layer.num_experts).permute(2, 0, 1)  # in peft's B the index of the expert runs fastest
     for key, piece in pieces(path, b):
         yield key.removesuffix(".weight"), a[int(EXPERT.search(key)[1])], piece
 
 
 def whole_tensors(model: nn.Module, name: str) -> dict[str, Tensor]:
-    """Official key -> tensor of the modules that learn as a whole with the adapter."""
+    """Return official key -> tensor for the modules that learn as a whole with the adapter."""
     found = {}
     for path, module in model.named_modules():
         if name in getattr(module, "modules_to_save", ()):
@@ -160,20 +169,21 @@ def whole_tensors(model: nn.Module, name: str) -> dict[str, Tensor]:
 
 
 def own_tensors(path: str, module: nn.Module) -> dict[str, Tensor]:
-    """Official key -> tensor of the parameters that belong to this very module."""
+    """Return official key -> tensor for the parameters of a module, without those of its submodules."""
     own = [(f"{path}.{name}", parameter.detach()) for name, parameter in module.named_parameters(recurse=False)]
     return {key: piece for name, tensor in own for key, piece in official_pieces(name, tensor)}
 
 
 def official_pieces(name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    """Return (official key, tensor) for a parameter. A stack gives one pair for each projection of each expert."""
     try:
         return list(pieces(name, tensor))
-    except KeyError:  # another decoder's: it has no official name, and keeps its own
+    except KeyError:  # a parameter of another decoder has no official name and keeps its own
         return [(name, tensor)]
 
 
 def official_modules(model: nn.Module) -> Iterator[tuple[str, dict[str, tuple[int, int]]]]:
-    """(our name, {official module: (out, in)}) of everything an adapter can go on."""
+    """Yield (our name, {official module: (out, in)}) for everything that can have an adapter."""
     for path, module in base_modules(model):
         if isinstance(module, nn.Linear):
             yield path, {official_module(path): (module.out_features, module.in_features)}
@@ -186,6 +196,7 @@ def official_modules(model: nn.Module) -> Iterator[tuple[str, dict[str, tuple[in
 
 
 def official_module(path: str) -> str:
+    """Return the official name of a module, or `path` if it has none."""
     try:
         return official_key(f"{path}.weight").removesuffix(".weight")
     except KeyError:
@@ -193,17 +204,21 @@ def official_module(path: str) -> str:
 
 
 def module_name(key: str) -> str:
-    """The module that peft should look for to place this tensor; the layout's two vectors are their own."""
+    """Return the name of the module to which peft should give this tensor. For the layout's vectors it is their key."""
     return key.removeprefix("model.").removesuffix(".weight").removesuffix(".bias")
 
 
 def module_pattern(names: list[str]) -> str:
-    """A regular expression for `names`, layer and expert numbers left open; transformers puts `language_model` in."""
+    """Return a regular expression that matches `names` with any numbers of layers and experts.
+
+    It also matches the names in transformers, which have `language_model` before `layers`.
+    """
     shapes = sorted({re.sub(r"(?<=\\\.)\d+(?=\\\.)", r"\\d+", re.escape(name)) for name in names})
     return "|".join(re.sub(r"^model\\\.layers", r"model\\.(?:language_model\\.)?layers", shape) for shape in shapes)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
+    """Return the settings of a saved adapter. Raises CheckpointError if they are missing, broken or not plain LoRA."""
     path = folder / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -222,13 +237,16 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def read_weights(folder: Path) -> tuple[dict[str, Factors], dict[str, Tensor]]:
-    """(official module -> its A and B, official key -> tensor that replaces the model's), checked: finite, in pairs."""
+    """Return (official module -> its A and B, official key -> tensor of a module that learned as a whole).
+
+    Raises CheckpointError if the file is missing or broken, has values that are not finite, or an A without its B.
+    """
     path = folder / WEIGHTS
     if not path.is_file():
         raise CheckpointError(f"{folder}: no {WEIGHTS} (other formats are not read)")
     try:
         tensors = load_file(path)
-    except Exception as error:  # the library raises its own and the system's
+    except Exception as error:  # the library raises its own exceptions and those of the system
         raise CheckpointError(f"{path}: truncated, or not a safetensors file ({error})") from None
     learned: dict[str, Factors] = {}
     whole: dict[str, Tensor] = {}
@@ -250,7 +268,7 @@ def read_weights(folder: Path) -> tuple[dict[str, Factors], dict[str, Tensor]]:
 
 
 def scale(config: dict[str, Any], official: str, rank: int) -> float:
-    """What B · A is multiplied with."""
+    """Return the factor of B · A: alpha / r, or alpha / sqrt(r) with rsLoRA."""
     from peft.utils.other import get_pattern_key
 
     alpha = config["alpha_pattern"].get(get_pattern_key(config["alpha_pattern"], official), config["lora_alpha"])
@@ -258,12 +276,12 @@ def scale(config: dict[str, Any], official: str, rank: int) -> float:
 
 
 def plain(number: float | int) -> float | int:
-    """As people write it, and as some programs want alpha."""
+    """Return a whole number as an int, because some programs expect alpha to be one."""
     return int(number) if float(number).is_integer() else float(number)
 
 
 def share_a(pairs: dict[str, Factors]) -> bool:
-    """Whether every expert's gate and up have one A."""
+    """Return whether the gate and the up of every expert have the same A. For a plain layer this is true."""
     gates = {name.rpartition(".")[0]: pair["A"] for name, pair in pairs.items() if name.endswith("gate_proj")}
     ups = {name.rpartition(".")[0]: pair["A"] for name, pair in pairs.items() if name.endswith("up_proj")}
     if not EXPERT.search(next(iter(pairs))):
@@ -272,7 +290,7 @@ def share_a(pairs: dict[str, Factors]) -> bool:
 
 
 def fill(a: Tensor, b: Tensor, pair: Factors, second_half: bool) -> None:
-    """Write a file's A and B into an adapter's, at its first ranks or from the middle on; other columns of B are 0."""
+    """Write the A and B of a file into those of an adapter, from rank 0 or from the middle on. The rest of B is 0."""
     first, rank = second_half * len(a) // 2, len(pair["A"])
     a[first : first + rank].copy_(pair["A"])
     b.zero_()
@@ -280,6 +298,7 @@ def fill(a: Tensor, b: Tensor, pair: Factors, second_half: bool) -> None:
 
 
 def check_fits(name: str, wanted: Sequence[int] | None, found: Sequence[int]) -> None:
+    """Raise CheckpointError if the model has no module for a tensor (`wanted` is None), or one of another shape."""
     if wanted is None:
         raise CheckpointError(f"{name} is nothing in this model that an adapter can change")
     if tuple(wanted) != tuple(found):

@@ -1,11 +1,11 @@
-"""Put another box into a loaded model: `swap_box` for what `kinds.BOXES` lists, `swap_decoder` for the decoder.
+"""Puts another box into a loaded model. `swap_box` swaps the boxes in `kinds.BOXES`, and `swap_decoder` the decoder.
 
     model = load_model(...)
     swap_box(model, "compressor", "meanpool")
     swap_decoder(model, "hf:openai-community/gpt2")
 
-With a new decoder the projector and the layout's two vectors start again from random weights, at its width: the old
-ones had learned the embedding space of another decoder. Everything else stays.
+With a new decoder, the projector and the layout's two vectors start again from random weights at the width of the
+decoder, because the old ones had learned the embedding space of another decoder. Everything else stays.
 """
 
 from dataclasses import replace
@@ -24,17 +24,17 @@ from lightseek.model.projector import Projector
 
 
 def swap_box(model: DeepSeekOCR, axis: str, kind: str, settings: dict[str, Any] | None = None, seed: int = 0) -> None:
-    """Put a box of another kind into a loaded model. Its weights are drawn from `seed`.
+    """Put a box of another kind into a loaded model, in place. The weights of the new box are drawn from `seed`.
 
-    `axis` and `kind` are names in `lightseek.model.kinds.BOXES`, such as `"compressor"` and `"meanpool"`. A box of the
-    kind and the settings that the model has already stays as it is, with its weights.
-    Raises ValueError for an axis, a kind or settings that are unknown, and for a box that does not fit.
+    `axis` and `kind` are names in `lightseek.model.kinds.BOXES`, such as `"compressor"` and `"meanpool"`. If the model
+    already has this kind with these settings, its box keeps its weights.
+    Raises ValueError for an unknown axis, kind or setting, and for a box that does not fit.
     """
     config = model.config.with_box(axis, kind, settings)
     if config.box(axis) == model.config.box(axis):
         return
     parent, _, name = BOXES[axis].path.rpartition(".")
-    with torch.random.fork_rng():  # the caller's own random numbers stay as they were
+    with torch.random.fork_rng():  # the state of the caller's random numbers does not change
         torch.manual_seed(seed)
         fresh = build_box(axis, config)
         reset_parameters(fresh)
@@ -43,10 +43,10 @@ def swap_box(model: DeepSeekOCR, axis: str, kind: str, settings: dict[str, Any] 
 
 
 def swap_decoder(model: DeepSeekOCR, decoder: str, seed: int = 0) -> None:
-    """Put another decoder into `model`. New weights that no checkpoint gives are drawn from `seed`.
+    """Put another decoder into `model`, in place. New weights that come from no checkpoint are drawn from `seed`.
 
-    decoder: `moe` (the one it has), `dense` (a random twin of it, without experts, of equal active size), `gpt2`,
-    `qwen3`, or `hf:` and the folder or hub id of a causal language model, which comes with its tokenizer.
+    decoder: `moe` keeps the decoder of the model. `dense` is a twin without experts, with random weights and as many
+    active parameters. `gpt2`, `qwen3` and `hf:FOLDER_OR_ID` are causal language models, which bring their tokenizer.
 
     Raises ValueError for a decoder that is unknown or that does not fit.
     """
@@ -55,7 +55,7 @@ def swap_decoder(model: DeepSeekOCR, decoder: str, seed: int = 0) -> None:
         raise ValueError(f"--decoder {decoder}: this model's decoder has no experts; leave --decoder out to keep it")
     if decoder == "moe":
         return
-    with torch.random.fork_rng():  # the caller's own random numbers stay as they were
+    with torch.random.fork_rng():  # the state of the caller's random numbers does not change
         torch.manual_seed(seed)
         if decoder == "dense":
             fresh = build_decoder(own.dense_twin())
@@ -66,7 +66,7 @@ def swap_decoder(model: DeepSeekOCR, decoder: str, seed: int = 0) -> None:
 
             fresh, model.tokenizer, tokens = load_hf(hf_source(decoder), model.dtype)
             attach(model, fresh, with_decoder(model.config, fresh.config, tokens))
-            model.folder = None  # the files there do not fit any more
+            model.folder = None  # the files in it are of another model now
 
 
 def hf_source(decoder: str) -> str:
@@ -79,7 +79,7 @@ def hf_source(decoder: str) -> str:
 
 
 def attach(model: DeepSeekOCR, decoder: nn.Module, config: OCRConfig) -> None:
-    """Put `decoder` into `model`, with a new projector and layout: the old ones lead into another embedding space."""
+    """Put `decoder` into `model`, with a new projector and layout, because the old ones fit another embedding space."""
     projector, layout = Projector(config), Layout(config.decoder.width)
     for part in (projector, layout):
         reset_parameters(part)
@@ -89,5 +89,5 @@ def attach(model: DeepSeekOCR, decoder: nn.Module, config: OCRConfig) -> None:
 
 
 def with_decoder(config: OCRConfig, decoder: HFDecoderConfig, tokens: dict[str, int]) -> OCRConfig:
-    """Return the sizes of a model with this decoder."""
+    """Return `config` with this decoder, a projector of its width, and the ids of the special `tokens`."""
     return config.with_(decoder=decoder, projector=replace(config.projector, width=decoder.width), **tokens)

@@ -1,4 +1,4 @@
-"""The command line, on the nano preset: what comes out, and how it says what is wrong."""
+"""Tests of the command line with nano: the output of each command, and the error messages."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def note(tmp_path):
 
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr); rich wraps errors at the terminal's width, so stderr comes on one line."""
+    """Return (exit code, stdout, stderr). rich wraps errors at the width of the terminal, so stderr is joined again."""
     try:
         code = main(arguments)
     except SystemExit as stopped:
@@ -165,7 +165,7 @@ def test_formula_writes_a_checkpoint_that_traces_and_reads(capsys, tmp_path, pag
     assert code == 2 and "give an empty or a new folder" in err
 
 
-# --- What is wrong ----------------------------------------------------------------------------------------------------
+# --- Errors -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_a_broken_checkpoint_is_named(capsys, page, tmp_path):
     assert code == 2 and "config.json" in err and "language_config is missing" in err
 
 
-def test_a_reader_that_stops_early_is_no_error():
+def test_a_closed_pipe_is_no_error():
     done = subprocess.run(
         f"{sys.executable} -u -m lightseek modes --json | true", shell=True, capture_output=True, text=True
     )
@@ -259,8 +259,8 @@ OWN = "The ferry left at nine. Twelve people were on board. Nobody had told them
 
 
 @pytest.mark.parametrize("mode", ["tiny", "small", "base", "large", "gundam"])
-def test_a_text_of_ones_own_is_read_in_every_mode(capsys, tmp_path, mode):
-    """Three sentences, drawn in letters that nano reads: at most 5 % of the characters wrong. gundam-m it never saw."""
+def test_a_text_of_a_user_is_read_in_every_mode(capsys, tmp_path, mode):
+    """At most 5 % of the characters of three sentences are wrong. nano was not trained on gundam-m."""
     own = tmp_path / "own.txt"
     own.write_text(OWN)
     code, out, err = run(capsys, "read", str(own), "--mode", mode)
@@ -277,7 +277,7 @@ def test_a_long_text_is_read_from_several_pages_as_one(capsys, tmp_path):
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/one-page.md"])
-def test_what_the_docs_tell_a_reader_to_read_comes_out_right(capsys, monkeypatch, page):
+def test_the_read_commands_of_the_docs_give_the_right_text(capsys, monkeypatch, page):
     monkeypatch.chdir(ROOT)
     commands = re.findall(r"^python -m lightseek (read docs/.*)$", (ROOT / page).read_text(), re.MULTILINE)
     assert commands

@@ -68,7 +68,7 @@ def test_a_grid_runs_every_cell_once_and_a_rerun_skips_them(called, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
     assert called("ablate.py", *argv).out.count("finished before, skipped") == 2
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
-    # The predictions of the cells can be compared document by document, and give the scores of the table.
+    # `evaluate` can compare the predictions of the cells, and it finds the same scores as the table.
     compared = report([score(cell / "predictions.jsonl") for cell in cells])
     for cell, model in zip(cells, compared["models"], strict=True):
         results = json.loads((cell / "results.json").read_text())
@@ -76,7 +76,7 @@ def test_a_grid_runs_every_cell_once_and_a_rerun_skips_them(called, tmp_path):
     assert compared["lead3"]["rouge1"]["value"] == pytest.approx(results["lead3"]["rouge1"])
 
 
-def test_a_model_written_anew_is_another_cell(tmp_path):
+def test_a_changed_checkpoint_gives_another_cell(tmp_path):
     """A cell does not resume in its old folder if the weights that it starts from have changed."""
 
     def folder() -> Path:
@@ -92,7 +92,7 @@ def test_a_model_written_anew_is_another_cell(tmp_path):
     assert folder() != first
 
 
-def test_a_cell_is_known_by_what_changes_its_result_and_is_not_the_default(tmp_path):
+def test_the_folder_of_a_cell_names_the_settings_that_decide_its_result(tmp_path):
     def folders(base=None, **lists):
         return [cell.folder for cell in grid(base or RunConfig(), lists, tmp_path)[0]]
 
@@ -101,7 +101,7 @@ def test_a_cell_is_known_by_what_changes_its_result_and_is_not_the_default(tmp_p
     assert plain[0].name.startswith("defaults-")
     first, second = folders(freeze=[None, "encoder"])
     assert first == plain[0] and second.name.startswith("freeze=encoder-")
-    assert folders(freeze=["encoder"], lr=[3e-4, 1e-3])[0] == second  # whatever else is swept
+    assert folders(freeze=["encoder"], lr=[3e-4, 1e-3])[0] == second  # the other cells of the grid do not matter
     assert folders(epochs=[1.0], steps=[5]) == folders(epochs=[1.0], steps=[6])  # epochs decide the steps
     assert len(folders(lr=[1e-3], seed=[0, 1, 1])) == 2
 
@@ -121,7 +121,7 @@ def test_a_setting_of_a_later_release_leaves_every_cell_where_it_was(tmp_path):
 
 
 def test_a_finished_cell_with_other_settings_is_refused(tmp_path):
-    """As when a default has changed since it ran: its folder says nothing about a default."""
+    """This happens when a default has changed since the cell ran, because the folder's name leaves out defaults."""
     (cell,), _ = grid(RunConfig(), {"mode": ["tiny"]}, tmp_path)
     stored = asdict(cell.config)
     write_json(cell.folder / "results.json", {"settings": stored | {"accumulate": 4}})
@@ -131,8 +131,8 @@ def test_a_finished_cell_with_other_settings_is_refused(tmp_path):
         cell.finished()
 
 
-def test_a_killed_grid_goes_on_with_another_number_of_parts(tmp_path, monkeypatch):
-    """What the out-of-memory message promises: accumulate=2, in the same folder, from the checkpoint."""
+def test_a_killed_grid_continues_with_another_number_of_parts(tmp_path, monkeypatch):
+    """The out-of-memory message promises this: with accumulate=2 the cell continues from its checkpoint."""
     model = tiny_checkpoint(tmp_path / "tiny")
     lists = {name: [value] for name, value in vars(tiny_run(model, save_seconds=0.0)).items()}
     (cell,), _ = grid(RunConfig(), lists, tmp_path / "grid")
@@ -163,7 +163,7 @@ def test_a_table_reads_the_settings_of_older_releases():
     assert list(table.columns[1].cells) == ["none", "encoder"]
 
 
-def test_ones_own_documents_and_a_config_file(called, tmp_path):
+def test_documents_of_a_user_and_a_config_file(called, tmp_path):
     rows = [{"body": f"Number {i} stands in a long enough text.", "gist": f"It is {i}."} for i in range(12)]
     data = tmp_path / "mine.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -220,7 +220,7 @@ def test_help_does_not_wait_for_pytorch(name):
 
 
 def test_overfit_learns_one_sample_by_heart(tmp_path):
-    """This is the usual sanity check, here on a page of 64 tokens: the greedy output equals the target."""
+    """The sanity check works on a page of 64 tokens: in the end the greedy output equals the target."""
     done = program("train.py", "--overfit", "--task", "ocr", "--tokens", "64", "--out", str(tmp_path))
     assert "learned by heart" in done.stdout
     outcome = json.loads((tmp_path / "results.json").read_text())
@@ -245,7 +245,7 @@ def test_overfit_needs_one_document_and_shows_it_as_it_is(called, tmp_path):
     assert "target  [/b] [bold] 4711 lemons" in shown.out and "not learned" in shown.out
 
 
-def test_overfit_holds_weights_as_they_are_whatever_the_precision_of_the_run(tmp_path):
+def test_overfit_keeps_the_dtype_of_the_weights_whatever_the_precision_of_the_run(tmp_path):
     """In this half-precision model only the last layer learns. Mixed precision would hold that layer in float32."""
     half = {"dtype": "bfloat16", "precision": "bf16", "freeze": "all-but-decoder-last-1", "steps": 1}
     config = tiny_run(tiny_checkpoint(tmp_path / "tiny"), **half)

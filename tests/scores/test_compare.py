@@ -187,7 +187,7 @@ def test_evaluate_scores_another_programs_lines_and_says_what_is_missing(tmp_pat
     text = write(tmp_path / "cut.jsonl", [page(0, "x"), page(1, "x")]).read_text()
     (tmp_path / "cut.jsonl").write_text(text[: text.rindex('"source"')])
     code, _, told = run(capsys, tmp_path / "cut.jsonl")
-    assert code == 0 and "holds 1 of 2 predictions: its generate did not end" in told
+    assert code == 0 and "has 1 of 2 predictions: `generate` was stopped" in told
 
 
 @pytest.mark.parametrize(

@@ -142,10 +142,10 @@ def test_generate_goes_on_where_it_was_killed(tmp_path, capsys):
     assert main(command) == 0
     strip = [replace(p, seconds=0.0, peak_bytes=0) for p in whole]
     assert [replace(p, seconds=0.0, peak_bytes=0) for p in read_predictions(path)[1]] == strip
-    assert "holds 1 of 3 predictions: going on" in capsys.readouterr().err
+    assert "has 1 of 3 predictions: the command continues" in capsys.readouterr().err
     written = path.stat().st_mtime_ns
     assert main(command) == 0 and path.stat().st_mtime_ns == written  # nothing is left to do, and it says so
-    assert "holds all 3 predictions already" in capsys.readouterr().err
+    assert "has all 3 predictions already" in capsys.readouterr().err
     assert main([*command, "--beams", "2"]) == 2
     assert "beams was 4 and is 2" in " ".join(capsys.readouterr().err.split())
 

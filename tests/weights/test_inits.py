@@ -1,4 +1,4 @@
-"""Initial weights box by box: what is named changes, and nothing else does."""
+"""Tests of initial weights box by box: the named boxes change, and nothing else does."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Tests of LoRA: what learns, merging, and files of adapters with official names that other programs can read too."""
+"""Tests of LoRA: which parameters learn, merging, and adapter files, which other programs can read too."""
 
 import json
 import shutil
@@ -125,7 +125,7 @@ def test_a_file_has_the_official_names(model, tmp_path):
 
 @pytest.mark.parametrize("targets", ["attention", "all-linear", EVERYTHING])
 def test_peft_loads_a_file_onto_transformers_classes(model, targets, tmp_path):
-    """transformers and peft have another implementation of the model and the adapter, with other stacks of experts."""
+    """transformers and peft implement the model and the adapter in another way, and they stack experts differently."""
     from peft import PeftModel
 
     theirs = load_theirs(model, tmp_path / "base")
@@ -137,7 +137,7 @@ def test_peft_loads_a_file_onto_transformers_classes(model, targets, tmp_path):
         assert relative_error(logits(model), adapted(input_ids=IDS, use_cache=False).logits) <= 1e-5
 
 
-@pytest.mark.parametrize("unlike", [False, True], ids=["a rank for all", "ranks of their own"])
+@pytest.mark.parametrize("unlike", [False, True], ids=["one rank for all", "ranks by layer"])
 def test_an_adapter_from_elsewhere_is_added_to_the_official_weights(model, weights, unlike, tmp_path):
     """Other programs have separate As for gate and up. They may leave out experts, and set rank and alpha by layer."""
     names = ["layers.0.self_attn.o_proj", "layers.0.mlp.down_proj", "layers.2.mlp.shared_experts.up_proj"]
@@ -191,7 +191,7 @@ def test_switching_between_adapters_and_none(model):
         merge(model)
 
 
-# In a run
+# --- In a run ---------------------------------------------------------------------------------------------------------
 
 
 TINY = RunConfig(
@@ -274,7 +274,7 @@ def test_a_model_with_adapters_is_not_saved_as_if_it_had_none(model, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-# Bad files
+# --- Bad files --------------------------------------------------------------------------------------------------------
 
 
 def break_config(folder: Path, **settings) -> None:

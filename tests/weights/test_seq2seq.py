@@ -1,4 +1,4 @@
-"""Tests of BART as a baseline. The same code trains it, generates its texts, scores them and shows them in a table."""
+"""Tests of BART as a baseline. The code that trains, runs and scores our model does the same for it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -121,7 +121,7 @@ def test_in_a_grid_it_reads_text_and_runs_once():
     assert set(swept) == {"mode", "freeze", "context", "decoder"}
 
 
-def test_a_model_that_only_continues_texts_is_no_baseline(tmp_path):
+def test_a_checkpoint_that_is_no_text_to_text_model_is_refused(tmp_path):
     small_model().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="transformers can't load this"):
         build_model(RunConfig(decoder=f"seq2seq:{tmp_path}", context="text"), "cpu")

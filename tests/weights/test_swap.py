@@ -50,8 +50,8 @@ def test_a_factor_that_does_not_fit_the_page_is_refused():
         positions("small", token_side=48)
 
 
-def test_a_mean_is_a_mean():
-    """If all patches of a token have one value, the mean has that value too. Then it is mapped to CLIP's width."""
+def test_meanpool_takes_the_mean_of_a_tokens_patches():
+    """Here all patches of a token have the same value, so their mean has it too. Then it is mapped to CLIP's width."""
     pool = swapped().encoder.compressor
     x = torch.arange(4.0).repeat_interleave(4)[None, None, None].expand(1, SMALL.sam.neck, 16, 16)
     expected = pool.widen(torch.arange(4.0)[None, None, None].expand(1, SMALL.sam.neck, 4, 4))
@@ -59,7 +59,7 @@ def test_a_mean_is_a_mean():
 
 
 @pytest.mark.parametrize("kind", ["conv", "meanpool"])
-def test_it_saves_and_loads_in_its_own_layout(tmp_path, kind):
+def test_a_swapped_model_is_saved_and_loaded_in_the_layout_that_fits_it(tmp_path, kind):
     model = swapped(kind)
     model.save_pretrained(tmp_path)
     files = {path.name for path in tmp_path.iterdir()}
@@ -83,14 +83,14 @@ def test_the_seed_decides_the_new_weights_and_nothing_else_changes():
     assert all(torch.equal(v, untouched[k]) for k, v in one.state_dict().items() if "compressor" not in k)
 
 
-def test_the_kind_that_is_there_keeps_its_weights():
+def test_a_box_that_already_has_the_kind_keeps_its_weights():
     model = small_model()
     box = model.encoder.compressor
     swap_box(model, "compressor", "conv")
     assert model.encoder.compressor is box and model.config.official
 
 
-def test_it_traces_freezes_and_takes_an_adapter(tmp_path):
+def test_a_swapped_model_is_traced_and_frozen_and_takes_an_adapter(tmp_path):
     model = swapped()
     inputs = prepare(model.config, model.tokenizer, ["<image>\nFree OCR."], [[PAGE]], "tiny")
     seen = trace(model, inputs.input_ids, inputs.pages, mode="tiny")
@@ -104,7 +104,7 @@ def test_it_traces_freezes_and_takes_an_adapter(tmp_path):
     assert adapters(other) == ["default"]
 
 
-def test_the_vision_cache_tells_kinds_apart(tmp_path):
+def test_the_vision_cache_keeps_kinds_apart(tmp_path):
     """Pages that one compressor encoded are not used with another compressor."""
     folders = set()
     for model in (small_model(), swapped(), swapped(factor=2)):
@@ -129,7 +129,7 @@ class Strided(nn.Module):
         return self.pick(x)
 
 
-def test_a_kind_of_ones_own_is_a_registry_entry(tmp_path, monkeypatch):
+def test_a_kind_of_a_user_is_a_registry_entry(tmp_path, monkeypatch):
     monkeypatch.setitem(COMPRESSORS, "strided", Strided)
     settings = {"factor": 2, "name": "mine", "weights": [0.5, None, 1], "options": {"a": [True]}, "bias": True}
     model = swapped("strided", **settings)
@@ -153,7 +153,7 @@ def test_a_kind_of_ones_own_is_a_registry_entry(tmp_path, monkeypatch):
         ("compressor", "meanpool", {"factor": {1}}, "not JSON serializable"),
     ],
 )
-def test_what_cannot_be_is_refused_and_the_model_stays_as_it_was(axis, kind, settings, message):
+def test_an_impossible_box_is_refused_and_the_model_stays_the_same(axis, kind, settings, message):
     model = small_model()
     box, config = model.encoder.compressor, model.config
     with pytest.raises(ValueError, match=message):
@@ -161,7 +161,7 @@ def test_what_cannot_be_is_refused_and_the_model_stays_as_it_was(axis, kind, set
     assert model.encoder.compressor is box and model.config is config
 
 
-def test_the_projector_has_kinds_that_the_official_schema_knows(tmp_path):
+def test_another_projector_is_saved_in_the_official_layout(tmp_path):
     model = small_model()
     swap_box(model, "projector", "mlp")
     assert model.config.official and model.config.projector.kind == "mlp"
@@ -169,7 +169,7 @@ def test_the_projector_has_kinds_that_the_official_schema_knows(tmp_path):
     assert LightSeekOCR.from_pretrained(tmp_path).config == model.config
 
 
-def test_every_kind_in_the_tables_can_be_built():
+def test_every_registered_kind_can_be_built():
     for axis, seam in BOXES.items():
         for kind in seam.kinds:
             model = small_model()

@@ -1,1 +1,1 @@
-"""Brings a document in front of the decoder: as drawn pages, as encoded pages, or as its text."""
+"""Makes the context of a document, which is the form in which the decoder sees it, such as pages or text tokens."""

@@ -1,11 +1,11 @@
-"""What every context maker offers. It turns a document into what stands for it in front of the decoder.
+"""The base class of context makers. A context maker turns a document into the form in which the decoder sees it.
 
-    document -> make -> Shown -> views: they fill image positions, as many as each has tokens
-                              -> ids: they stand in the prompt as they are
+    document -> make -> Shown -> views: images or vectors that fill the image positions of the prompt
+                              -> ids: token ids that are part of the prompt
 
-Drawn pages (`pages.py`), encoded pages (`cached.py`) and the document's own tokens (`text.py`) are such contexts. An
-encoder that shortens the text, by mean pooling or by a convolution, would be another: a maker whose `views` hold its
-vectors. `lightseek.data.kinds.CONTEXTS` lists the kinds.
+There are three kinds: drawn pages (`pages.py`), encoded pages (`cached.py`) and the document's own tokens (`text.py`).
+An encoder that shortens the text, by mean pooling or by a convolution, could be a fourth: its vectors would be the
+`views`. `lightseek.data.kinds.CONTEXTS` lists the kinds.
 """
 
 from abc import ABC, abstractmethod
@@ -24,33 +24,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """What the decoder gets to see of a document's text, and what found no place."""
+    """The part of a document that the decoder sees, and the amounts that were left out because there was no room."""
 
-    text: str
+    text: str  # the part of the text that the decoder sees
     dropped_characters: int = 0
-    dropped_pages: int = 0  # of a document that came as pictures
+    dropped_pages: int = 0  # pictures that were left out, of a document that came as pictures
     missing_glyphs: dict[str, int] = field(default_factory=dict)  # characters the font could not draw
 
 
 @dataclass
 class Truncation:
-    """What found no place so far. Each document is counted once."""
+    """How much was left out of all documents so far. Each document is counted once."""
 
-    documents: int = 0
+    documents: int = 0  # documents of which something was left out
     characters: int = 0
-    pages: int = 0  # of documents that came as pictures
+    pages: int = 0  # pictures, of documents that came as pictures
 
 
 class ContextMaker(ABC):
-    """Makes the same context of a document every time, and counts what is lost on the way."""
+    """Makes the context of a document, and counts what was left out. Equal documents give equal contexts."""
 
     def __init__(self) -> None:
         self.missing_glyphs: Counter[str] = Counter()  # characters the font could not draw, over all documents so far
         self.truncated = Truncation()
-        self._cut: set[str] = set()  # documents in `truncated`
+        self._cut: set[str] = set()  # the names of the documents that `truncated` has counted
 
     def __call__(self, document: Document) -> Shown:
-        """Make the context and count what it lacks. Raises ValueError as `make` does."""
+        """Make the context and count what was left out. Raises ValueError as `make` does."""
         shown = self.make(document)
         self.missing_glyphs.update(shown.missing_glyphs)
         if (shown.dropped_characters or shown.dropped_pages) and document.name not in self._cut:
@@ -62,29 +62,29 @@ class ContextMaker(ABC):
 
     @abstractmethod
     def make(self, document: Document) -> Shown:
-        """The context, not counted. Raises ValueError, naming the document, when there is nothing to make it from."""
+        """Make the context without counting. Raises ValueError, naming the document, if nothing can be shown of it."""
 
     def views(self, shown: Shown) -> "list[Page]":
-        """What the model takes beside the prompt. The default is nothing."""
+        """Return the pages that the model takes beside the prompt. The default is an empty list."""
         return []
 
     def ids(self, shown: Shown) -> list[int]:
-        """Tokens that stand in the prompt as they are. The default is none."""
+        """Return the token ids that become part of the prompt. The default is an empty list."""
         return []
 
     @abstractmethod
     def positions(self, document: Document, tokens_per_character: float) -> int:
-        """About how many of the decoder's positions the context fills. It is an estimate that draws nothing."""
+        """Estimate how many positions of the decoder the context fills. Nothing is drawn for the estimate."""
 
     @abstractmethod
     def visible(self, document: Document) -> str:
-        """The text that the decoder gets to see. It costs as little as it can."""
+        """Return the text that the decoder sees, without making more of the context than that needs."""
 
     @abstractmethod
     def pictures(self, document: Document) -> list[Image.Image]:
-        """The document as pages, for people to look at."""
+        """Return the document as pages, for people to look at."""
 
-    def fill(  # noqa: B027 - most kinds have nothing to keep
+    def fill(  # noqa: B027 - most kinds have no cache
         self, documents: Sequence[Document], tick: Callable[[int, int], None] | None = None
     ) -> None:
-        """Prepare these documents, if that can be done once and kept. `tick(done, of)` follows each document."""
+        """Put these documents into the cache, if this kind has one. `tick(done, of)` is called after each document."""

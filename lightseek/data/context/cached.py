@@ -1,7 +1,7 @@
 """Takes a document's encoded pages from a vision cache. A page is drawn only if the cache does not have it yet.
 
-On a CPU, drawing a page takes a third of the time that the nano decoder takes to learn from it. So the cache saves the
-drawing as well as the encoding.
+On a CPU, drawing a page takes a third of the time that the nano decoder takes to learn from it. So the cache spares a
+run the drawing as well as the encoding.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,18 +15,19 @@ from lightseek.data.document import Document
 from lightseek.page.spec import PageSpec
 from lightseek.page.views import EncodedPage, Page
 
+# A text that is drawn to see whether this machine's fonts give the same pixels as before.
 PROBE = "How vexingly quick daft zebras jump! 0123456789 (äöü, ß; \u201cé\u201d): fi fl ffi.\n\n" * 12
 
 
 @dataclass(frozen=True)
 class CachedPages(Pages):
-    """Pages that are encoded already. They need not be drawn, so `images` may be empty."""
+    """Pages that are encoded already. If they came from the cache, they were not drawn, and `images` is empty."""
 
     encoded: list[EncodedPage] = field(default_factory=list)
 
 
 def vision_context(spec: ContextSpec) -> PageMaker:
-    """The maker of a document's pages, encoded ones if there is a cache for them."""
+    """Return the context maker of the kind `vision`: it gives encoded pages if the spec has a cache."""
     if spec.cache:
         return CachedPageMaker(spec.page, spec.cache)
     return PageMaker(spec.page)
@@ -38,7 +39,7 @@ class CachedPageMaker(PageMaker):
     def __init__(self, spec: PageSpec, cache: VisionCache) -> None:
         super().__init__(spec)
         self.cache = cache
-        # A changed font file or library gives other pixels here, so cached pages of the old one are not used.
+        # A changed font file or library gives other pixels here, so pages that the old one drew are not used.
         sample = [image.tobytes() for image in self.render(PROBE).images]
         noise = (spec.noise, spec.seed) if spec.noise else ()
         names = [item.name for item in fields(Pages)]

@@ -27,16 +27,16 @@ LETTER = 0.55  # width of an average letter, in font sizes
 
 @dataclass(frozen=True)
 class Pages(Shown):
-    """The images of a document. `text` is what stands on them."""
+    """The images of a document. `text` is the text on them."""
 
     images: list[Image.Image]
 
 
 class PageMaker(ContextMaker):
-    """Makes pages for one mode, the same every time."""
+    """Makes the pages of documents. Equal documents give equal pages."""
 
     def __init__(self, spec: PageSpec) -> None:
-        """`spec` decides everything about the pages but the document."""
+        """`spec` says what the pages look like: mode, font, noise and their largest number."""
         super().__init__()
         self.spec, self.mode, self.most = spec, find_mode(spec.mode), spec.max_pages
         self.style = page_style(self.mode, spec.font)
@@ -45,14 +45,14 @@ class PageMaker(ContextMaker):
         return self.draw(document)
 
     def draw(self, document: Document) -> Pages:
-        """The pages as images. Raises ValueError, naming the document, for a picture that can't be read."""
+        """Return the pages as images. Raises ValueError, naming the document, for a picture that can't be read."""
         pages = self.show(document) if document.images else self.render(document.text)
         if self.spec.noise is None:
             return pages
         return replace(pages, images=[add_noise(image, self.spec.noise, self.spec.seed) for image in pages.images])
 
     def pictures(self, document: Document) -> list[Image.Image]:
-        """The pages that the model sees."""
+        """Return the pages that the model sees."""
         return self.draw(document).images
 
     def views(self, pages: Pages) -> "list[Page]":
@@ -62,7 +62,7 @@ class PageMaker(ContextMaker):
         return [page_views(image, self.mode) for image in pages.images]
 
     def positions(self, document: Document, tokens_per_character: float) -> int:
-        """Those of its pictures, or of pages of the smallest letters."""
+        """Estimate the positions of a document's pictures, or of the pages of its text in the smallest letters."""
         style, mode = self.style, self.mode
         grid = gundam_grid(style.width, style.height, mode.tile) if mode.tile else (1, 1)
         letter = LETTER * style.line_spacing * self.spec.smallest_font**2  # pixels

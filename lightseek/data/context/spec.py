@@ -10,7 +10,7 @@ from lightseek.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class ContextSpec:
-    """All that a context maker may be built from. Each kind takes what it needs."""
+    """All settings that a context maker may need. Each kind takes the ones that it uses."""
 
     config: OCRConfig
     tokenizer: Tokenizer

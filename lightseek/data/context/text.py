@@ -1,4 +1,4 @@
-"""A document's own text as its context: the decoder reads the tokens that the pages would show."""
+"""Gives the decoder a document's text as tokens, where the vision context would give it pages."""
 
 from PIL import Image
 
@@ -12,27 +12,27 @@ ROOM = 3 / 4  # the document's largest share of the positions; the rest is for t
 
 
 def text_context(spec: ContextSpec) -> "TextMaker":
-    """The maker of a text that leaves the decoder room for the task."""
+    """Return the context maker of the kind `text`. It cuts texts so that the decoder has room for the task."""
     most = most_tokens(spec.config.decoder.max_positions, spec.task)
     return TextMaker(spec.tokenizer, most, PageMaker(spec.page))
 
 
 class TextMaker(ContextMaker):
-    """The same document with nothing to look at: its text goes into the prompt as it is."""
+    """Makes a context without pages: the text of the document becomes a part of the prompt."""
 
     def __init__(self, tokenizer: Tokenizer, most_tokens: int, pages: PageMaker) -> None:
-        """A text longer than `most_tokens` is cut, and `truncated` counts it. `pages` draws documents for people."""
+        """`most_tokens` is the length at which a text is cut. `pages` draws documents for people to look at."""
         super().__init__()
         self.tokenizer, self.most_tokens, self.pages = tokenizer, most_tokens, pages
 
     def make(self, document: Document) -> Shown:
-        """No pages. Raises ValueError, naming the document, for one without text."""
+        """Return the text, cut if it is too long. Raises ValueError, naming the document, if it has no text."""
         if not document.text.strip():
             raise ValueError(f"document {document.name} has no text, and context=text shows the decoder nothing else")
         ids = self.tokenizer.encode(document.text)
         if len(ids) <= self.most_tokens:
             return Shown(text=document.text)
-        kept = self.tokenizer.decode(ids[: self.most_tokens]).rstrip("�")  # half a character
+        kept = self.tokenizer.decode(ids[: self.most_tokens]).rstrip("�")  # the cut may split a character
         return Shown(text=kept, dropped_characters=max(1, len(document.text) - len(kept)))
 
     def ids(self, shown: Shown) -> list[int]:
@@ -45,7 +45,7 @@ class TextMaker(ContextMaker):
         return self.make(document).text
 
     def pictures(self, document: Document) -> list[Image.Image]:
-        """The pages that a model with eyes would see."""
+        """Return the pages that the context `vision` would show."""
         return self.pages.pictures(document)
 
 

@@ -1,11 +1,11 @@
-"""Keeps the encoded pages of a frozen encoder on disk, so that SAM and CLIP see each page once and not once an epoch.
+"""Keeps the encoded pages of a frozen encoder on disk, so that SAM and CLIP run once for each page, not once an epoch.
 
     folder/                  the user's cache folder, or --cache-dir
       5f0c.../               one encoder; the name is the digest of its weights, dtype and sizes
         pages/3a/3a91....safetensors    the encoder's output for the views of one page, before the projector
         documents/c7/c704....json       which pages a document has, so that they need not be drawn again
 
-A file appears whole or not at all, its name is a digest of what it was made from, and it never changes. So a run may be
+Each file appears complete or not at all. Its name is a digest of its source, and it never changes. So a run may be
 killed at any moment, several runs may share a folder, and any file may be deleted: missing files are made again. Pages
 are memory-mapped.
 """
@@ -51,7 +51,9 @@ class VisionCache:
     """
 
     def __init__(self, model: DeepSeekOCR, folder: str | Path, limit: int | None = None, precision: str = "no") -> None:
-        """`limit` is in bytes and holds for all of `folder`; `precision` is the mixed precision of the run.
+        """Open the cache of the model's encoder in `folder`.
+
+        `limit` is the largest size of all caches in `folder`, in bytes. `precision` is the mixed precision of the run.
 
         Raises ValueError if the encoder learns.
         """
@@ -66,7 +68,10 @@ class VisionCache:
         return f"vision cache: {self.pages:,} pages in {self.bytes:,} bytes{limit}, in {self.root}"
 
     def page(self, image: Image.Image, mode: Mode) -> tuple[str, EncodedPage]:
-        """Return (key, page) from disk. A new page is encoded and saved first. Raises ValueError without room."""
+        """Return (key, page) from disk. A new page is encoded and saved first.
+
+        Raises ValueError if there is no room for the page, and OSError if the disk does not give it back.
+        """
         key = digest(mode, image.size, upright_rgb(image).tobytes())
         found = self.load(key)
         if found is None:
@@ -134,17 +139,17 @@ class VisionCache:
 
 
 def check_frozen(encoder: nn.Module) -> None:
-    """Raise ValueError if a parameter of the encoder learns: its output for a page then changes with every step."""
+    """Raise ValueError if a parameter of the encoder learns, because the output for a page then changes every step."""
     learning = [name for name, parameter in encoder.named_parameters() if parameter.requires_grad]
     if learning:
         raise ValueError(
-            f"--cache-vision keeps each page as the encoder left it, but the encoder learns ({len(learning)} "
+            f"--cache-vision keeps the encoder's output for each page, but the encoder learns ({len(learning)} "
             f"tensors, {learning[0]} first): add --freeze encoder, or leave out --cache-vision"
         )
 
 
 def encoder_digest(model: DeepSeekOCR, precision: str = "no") -> str:
-    """Return a name that changes with everything the encoder's output depends on: sizes, parts, weights, precision."""
+    """Return a digest of everything that decides the encoder's output: sizes, parts, weights and precision."""
     config = model.config
     sizes = (FORMAT, config.sam, config.compressor, config.clip, str(model.encoder), precision)
     sha = sha256(repr(sizes + ((config.boxes,) if config.boxes else ())).encode())
@@ -155,7 +160,7 @@ def encoder_digest(model: DeepSeekOCR, precision: str = "no") -> str:
 
 
 def digest(*parts: Any) -> str:
-    """Return a name for a list of parts. Bytes are hashed as they are, other values by their `repr`."""
+    """Return a digest of a list of parts. Bytes are hashed directly, and other values by their `repr`."""
     sha = sha256()
     for part in parts:
         content = part if isinstance(part, bytes) else repr(part).encode()
