@@ -35,7 +35,7 @@ def test_every_lightseek_command_of_a_page_is_one(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_setting_of_a_training_command_is_one(page):
+def test_every_setting_of_a_training_command_is_one(page, monkeypatch):
     """Each value of a list is checked with the first value of the other lists."""
 
     def extra(command: argparse.ArgumentParser) -> None:
@@ -44,6 +44,7 @@ def test_every_setting_of_a_training_command_is_one(page):
         for flag in ("--overfit", "--save-model"):
             command.add_argument(flag, action="store_true")
 
+    monkeypatch.chdir(ROOT)  # for --config
     commands = re.findall(r"^python (train|ablate)\.py (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
     for program, command in commands:
         argv = [word for word in shlex.split(command, comments=True) if word != "--help"]
