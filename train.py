@@ -42,6 +42,7 @@ def run_training(config: RunConfig, out: Path, save_model: bool, hub_id: str | N
     from lightseek.lab.publish import create_repository, upload, write_card
     from lightseek.lab.results import finish, results_table
     from lightseek.tools.console import console, escape
+    from lightseek.training.processes import leave
     from lightseek.training.run import Run
     from lightseek.weights.lora_files import save_trained
 
@@ -49,14 +50,14 @@ def run_training(config: RunConfig, out: Path, save_model: bool, hub_id: str | N
     if not run.main:  # one of many processes: it trains, and the main one does the rest
         run.encode_pages()
         run.fit()
-        run.accelerator.end_training()
-        return 0
+        leave(run.accelerator)
     if hub_id:
         create_repository(hub_id)  # what the hub refuses, it refuses now
     console.print(freeze_table([vars(count) for count in run.counts], config.freeze))
     encode_pages(run)
     with running() as (on_step, on_eval):
         trained = run.fit(on_step)
+        run.accelerator.wait_for_everyone()  # the side processes leave then
         run.accelerator.end_training()
         results = finish(run, trained, on_eval)
     save_trained(run.model, out, save_model or bool(hub_id))

@@ -6,10 +6,11 @@ holds a part of both, and with DeepSpeed the whole model and a part of that stat
 """
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 import torch
@@ -70,6 +71,20 @@ def start(config: RunConfig) -> Accelerator:
             f"accumulate={config.accumulate} part(s) each: batch must be at least {parts}"
         )
     return accelerator
+
+
+def leave(accelerator: Accelerator) -> NoReturn:
+    """End this process, which has done its part of a run and is not the main one.
+
+    It waits for the others, gives up the connection to them, and leaves without the interpreter's shutdown: FSDP2 keeps
+    the connection's threads alive, and one that wakes up during the shutdown aborts the process, which would then fail
+    a launch that went well. All that a side process has to lose is what it printed.
+    """
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def by_deepspeed() -> bool:

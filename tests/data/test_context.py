@@ -7,11 +7,14 @@ import torch
 from tiny_models import SMALL, gpt2_folder, small_model
 
 from lightseek.data.batches import estimated_lengths
+from lightseek.data.context.base import ContextMaker, Shown
 from lightseek.data.document import Document
 from lightseek.data.examples import ExampleMaker
+from lightseek.data.kinds import CONTEXTS
 from lightseek.lab.publish import card
 from lightseek.lab.results import finish, results_table
 from lightseek.page.spec import PageSpec
+from lightseek.page.views import EncodedPage
 from lightseek.text.tokenizer import IMAGE, Tokenizer
 from lightseek.training.build import build_model
 from lightseek.training.run import Run
@@ -110,3 +113,43 @@ def test_runs_on_text_fill_the_same_table(folder, tmp_path, decoder):
 def test_a_cache_of_encoded_pages_is_of_no_use_here():
     with pytest.raises(ValueError, match="context=text has none"):
         check(replace(SETTINGS, cache_vision=True, freeze="encoder"))
+
+
+class Pooled(ContextMaker):
+    """A context of another kind: four vectors from an encoder of its own, and the document's name as text."""
+
+    def make(self, document):
+        return Shown(text=document.name)
+
+    def views(self, shown):
+        return [EncodedPage(torch.zeros(4, 64))]
+
+    def ids(self, shown):
+        return NANO.encode(shown.text)
+
+    def positions(self, document, tokens_per_character):
+        return 7
+
+    def visible(self, document):
+        return document.name
+
+    def pictures(self, document):
+        return []
+
+
+def test_a_kind_of_ones_own_needs_a_maker_and_a_name(monkeypatch):
+    monkeypatch.setitem(CONTEXTS, "pooled", lambda spec: Pooled())
+    make = ExampleMaker(SMALL, NANO, "summarize", PageSpec("tiny"), context="pooled")
+    example = make(DOCUMENT)
+    image = [SMALL.image_token_id] * (2 * (2 + 1) + 1)
+    assert example.prompt == [SMALL.bos_token_id, *image, *NANO.encode("cat"), *NANO.encode("\nSummarize.")]
+    assert (example.vision_tokens, example.text_tokens) == (4, len(NANO.encode("cat")))
+    assert estimated_lengths(make, [DOCUMENT]) == [len(NANO.encode(DOCUMENT.summary)) + 7]
+    model = small_model()
+    ids = torch.tensor([example.prompt])
+    assert model(ids, pages=[example.pages]).logits.shape == (1, len(example.prompt), 1024)
+
+
+def test_an_unknown_kind_is_refused_with_the_kinds_there_are():
+    with pytest.raises(ValueError, match="unknown context 'sound': choose one of vision, text"):
+        ExampleMaker(SMALL, NANO, "summarize", PageSpec("tiny"), context="sound")

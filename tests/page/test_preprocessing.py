@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from lightseek.model.config import OCRConfig
-from lightseek.page.modes import MODES, gundam_grid, positions
+from lightseek.page.modes import MODES, gundam_grid, positions, vision_tokens
 from lightseek.page.preprocessing import page_views
-from lightseek.page.views import image_positions
+from lightseek.page.views import image_positions, image_tokens
 from lightseek.text.kinds import PROMPTS
 from lightseek.text.prompts import prepare, prompt_ids
 from lightseek.text.tokenizer import Tokenizer
@@ -58,6 +58,7 @@ def test_every_mode_gives_views_of_its_sizes_and_the_positions_it_promises(mode)
         columns, rows = views.grid
         assert views.tiles.shape == (columns * rows, 3, mode.tile, mode.tile)
     assert image_positions(views) == positions(mode, views.grid)
+    assert image_tokens(views) == vision_tokens(mode, views.grid)
 
 
 def test_an_image_that_fits_in_one_tile_has_no_tiles():

@@ -58,7 +58,7 @@ def test_a_document_too_long_for_one_page_becomes_several_images(nano):
 
 def test_a_document_the_decoder_has_no_room_for_is_named(nano):
     make = ExampleMaker(nano.config, nano.tokenizer, "ocr", PageSpec("tiny"))
-    with pytest.raises(ValueError, match=r"document endless: .* positions, the decoder has 8192"):
+    with pytest.raises(ValueError, match=r"document endless: .* positions; the decoder has 8192"):
         make(Document("word and more " * 3000, "Words.", "endless"))
 
 
