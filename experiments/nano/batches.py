@@ -19,8 +19,7 @@ from torch import Tensor
 from experiments.nano.pages import NOWHERE, PATCH, TOKEN, Kind, Page, draw_page
 from lightseek.model.config import OCRConfig
 from lightseek.model.ocr import IGNORED
-from lightseek.page.preprocessing import page_views
-from lightseek.page.views import EncodedPage, PageViews, image_positions
+from lightseek.page.views import EncodedPage, PageViews, image_positions, page_views
 from lightseek.text.kinds import PROMPTS
 from lightseek.text.prompts import prompt_ids
 from lightseek.text.tokenizer import Tokenizer

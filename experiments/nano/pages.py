@@ -17,11 +17,11 @@ from PIL import Image
 from experiments.nano.make_tokenizer import ACCENTED, FREQUENT, MARKS, likely, random_string, random_word, random_words
 from lightseek.data.sources import synthetic
 from lightseek.page.modes import find_mode
-from lightseek.page.preprocessing import square
 from lightseek.page.render import PageStyle, fit_style
 from lightseek.page.typeset.blocks import block_lines
-from lightseek.page.typeset.pages import Layout, draw, glyphs, paginate
+from lightseek.page.typeset.drawing import Layout, draw, glyphs, paginate
 from lightseek.page.typeset.words import parse_text
+from lightseek.page.views import square
 
 FONTS = [
     *("DejaVuSans", "DejaVuSans-Bold", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSansMono-Bold"),

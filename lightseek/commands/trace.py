@@ -15,8 +15,7 @@ def trace(arguments: argparse.Namespace) -> None:
     import torch
 
     from lightseek.inspect.trace import trace as run
-    from lightseek.page.preprocessing import page_views
-    from lightseek.page.views import image_positions
+    from lightseek.page.views import image_positions, page_views
     from lightseek.text.prompts import prompt_ids
 
     page = pick_page(arguments.file, arguments.page)

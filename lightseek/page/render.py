@@ -15,12 +15,12 @@ from pathlib import Path
 from PIL import Image
 
 from lightseek.page.modes import Mode, find_mode
+from lightseek.page.pdf import render_pdf
+from lightseek.page.pictures import open_picture
 from lightseek.page.typeset.blocks import block_lines
+from lightseek.page.typeset.drawing import Layout, draw, paginate
 from lightseek.page.typeset.fonts import font_files, lacks
 from lightseek.page.typeset.markdown import parse_markdown
-from lightseek.page.typeset.pages import Layout, draw, paginate
-from lightseek.page.typeset.pdf import render_pdf
-from lightseek.page.typeset.pictures import open_picture
 from lightseek.page.typeset.style import MAX_PAGES, MAX_PIXELS, PageStyle
 from lightseek.page.typeset.words import Block, parse_text
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from lightseek.model.config import OCRConfig
 from lightseek.page.modes import Mode
-from lightseek.page.preprocessing import page_views
-from lightseek.page.views import Page, image_positions
+from lightseek.page.views import Page, image_positions, page_views
 from lightseek.text.kinds import IMAGE_TAG
 from lightseek.text.kinds import PROMPTS as PROMPTS  # part of the public names
 from lightseek.text.tokenizer import Tokenizer

@@ -19,8 +19,8 @@ from lightseek.data.context.vision_cache import VisionCache, cache_folder, encod
 from lightseek.data.document import Document
 from lightseek.data.examples import ExampleMaker
 from lightseek.page.modes import find_mode
-from lightseek.page.preprocessing import page_views
 from lightseek.page.spec import PageSpec
+from lightseek.page.views import page_views
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.training.freeze import freeze
 from lightseek.weights.formula import fill

@@ -418,7 +418,7 @@ def test_a_broken_or_huge_picture_is_refused(tmp_path: Path, monkeypatch: pytest
         with pytest.raises(ValueError, match=r"x.png is not a picture"):
             render_file(tmp_path / "x.png")
     (tmp_path / "x.png").write_bytes(whole.getvalue())
-    monkeypatch.setattr("lightseek.page.typeset.pictures.MAX_PIXELS", 1000)
+    monkeypatch.setattr("lightseek.page.pictures.MAX_PIXELS", 1000)
     with pytest.raises(ValueError, match="64 x 64 is over 1000 pixels"):
         render_file(tmp_path / "x.png")
     with pytest.raises(FileNotFoundError):

@@ -23,7 +23,7 @@ from lightseek.inspect.recorder import STAGE
 from lightseek.inspect.trace import trace
 from lightseek.model.config import ConfigError, OCRConfig
 from lightseek.page.modes import positions
-from lightseek.page.preprocessing import page_views
+from lightseek.page.views import page_views
 from lightseek.text.generate import generate, read
 from lightseek.text.prompts import prepare
 from lightseek.training.build import build_model

@@ -14,7 +14,7 @@ from lightseek.inspect.trace import trace
 from lightseek.model.config import ConfigError
 from lightseek.model.kinds import BOXES, COMPRESSORS
 from lightseek.page.modes import find_mode, positions, vision_tokens
-from lightseek.page.preprocessing import page_views
+from lightseek.page.views import page_views
 from lightseek.text.prompts import prepare
 from lightseek.training.freeze import freeze
 from lightseek.weights.loading import load_model

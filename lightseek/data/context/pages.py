@@ -15,9 +15,9 @@ from lightseek.data.context.base import ContextMaker, Shown
 from lightseek.data.document import Document
 from lightseek.page.modes import find_mode, gundam_grid, positions
 from lightseek.page.noise import add_noise
+from lightseek.page.pictures import open_picture
 from lightseek.page.render import PageStyle, count_pages, fit_pages, page_style, render_text
 from lightseek.page.spec import PageSpec
-from lightseek.page.typeset.pictures import open_picture
 
 if TYPE_CHECKING:
     from lightseek.page.views import Page
@@ -57,7 +57,7 @@ class PageMaker(ContextMaker):
 
     def views(self, pages: Pages) -> "list[Page]":
         """Return the pages as the model takes them."""
-        from lightseek.page.preprocessing import page_views  # needs PyTorch; drawing does not
+        from lightseek.page.views import page_views  # needs PyTorch; drawing does not
 
         return [page_views(image, self.mode) for image in pages.images]
 

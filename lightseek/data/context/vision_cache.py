@@ -26,8 +26,7 @@ from torch import nn
 
 from lightseek.model.ocr import DeepSeekOCR
 from lightseek.page.modes import Mode
-from lightseek.page.preprocessing import page_views, upright_rgb
-from lightseek.page.views import EncodedPage, PageViews
+from lightseek.page.views import EncodedPage, PageViews, page_views, upright_rgb
 from lightseek.text.generate import evaluating
 from lightseek.tools.files import atomic_write, write_text
 

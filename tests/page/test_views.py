@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 
 from lightseek.model.config import OCRConfig
 from lightseek.page.modes import MODES, gundam_grid, positions, vision_tokens
-from lightseek.page.preprocessing import page_views
-from lightseek.page.views import image_positions, image_tokens
+from lightseek.page.views import image_positions, image_tokens, page_views
 from lightseek.text.kinds import PROMPTS
 from lightseek.text.prompts import prepare, prompt_ids
 from lightseek.text.tokenizer import Tokenizer
