@@ -107,7 +107,7 @@ def device_of(config: RunConfig, accelerator: Accelerator) -> torch.device:
     return accelerator.device if config.device in ("auto", "cuda", "cpu") else torch.device(config.device)
 
 
-def prepare(
+def wrap(
     accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Wrap the model and the optimizer as the launch configuration says.

@@ -42,9 +42,9 @@ from lightseek.training.processes import (
     dropout_seed,
     from_main,
     gathered,
-    prepare,
     start,
     whole,
+    wrap,
 )
 from lightseek.training.settings import RunConfig, check, differences, must_match
 from lightseek.training.state import BEST, load_state, newest_state, read_place, save_state, save_weights
@@ -142,10 +142,10 @@ class Run:
         self.accelerator.wait_for_everyone()
         self.encoded = True
 
-    def prepare(self) -> None:
+    def wrap(self) -> None:
         """Give the model and the optimizer to accelerate: wrapped for one process, DDP, FSDP2 or DeepSpeed."""
         if self.wrapped is self.model:
-            self.wrapped, self.optimizer = prepare(self.accelerator, self.model, self.optimizer)
+            self.wrapped, self.optimizer = wrap(self.accelerator, self.model, self.optimizer)
 
     def fit(self, report: Report | None = None) -> dict[str, Any]:
         """Train to the last step, from the last checkpoint if there is one. Returns the final losses and costs.
@@ -159,7 +159,7 @@ class Run:
             self.config.save(self.folder / "config.json")
         with explaining(self.config, self.folder, lambda: self.saved_step):
             self.encode_pages()  # before `prepare`, which may leave each process a part of the encoder only
-            self.prepare()
+            self.wrap()
             self.resume()
             self.train(report)
             self.settle()
@@ -198,12 +198,12 @@ class Run:
                     save_weights(self.model, self.folder / BEST, {"step": self.step}, self.main)
                 if self.agree(time.monotonic() - saved > wait) and self.step < steps:
                     began = time.monotonic()
-                    self.save(log)
+                    self.save_progress(log)
                     saved = time.monotonic()
                     wait = max(self.config.save_seconds, (saved - began) / SAVING_SHARE)
                 if report and self.main:
                     report(Progress(self.step, steps, loss, tokens / spent, self.peak, row.get("eval_loss")))
-            self.save(log)
+            self.save_progress(log)
 
     def train_step(self, step: int) -> tuple[float, int]:
         """One optimizer step. Returns (mean cross-entropy per target token, target tokens), over all processes."""
@@ -331,7 +331,7 @@ class Run:
     def log(self) -> AbstractContextManager:
         return RunLog(self.folder, self.rows, self.config.log == "tensorboard") if self.main else nullcontext()
 
-    def save(self, log: RunLog | None = None) -> None:
+    def save_progress(self, log: RunLog | None = None) -> None:
         """Write the checkpoint, whole or not at all. Every process calls it. None under DeepSpeed, see `resume`."""
         if log:
             log.sync()
