@@ -72,7 +72,7 @@ Report = Callable[[Progress], None]
 class Run:
     """One training run: its model, its data and its folder.
 
-    build the model -> load documents -> make examples -> prepare -> steps -> the trained model
+    build the model -> load documents -> make examples -> wrap -> steps -> the trained model
     """
 
     def __init__(self, config: RunConfig, folder: Path) -> None:
@@ -158,7 +158,7 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.config.save(self.folder / "config.json")
         with explaining(self.config, self.folder, lambda: self.saved_step):
-            self.encode_pages()  # before `prepare`, which may leave each process a part of the encoder only
+            self.encode_pages()  # before `wrap`, which may leave each process a part of the encoder only
             self.wrap()
             self.resume()
             self.train(report)
