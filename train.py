@@ -77,14 +77,14 @@ def run_overfit(config: RunConfig, out: Path, save_model: bool) -> int:
     """Check whether the model can learn one document. Return the exit code: 0 if it can, else 1."""
     from lightseek.commands.progress import overfitting
     from lightseek.tools.console import console, escape
-    from lightseek.training.overfit import overfit, overfit_config, save
+    from lightseek.training.overfit import overfit, overfit_config, write_results
     from lightseek.training.run import Run
     from lightseek.weights.lora_files import save_trained
 
     run = Run(overfit_config(config), out)
     with overfitting(config.steps) as on_step:
         outcome = overfit(run, report=on_step)
-    save(run, outcome)
+    write_results(run, outcome)
     save_trained(run.model, out, save_model)
     console.print(f"[bold]target[/]  {escape(outcome.target)}\n[bold]output[/]  {escape(outcome.output)}")
     verdict = "[green]learned by heart[/]" if outcome.learned else "[red]not learned[/]"

@@ -51,7 +51,7 @@ def measure(way: str, freeze: str, steps: int) -> dict[str, float]:
         processes.keep_freed_memory = lambda: True
     with tempfile.TemporaryDirectory() as folder:
         run = Run(RunConfig(freeze=None if freeze == "none" else freeze, steps=steps + 2, device="cpu"), Path(folder))
-        run.prepare()
+        run.wrap()
         with PeakMemory(run.model.device) as memory:
             for step in range(steps + 2):
                 if step == 2:

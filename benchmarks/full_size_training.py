@@ -68,7 +68,7 @@ def train(config, steps: int) -> dict[str, float]:
     release_memory()
     with tempfile.TemporaryDirectory() as folder:
         run = Run(config, Path(folder))
-        run.prepare()
+        run.wrap()
         with PeakMemory(run.model.device) as memory:
             losses = [run.train_step(0)[0]]
             began = time.perf_counter()

@@ -16,7 +16,7 @@ SHOWN = 20  # the largest number of bad rows that are printed
 def prepare(arguments: argparse.Namespace) -> None:
     """Write shards, pages and a card to --out. With --push-to-hub, upload them too."""
     from lightseek.data.prepare.card import write_card
-    from lightseek.data.prepare.folder import prepare as write
+    from lightseek.data.prepare.folder import write_folder
     from lightseek.data.prepare.shards import Job
     from lightseek.tools.console import bars
 
@@ -48,7 +48,9 @@ def prepare(arguments: argparse.Namespace) -> None:
 
     with bars() as progress:
         task = progress.add_task(f"prepare {job.source}", total=None, figures="documents")
-        prepared = write(job, arguments.out, arguments.processes, lambda n: progress.update(task, completed=n), on_bad)
+        prepared = write_folder(
+            job, arguments.out, arguments.processes, lambda n: progress.update(task, completed=n), on_bad
+        )
     write_card(job, arguments.out, prepared)
     if said > SHOWN:
         say(f"left out: {said:,} rows in all")

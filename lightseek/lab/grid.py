@@ -17,7 +17,7 @@ from lightseek.tools.files import fingerprint
 from lightseek.training.settings import LearningSettings, ModelSettings, RunConfig, check, decisive, differences
 
 if TYPE_CHECKING:
-    from lightseek.weights.loading import LightSeekOCR
+    from lightseek.model.ocr import DocumentModel
 
 ALWAYS_SHOWN = ("mode", "freeze")
 
@@ -123,6 +123,7 @@ def check_surroundings(config: RunConfig) -> None:
     from lightseek.page.typeset.fonts import font_files
     from lightseek.tools.devices import find_device
     from lightseek.training.kinds import LOGS
+    from lightseek.training.processes import check_precision
     from lightseek.weights.kinds import QUANTIZERS
 
     for name, packages in {"attention": {"flash": FLASH_PACKAGE}, "quantize": QUANTIZERS, "log": LOGS}.items():
@@ -132,6 +133,7 @@ def check_surroundings(config: RunConfig) -> None:
             raise ImportError(f"{name}={value} needs the package {package}, which is not installed")
     if config.device != "auto":
         find_device(config.device)
+    check_precision(config)
     font_files(config.font)
     check_source(config.data)
 
@@ -142,8 +144,6 @@ def check_model(config: RunConfig) -> None:
     from lightseek.training.build import choose_what_learns, freeze_eyes
     from lightseek.training.optimizer import parameter_groups
 
-    if config.decoder and config.decoder.startswith("seq2seq:"):
-        return  # the sizes of such a model are known only when it is loaded
     model = skeleton(config)
     # int8 stands for every quantizer here: those of bitsandbytes need real weights.
     choose_what_learns(model, replace(config, quantize=config.quantize and "int8"))
@@ -154,16 +154,17 @@ def check_model(config: RunConfig) -> None:
         check_frozen(model.encoder)
 
 
-def skeleton(config: RunConfig) -> "LightSeekOCR":
+def skeleton(config: RunConfig) -> "DocumentModel":
     """Return the model of a run on the meta device. Its parameters have shapes but no values."""
     import torch
 
-    from lightseek.model.decoders.hf import HFDecoder, describe
     from lightseek.training.build import swap_boxes
     from lightseek.weights.hub import find_folder
     from lightseek.weights.loading import NANO, LightSeekOCR, read_config
     from lightseek.weights.swap import attach, hf_source, swap_decoder, with_decoder
 
+    if config.decoder and config.decoder.startswith("seq2seq:"):
+        return empty_seq2seq(config.decoder.removeprefix("seq2seq:"))
     sizes = read_config(find_folder(config.model or NANO))
     with torch.device("meta"):
         model = LightSeekOCR(sizes)
@@ -171,24 +172,43 @@ def skeleton(config: RunConfig) -> "LightSeekOCR":
         if config.decoder in ("moe", "dense"):
             swap_decoder(model, config.decoder)
         elif config.decoder:
+            from lightseek.model.decoders.hf import HFDecoder, describe
+
             source = hf_source(config.decoder)
-            theirs = empty_language_model(source)
+            theirs = from_config("AutoModelForCausalLM", source)
             decoder = HFDecoder(describe(theirs, source), theirs)
             attach(model, decoder, with_decoder(model.config, decoder.config, {}))
     return model
 
 
-def empty_language_model(source: str) -> Any:
-    """Return a causal language model of transformers, made from its config alone.
+def empty_seq2seq(source: str) -> "DocumentModel":
+    """Return a text-to-text model on the meta device. Raises ValueError if transformers cannot load its config."""
+    import torch
 
-    Raises ValueError if transformers cannot load the config.
+    from lightseek.model.config import OCRConfig
+    from lightseek.model.decoders.hf import describe
+    from lightseek.model.seq2seq import Seq2Seq
+    from lightseek.weights.swap import with_decoder
+
+    with torch.device("meta"):
+        theirs = from_config("AutoModelForSeq2SeqLM", source)
+        return Seq2Seq(with_decoder(OCRConfig(), describe(theirs, source), {}), theirs, None)
+
+
+def from_config(kind: str, source: str) -> Any:
+    """Return a model of transformers, made from its config alone.
+
+    `kind` is the name of one of the Auto classes. Raises ValueError if transformers cannot load the config.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM
+    import transformers
+
+    from lightseek.weights.hf import first_line
 
     try:
-        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(source, trust_remote_code=False))
+        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
+        return getattr(transformers, kind).from_config(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{source}: transformers can't load this ({str(error).splitlines()[0]})") from error
+        raise ValueError(f"{source}: transformers can't load this ({first_line(error)})") from error
 
 
 def run_cell(

@@ -83,7 +83,7 @@ def overfit_config(config: RunConfig) -> RunConfig:
     return replace(config, train_documents=1, batch=1, accumulate=1, weight_decay=0.0, precision=None)
 
 
-def save(run: Run, outcome: Overfit) -> None:
+def write_results(run: Run, outcome: Overfit) -> None:
     """Write `config.json`, `results.json` and `page.png` to the run's folder."""
     run.config.save(run.folder / "config.json")
     write_page(run.folder / "page.png", run.make.images(outcome.example.document)[0])

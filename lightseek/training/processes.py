@@ -39,10 +39,9 @@ def start(config: RunConfig) -> Accelerator:
     # A run before this one, in the same process, may have had another device or precision. accelerate keeps both for
     # good and has no public way to forget them.
     AcceleratorState._reset_state(reset_partial_state=True)
-    cpu = config.device == "cpu" or not torch.accelerator.is_available()
-    accelerator = Accelerator(cpu=cpu and not by_deepspeed(), mixed_precision=config.precision or "no")
-    if config.precision == "fp16" and accelerator.device.type == "cpu":
-        raise ValueError("precision=fp16 needs a GPU; use bf16 or none")  # accelerate would ignore it
+    check_precision(config)
+    cpu = computes_on_cpu(config) and not by_deepspeed()
+    accelerator = Accelerator(cpu=cpu, mixed_precision=config.precision or "no")
     if os.environ.get("ACCELERATE_USE_FSDP") == "true" and accelerator.distributed_type == DistributedType.MULTI_CPU:
         # accelerate uses FSDP only on GPUs and would fall back to DDP, but PyTorch's FSDP2 works on CPUs with gloo too.
         accelerator.state.distributed_type = DistributedType.FSDP
@@ -87,6 +86,17 @@ def leave(accelerator: Accelerator) -> NoReturn:
     os._exit(0)
 
 
+def computes_on_cpu(config: RunConfig) -> bool:
+    """Return whether the run computes on the CPU, because it asks for it or because there is nothing else."""
+    return config.device == "cpu" or not torch.accelerator.is_available()
+
+
+def check_precision(config: RunConfig) -> None:
+    """Raise ValueError for fp16 on a CPU, which accelerate would ignore."""
+    if config.precision == "fp16" and computes_on_cpu(config):
+        raise ValueError("precision=fp16 needs a GPU; use bf16 or none")
+
+
 def by_deepspeed() -> bool:
     """Return whether DeepSpeed takes the optimizer steps. It then holds the optimizer's state, flattened and split."""
     return os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
@@ -97,7 +107,7 @@ def device_of(config: RunConfig, accelerator: Accelerator) -> torch.device:
     return accelerator.device if config.device in ("auto", "cuda", "cpu") else torch.device(config.device)
 
 
-def prepare(
+def wrap(
     accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
     """Wrap the model and the optimizer as the launch configuration says.

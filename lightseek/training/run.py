@@ -42,9 +42,9 @@ from lightseek.training.processes import (
     dropout_seed,
     from_main,
     gathered,
-    prepare,
     start,
     whole,
+    wrap,
 )
 from lightseek.training.settings import RunConfig, check, differences, must_match
 from lightseek.training.state import BEST, load_state, newest_state, read_place, save_state, save_weights
@@ -72,7 +72,7 @@ Report = Callable[[Progress], None]
 class Run:
     """One training run: its model, its data and its folder.
 
-    build the model -> load documents -> make examples -> prepare -> steps -> the trained model
+    build the model -> load documents -> make examples -> wrap -> steps -> the trained model
     """
 
     def __init__(self, config: RunConfig, folder: Path) -> None:
@@ -147,10 +147,10 @@ class Run:
         self.accelerator.wait_for_everyone()
         self.encoded = True
 
-    def prepare(self) -> None:
+    def wrap(self) -> None:
         """Let accelerate wrap the model and the optimizer, for one process, DDP, FSDP2 or DeepSpeed."""
         if self.wrapped is self.model:
-            self.wrapped, self.optimizer = prepare(self.accelerator, self.model, self.optimizer)
+            self.wrapped, self.optimizer = wrap(self.accelerator, self.model, self.optimizer)
 
     def fit(self, report: Report | None = None) -> dict[str, Any]:
         """Train to the last step, from the last checkpoint if there is one. Return the final losses and costs.
@@ -163,8 +163,8 @@ class Run:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.config.save(self.folder / "config.json")
         with explaining(self.config, self.folder, lambda: self.saved_step):
-            self.encode_pages()  # before `prepare`, after which a process may hold only a part of the encoder
-            self.prepare()
+            self.encode_pages()  # before `wrap`, after which a process may hold only a part of the encoder
+            self.wrap()
             self.resume()
             self.train(report)
             self.settle()
@@ -204,12 +204,12 @@ class Run:
                     save_weights(self.model, self.folder / BEST, {"step": self.step}, self.main)
                 if self.agree(time.monotonic() - saved > wait) and self.step < steps:
                     began = time.monotonic()
-                    self.save(log)
+                    self.save_progress(log)
                     saved = time.monotonic()
                     wait = max(self.config.save_seconds, (saved - began) / SAVING_SHARE)
                 if report and self.main:
                     report(Progress(self.step, steps, loss, tokens / spent, self.peak, row.get("eval_loss")))
-            self.save(log)
+            self.save_progress(log)
 
     def train_step(self, step: int) -> tuple[float, int]:
         """Take one step. Return (mean cross-entropy per target token, number of target tokens) over all processes."""
@@ -343,7 +343,7 @@ class Run:
         """Return the open log on the main process, and a context without a log on the others."""
         return RunLog(self.folder, self.rows, self.config.log == "tensorboard") if self.main else nullcontext()
 
-    def save(self, log: RunLog | None = None) -> None:
+    def save_progress(self, log: RunLog | None = None) -> None:
         """Write the checkpoint, complete or not at all. Every process calls this.
 
         DeepSpeed keeps the optimizer's state to itself, so under it nothing is written.

@@ -35,11 +35,11 @@ class LightSeekOCR(DeepSeekOCR):
         **options: Any,
     ) -> "LightSeekOCR":
         """Load a checkpoint from a folder or the hub. `load` describes the options and the errors."""
-        return load(cls, path_or_hub_id, device, dtype, **options)
+        return load_checkpoint(cls, path_or_hub_id, device, dtype, **options)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write a checkpoint, in the official layout if the model is official. `save` describes the details."""
-        save(self, folder, dtype=dtype)
+        save_checkpoint(self, folder, dtype=dtype)
 
     def generate(
         self,
@@ -115,7 +115,7 @@ def random_model(folder: Path, seed: int, dtype: torch.dtype | None = None) -> L
     return model.to(dtype or find_dtype(config.dtype)).eval()
 
 
-def load(
+def load_checkpoint(
     cls: type[DeepSeekOCR],
     path_or_hub_id: str | Path,
     device: str | torch.device = "cpu",
@@ -148,7 +148,7 @@ def load(
     return model.eval()
 
 
-def save(model: DeepSeekOCR, folder: str | Path, dtype: torch.dtype | None = None) -> None:
+def save_checkpoint(model: DeepSeekOCR, folder: str | Path, dtype: torch.dtype | None = None) -> None:
     """Write `model` to a folder, in the official layout if every box is official, else in the layout of `swapped.py`.
 
     Each file appears complete or not at all. The weights are written as `dtype`. The default is the dtype of the model.

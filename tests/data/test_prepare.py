@@ -20,7 +20,7 @@ from lightseek.__main__ import main
 from lightseek.commands.prepare import push, shares
 from lightseek.data.context.pages import PageMaker
 from lightseek.data.prepare.card import card, command, write_card
-from lightseek.data.prepare.folder import prepare
+from lightseek.data.prepare.folder import write_folder
 from lightseek.data.prepare.shards import WORK, Job
 from lightseek.data.sources.load import load_documents
 from lightseek.data.splits import SPLITS
@@ -50,7 +50,7 @@ def everything(folder: Path, **options) -> dict:
 def test_what_is_prepared_loads_with_the_same_texts_and_pages(tmp_path, form):
     source = write_jsonl(tmp_path / "ferries.jsonl", rows(10))
     job = Job(str(source), images=True, mode="tiny", format=form, shard=3)
-    prepared = prepare(job, tmp_path / "out")
+    prepared = write_folder(job, tmp_path / "out")
     found, before = everything(tmp_path / "out"), everything(source)
     draw = PageMaker(PageSpec("tiny"))
     for split in SPLITS:
@@ -67,7 +67,7 @@ def test_what_is_prepared_loads_with_the_same_texts_and_pages(tmp_path, form):
 def test_shares_divide_anew_and_fill_every_split(tmp_path):
     marked = [row | {"split": "train"} for row in rows(20)]
     source = write_jsonl(tmp_path / "ferries.jsonl", marked)
-    prepared = prepare(Job(str(source), shares=(0.5, 0.25, 0.25)), tmp_path / "out")
+    prepared = write_folder(Job(str(source), shares=(0.5, 0.25, 0.25)), tmp_path / "out")
     assert {split: len(figures.text) for split, figures in prepared.splits.items()} == dict(
         train=10, validation=5, test=5
     )
@@ -75,18 +75,18 @@ def test_shares_divide_anew_and_fill_every_split(tmp_path):
 
 
 def test_a_limit_is_of_each_split_or_with_shares_in_all(tmp_path):
-    each = prepare(Job("synthetic", limit=4), tmp_path / "each")
+    each = write_folder(Job("synthetic", limit=4), tmp_path / "each")
     assert [len(each.splits[split].text) for split in SPLITS] == [4, 4, 4]
-    whole = prepare(Job("synthetic", limit=10, shares=(0.8, 0.1, 0.1)), tmp_path / "all")
+    whole = write_folder(Job("synthetic", limit=10, shares=(0.8, 0.1, 0.1)), tmp_path / "all")
     assert [len(whole.splits[split].text) for split in SPLITS] == [8, 1, 1]
-    own = prepare(
+    own = write_folder(
         Job(str(write_jsonl(tmp_path / "a.jsonl", rows(30))), limit=10, shares=(0.8, 0.1, 0.1)), tmp_path / "own"
     )
     assert sum(len(figures.text) for figures in own.splits.values()) == 10
 
 
 def test_facts_stay_with_their_documents(tmp_path):
-    prepare(Job("synthetic", limit=3), tmp_path / "out")
+    write_folder(Job("synthetic", limit=3), tmp_path / "out")
     assert [d.facts for d in load_documents(tmp_path / "out", "test")] == [
         d.facts for d in load_documents("synthetic", "test", 3)
     ]
@@ -95,13 +95,13 @@ def test_facts_stay_with_their_documents(tmp_path):
 def test_only_the_text_that_pages_show_is_kept_with_them(tmp_path):
     long = " ".join(f"word{i}" for i in range(3000))
     source = write_jsonl(tmp_path / "train.jsonl", [{"text": f"{i} {long}", "summary": "Words."} for i in range(2)])
-    prepared = prepare(Job(str(source), images=True, mode="tiny", max_pages=1), tmp_path / "out")
+    prepared = write_folder(Job(str(source), images=True, mode="tiny", max_pages=1), tmp_path / "out")
     total = prepared.total
     assert total.truncated == 2 and total.dropped == 2 * (len(long) + 2) - sum(total.text) - 2 > 0
     assert total.pages == [1, 1]
     text = card(Job(str(source), images=True, max_pages=1), prepared)
     assert f"need more than 1 pages: 2, {total.dropped:,} characters that no page shows" in text
-    without = prepare(Job(str(source), mode="tiny", max_pages=1), tmp_path / "texts")
+    without = write_folder(Job(str(source), mode="tiny", max_pages=1), tmp_path / "texts")
     assert without.total.truncated == 2 and max(without.total.pages) > 1 and without.total.dropped == 0
 
 
@@ -127,7 +127,7 @@ def test_a_folder_of_pictures_with_annotations(tmp_path, suffix, form):
     else:
         about = {pair["image"]: pair["text"] for pair in pairs} if suffix == "mapping" else pairs
         (folder / "a.json").write_text(json.dumps(about))
-    prepare(Job(str(folder), task="ocr", format=form), tmp_path / "out")
+    write_folder(Job(str(folder), task="ocr", format=form), tmp_path / "out")
     found = [d for split in SPLITS for d in load_documents(tmp_path / "out", split, task="ocr")]
     assert sorted(d.text for d in found) == [f"Page {i}." for i in range(5)]
     for document in found:
@@ -139,7 +139,7 @@ def test_questions_about_pictures(tmp_path):
     (tmp_path / "page.png").write_bytes(png(0))
     asked = {"images": ["page.png", "page.png"], "question": "How many?", "answer": "Two."}
     write_jsonl(tmp_path / "test.jsonl", [asked])
-    prepare(Job(str(tmp_path / "test.jsonl"), task="answer"), tmp_path / "out")
+    write_folder(Job(str(tmp_path / "test.jsonl"), task="answer"), tmp_path / "out")
     (document,) = load_documents(tmp_path / "out", "test", task="answer")
     assert (document.question, document.summary, len(document.images)) == ("How many?", "Two.", 2)
 
@@ -148,7 +148,7 @@ def test_pictures_are_kept_all_and_those_beyond_the_budget_counted(tmp_path):
     (tmp_path / "page.png").write_bytes(png(0))
     source = write_jsonl(tmp_path / "test.jsonl", [{"images": ["page.png"] * n, "text": f"{n}"} for n in (1, 3)])
     job = Job(str(source), task="ocr", max_pages=2, images=True)
-    prepared = prepare(job, tmp_path / "out")
+    prepared = write_folder(job, tmp_path / "out")
     assert (prepared.total.pages, prepared.total.truncated, prepared.total.pictures) == ([1, 3], 1, 2)
     assert "The pages are the pictures of the source, unchanged." in card(job, prepared)
 
@@ -165,7 +165,7 @@ def test_bad_pictures_are_named(tmp_path, row, message):
     (tmp_path / "bad.png").write_bytes(b"no picture")
     source = write_jsonl(tmp_path / "train.jsonl", [row])
     with pytest.raises(ValueError, match=message):
-        prepare(Job(str(source), task="ocr"), tmp_path / "out")
+        write_folder(Job(str(source), task="ocr"), tmp_path / "out")
 
 
 # --- bad rows
@@ -186,19 +186,19 @@ def test_a_bad_row_stops_or_is_left_out_when_asked(tmp_path, capsys):
 
 def test_a_folder_of_another_job_is_left_alone(tmp_path):
     source = write_jsonl(tmp_path / "train.jsonl", rows(5))
-    prepare(Job(str(source)), tmp_path / "out")
+    write_folder(Job(str(source)), tmp_path / "out")
     with pytest.raises(ValueError, match=r"out was prepared with other settings \(max_pages\): give a new folder"):
-        prepare(Job(str(source), max_pages=3), tmp_path / "out")
+        write_folder(Job(str(source), max_pages=3), tmp_path / "out")
     write_jsonl(source, rows(6))
     with pytest.raises(ValueError, match=r"with other settings \(files of the source\)"):
-        prepare(Job(str(source)), tmp_path / "out")
+        write_folder(Job(str(source)), tmp_path / "out")
     with pytest.raises(FileNotFoundError, match=r"no documents at gone\.jsonl"):
-        prepare(Job("gone.jsonl"), tmp_path / "new")
-    assert prepare(Job(str(source)), tmp_path / "new").total.text  # the failed job had written nothing there
+        write_folder(Job("gone.jsonl"), tmp_path / "new")
+    assert write_folder(Job(str(source)), tmp_path / "new").total.text  # the failed job had written nothing there
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(ValueError, match="mine is there already: give an empty or a new folder"):
-        prepare(Job(str(source)), tmp_path / "mine")
+        write_folder(Job(str(source)), tmp_path / "mine")
 
 
 @pytest.mark.parametrize("text", ["0.9/0.1", "0.9/0.1/0.1", "1/a/0", "1.5/-0.5/0"])
@@ -216,11 +216,11 @@ def test_a_killed_run_goes_on_and_redoes_no_shard(tmp_path):
     script = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from lightseek.data.prepare.folder import prepare\n"
+        "from lightseek.data.prepare.folder import write_folder\n"
         "from lightseek.data.prepare.shards import Job\n"
         "if __name__ == '__main__':\n"
         "    job = Job('synthetic', images=True, mode='small', limit=24, shard=4)\n"
-        "    prepare(job, Path(sys.argv[1]), processes=2)\n"
+        "    write_folder(job, Path(sys.argv[1]), processes=2)\n"
     )
     (tmp_path / "go.py").write_text(script)
 
@@ -273,7 +273,7 @@ def test_workers_end_with_the_program_they_work_for(tmp_path):
 
 def test_the_card_is_the_hubs_and_says_how_many_and_how_it_was_made(tmp_path):
     job = Job("synthetic", limit=4, seed=2, images=True, shares=(0.5, 0.25, 0.25), mode="tiny")
-    prepared = prepare(job, tmp_path / "out")
+    prepared = write_folder(job, tmp_path / "out")
     write_card(job, tmp_path / "out", prepared)
     text = (tmp_path / "out" / "README.md").read_text()
     header = yaml.safe_load(text.split("---")[1])
@@ -287,7 +287,7 @@ def test_the_card_is_the_hubs_and_says_how_many_and_how_it_was_made(tmp_path):
 
 
 def test_the_card_of_a_data_set_carries_its_licence_and_what_was_derived(tmp_path):
-    prepared = prepare(Job("synthetic", limit=2), tmp_path / "out")
+    prepared = write_folder(Job("synthetic", limit=2), tmp_path / "out")
     text = card(Job("billsum"), prepared)
     assert yaml.safe_load(text.split("---")[1])["license"] == "cc0-1.0"
     assert "CC0-1.0" in text and "train and validation are parts of its train split" in text
@@ -295,7 +295,7 @@ def test_the_card_of_a_data_set_carries_its_licence_and_what_was_derived(tmp_pat
 
 
 def test_a_prepared_folder_is_what_train_takes(tmp_path):
-    prepare(Job("synthetic", limit=4, images=True, mode="tiny", format="parquet"), tmp_path / "data")
+    write_folder(Job("synthetic", limit=4, images=True, mode="tiny", format="parquet"), tmp_path / "data")
     model, data = tiny_checkpoint(tmp_path / "model"), str(tmp_path / "data")
     run = Run(tiny_run(model, data=data, train_documents=2, eval_documents=1, steps=1, batch=2), tmp_path / "run")
     results = finish(run, run.fit())

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from tiny_models import small_model
+from tiny_models import bart_folder, gpt2_folder, small_model
 from tiny_run import tiny_checkpoint, tiny_run
 
 from lightseek.lab.grid import check_cells, grid, run_cell
@@ -90,6 +90,27 @@ def test_a_changed_checkpoint_gives_another_cell(tmp_path):
     assert folder() == first
     weights.write_bytes(b"another")
     assert folder() != first
+
+
+def test_every_decoder_of_a_grid_is_checked_before_its_first_cell(tmp_path):
+    """Each model is built from its config alone. The folders in this test have no weights."""
+    gpt2, bart = gpt2_folder(tmp_path / "gpt2"), bart_folder(tmp_path / "bart")
+    for weights in [*gpt2.glob("*.safetensors"), *bart.glob("*.safetensors")]:
+        weights.unlink()
+
+    def check(**settings):
+        lists = {"model": [str(tiny_checkpoint(tmp_path / "tiny"))], **{name: [v] for name, v in settings.items()}}
+        check_cells(grid(RunConfig(), lists, tmp_path / "grid")[0])
+
+    for decoder, context in ((f"hf:{gpt2}", "vision"), (f"seq2seq:{bart}", "text"), ("dense", "vision")):
+        check(decoder=decoder, context=context, freeze="embeddings")
+        check(decoder=decoder, context=context, lora="all-linear")
+        with pytest.raises(ValueError, match="layers, so N is 1 to "):
+            check(decoder=decoder, context=context, freeze="all-but-decoder-last-9")
+    with pytest.raises(ValueError, match="this decoder has no experts of its own"):
+        check(decoder=f"hf:{gpt2}", freeze="experts")
+    with pytest.raises(ValueError, match="transformers can't load this"):
+        check(decoder=f"hf:{tmp_path}")
 
 
 def test_the_folder_of_a_cell_names_the_settings_that_decide_its_result(tmp_path):
@@ -193,6 +214,7 @@ def test_documents_of_a_user_and_a_config_file(called, tmp_path):
         ("ablate.py", ["--font", "DejaVuSans", "Nope"], "no font 'Nope'"),
         ("ablate.py", ["--data", "synthetic", "nowhere"], "unknown source of documents 'nowhere'"),
         ("ablate.py", ["--device", "cpu", "quantum"], "device 'quantum' cannot be used"),
+        ("ablate.py", ["--precision", "none", "fp16", "--device", "cpu"], "precision=fp16 needs a GPU"),
         ("ablate.py", ["--cache-vision", "false", "true"], "the encoder learns"),
         ("ablate.py", ["--accumulate", "1", "2"], "accumulate changes no result"),
         ("ablate.py", ["--freeze", "nothing"], "unknown freeze policy"),

@@ -72,9 +72,9 @@ def test_a_run_by_deepspeed_writes_no_checkpoint_and_refuses_to_go_on_from_one(t
     run.folder.mkdir()
     with monkeypatch.context() as patch:
         patch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
-        run.save()
+        run.save_progress()
     assert not list(run.folder.iterdir())
-    run.save()
+    run.save_progress()
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     with pytest.raises(ValueError, match=r"checkpoint.safetensors: DeepSpeed .*gpu-fsdp2.yaml, or choose"):
         run.resume()

@@ -60,7 +60,7 @@ def test_two_processes_that_share_a_model_go_on_with_the_checkpoint_of_one(one, 
 
     def stop(progress):
         if progress.step == 1:
-            run.save()
+            run.save_progress()
             raise Killed
 
     run = Run(config, tmp_path)

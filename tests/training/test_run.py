@@ -118,7 +118,7 @@ def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path):
 def test_a_folder_of_another_run_is_refused(tmp_path):
     run = Run(SMALL, tmp_path)
     run.folder.mkdir(exist_ok=True)
-    run.save()
+    run.save_progress()
     assert (tmp_path / STATE).is_file()
     other = Run(RunConfig(**{**vars(SMALL), "lr": 0.5}), tmp_path)
     with pytest.raises(ValueError, match="from a run with other settings"):
@@ -166,7 +166,7 @@ def test_fp16_on_a_cpu_is_refused(tmp_path):
 @pytest.mark.parametrize("norm", [1e-3, 1e9])
 def test_gradients_are_clipped_to_a_norm_over_all_of_them(norm, tmp_path, monkeypatch):
     run = Run(tiny_run(tiny_checkpoint(tmp_path / "tiny"), max_grad_norm=norm), tmp_path / "run")
-    run.prepare()
+    run.wrap()
     norms = []
 
     def step(*_):

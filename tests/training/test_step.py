@@ -28,7 +28,7 @@ def test_the_gradients_of_all_parts_are_added_and_clipped_together(max_norm):
 
 def test_processes_exchange_gradients_after_the_last_part_only(tmp_path, monkeypatch):
     run = Run(tiny_run(tiny_checkpoint(tmp_path / "tiny"), accumulate=3), tmp_path / "run")
-    run.prepare()
+    run.wrap()
     alone, inside = [], []
 
     @contextmanager

@@ -45,7 +45,7 @@ class Prepared:
 Report = Callable[[int], None]  # gets the number of documents written so far
 
 
-def prepare(
+def write_folder(
     job: Job, out: Path, processes: int = 1, report: Report | None = None, on_bad: OnBad | None = None
 ) -> Prepared:
     """Write the folder `out` and return its figures. If the folder is complete already, only return them.
@@ -95,7 +95,7 @@ def _state(source: str) -> list[Any]:
     return [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in local.files_of(Path(source))]
 
 
-def documents(job: Job, on_bad: OnBad) -> Iterator[tuple[Split, Document]]:
+def assigned_documents(job: Job, on_bad: OnBad) -> Iterator[tuple[Split, Document]]:
     """Yield every document with its split, in the same order every time."""
     if job.source in DATA_SETS:
         entry = DATA_SETS[job.source]
@@ -160,7 +160,7 @@ def write_shards(job: Job, out: Path, processes: int, report: Report | None, on_
             report(written)
 
     try:
-        for split, shard in _shards(documents(job, on_bad), job.rows):
+        for split, shard in _shards(assigned_documents(job, on_bad), job.rows):
             number = counts.get(split, 0)
             counts[split] = number + 1
             done = figures_file(out / WORK, split, number)
