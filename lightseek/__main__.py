@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from lightseek.commands.arguments import CommandParser, Parser
+from lightseek.tools.errors import show_notes_in_one_line
 
 COMMANDS = (  # each a file in lightseek/commands
     "read",
@@ -30,6 +31,7 @@ COMMANDS = (  # each a file in lightseek/commands
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, or 2 after one line on stderr about what the user can put right."""
     arguments = parser().parse_args(argv)
+    show_notes_in_one_line()
     try:
         arguments.run(arguments)
         sys.stdout.flush()

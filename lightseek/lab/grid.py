@@ -82,10 +82,12 @@ def without_idle(config: RunConfig, lists: dict[str, list[Any]]) -> RunConfig:
 
 def cell_name(config: RunConfig) -> str:
     """Return the name of a cell's folder: its decisive settings, and a hash of them and of the files that it reads."""
+    from lightseek.training.origin import file_states
     from lightseek.weights.loading import NANO
 
     settings = decisive(config)
     files = [fingerprint(path) for path in (config.data, config.model or NANO)]
+    files += [state for name, state in file_states(config).items() if name != "model"]
     digest = hashlib.sha256(json.dumps([settings, files], sort_keys=True).encode()).hexdigest()[:8]
     name = ",".join(f"{name}={value}" for name, value in settings.items()) or "defaults"
     return f"{_safe(name)}-{digest}"

@@ -47,6 +47,7 @@ MODEL_EXTRAS = {
     "largest_letters": "largest_letters",
 }
 CLIP_EXTRAS = {"mlp_ratio": "mlp_ratio"}
+DTYPE_KEYS = ("torch_dtype", "dtype")  # transformers 4.56 renamed the first to the second
 PROJECTOR_KINDS: dict[str, Literal["linear", "mlp"]] = {"mlp": "mlp", "linear": "linear", "mlp_gelu": "mlp"}
 
 # Options of the general DeepSeek-V2 code, each with the only value that this model uses.
@@ -138,7 +139,7 @@ def read_official(official: dict[str, Any], defaults: Any) -> dict[str, Any]:
         decoder=_decoder(reader, language),
         **{name: language.value(name, int) for name in ("bos_token_id", "eos_token_id")},
         **reader.extras(MODEL_EXTRAS, defaults),
-        dtype=reader.value("torch_dtype", str) if official.get("torch_dtype") else "bfloat16",
+        dtype=_dtype(reader, language),
     )
 
 
@@ -340,6 +341,20 @@ def _decoder(top: Reader, language: Reader) -> DecoderConfig:
                 "they must agree"
             )
     return decoder
+
+
+def _dtype(*sections: Reader) -> str:
+    """Return the dtype of the stored weights. Each section may have it under either key, and all must agree."""
+    found = {
+        section.path + key: section.value(key, str).removeprefix("torch.")
+        for section in sections
+        for key in DTYPE_KEYS
+        if section.values.get(key) is not None
+    }
+    if len(set(found.values())) > 1:
+        told = ", ".join(f"{key} is {dtype!r}" for key, dtype in found.items())
+        raise ConfigError(f"{told}: they must agree")
+    return next(iter(found.values()), "bfloat16")
 
 
 def _refuse_unsupported(section: Reader) -> None:

@@ -52,8 +52,9 @@ def predict(
 ) -> Iterator[Prediction]:
     """Yield one prediction for each document, in order. It uses the official guard against repetition.
 
-    A text ends at `max_new_tokens`, or when the decoder has no positions left. It does not depend on the other
-    documents in the batch. Raises ValueError, which names the document, if the model has no room for a document.
+    A text ends at `max_new_tokens`, or when the decoder has no positions left after the document's own prompt. It does
+    not depend on the other documents in the batch. Raises ValueError, which names the document, if the model has no
+    room for a document.
     """
     from lightseek.text.generate import NgramGuard, generate
     from lightseek.tools.memory import PeakMemory
@@ -62,7 +63,6 @@ def predict(
     for start in range(0, len(documents), batch):
         examples = [make(document) for document in documents[start : start + batch]]
         input_ids, mask = pad_batch([example.prompt for example in examples], model.config.pad_token_id, side="left")
-        room = model.config.decoder.max_positions - input_ids.shape[1]
         began = time.perf_counter()
         with PeakMemory(model.device) as memory:
             found = generate(
@@ -70,7 +70,7 @@ def predict(
                 input_ids.to(model.device),
                 pages=[example.pages for example in examples],
                 mask=mask.to(model.device),
-                max_new_tokens=min(max_new_tokens, room),
+                max_new_tokens=max_new_tokens,
                 beams=beams,
                 length_penalty=length_penalty,
                 no_repeat_ngram=NgramGuard.OFFICIAL,

@@ -42,6 +42,7 @@ class Search:
 
     count: int
     penalty: float
+    limit: int  # tokens
     beams: list[Beam]
     finished: list[tuple[float, Row]] = field(default_factory=list)  # (score, text), best first
 
@@ -71,6 +72,12 @@ class Search:
         self.beams = going
         return parents
 
+    def cut_off(self) -> None:
+        """End all beams where they are."""
+        for beam in self.beams:
+            if beam.logprob > -math.inf:
+                self.finish(Row(beam.tokens, beam.logprob), len(beam.tokens))
+
     @property
     def done(self) -> bool:
         best = max(beam.logprob for beam in self.beams) / len(self.beams[0].tokens) ** self.penalty
@@ -82,34 +89,36 @@ def beam_search(
     beams: int,
     length_penalty: float,
     guard: NgramGuard | None,
-    max_new_tokens: int,
     stop: frozenset[int],
 ) -> list[Row]:
-    """Return the best text that the search finds for each prompt."""
+    """Return the best text that the search finds for each prompt, within its limit in `state.limits`."""
     device = state.logits.device
     unused = [Beam([], -math.inf, None)] * (beams - 1)  # all texts have the same, empty beginning
     firsts = [Beam([], 0.0, guard.start(prompt) if guard else None) for prompt in state.prompts]
-    live = searches = [Search(beams, length_penalty, [first, *unused]) for first in firsts]
+    live = searches = [
+        Search(beams, length_penalty, limit, [first, *unused])
+        for first, limit in zip(firsts, state.limits, strict=True)
+    ]
     state.select(torch.arange(len(live), device=device).repeat_interleave(beams))
-    for step in range(max_new_tokens):
+    for step in range(max(state.limits)):
         parents = []  # for each beam of the next step, the row of the state that it continues
         going = []
         for place, (search, best) in enumerate(zip(live, candidates(state, live, stop), strict=True)):
             chosen = search.extend(best, stop)
             state.timings.tokens += step > 0
-            if not search.done:
+            if search.done:
+                continue
+            if step + 1 == search.limit:
+                search.cut_off()
+            else:
                 going.append(search)
                 parents += [place * beams + parent for parent in chosen]
         live = going
-        if not live or step == max_new_tokens - 1:
+        if not live:
             break
         if parents != list(range(len(state.logits))):
             state.select(torch.tensor(parents, device=device))
         state.step(torch.tensor([beam.tokens[-1] for search in live for beam in search.beams], device=device))
-    for search in live:  # these rows reached the limit
-        for beam in search.beams:
-            if beam.logprob > -math.inf:
-                search.finish(Row(beam.tokens, beam.logprob), len(beam.tokens))
     return [search.finished[0][1] if search.finished else Row([]) for search in searches]
 
 

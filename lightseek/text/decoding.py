@@ -5,6 +5,7 @@ next tokens    -> decoder over one position (a step)              -> logits of t
 """
 
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from lightseek.model.ocr import DocumentModel
 from lightseek.page.views import Page
+from lightseek.tools.errors import Note
 
 
 @dataclass
@@ -36,11 +38,14 @@ class Timings:
 class Continuation:
     """A batch of texts that grows by one token per step. `logits` (b v) always score the next token.
 
+    `limits` has the number of tokens that each row may get: `max_new_tokens`, or fewer if the decoder has no positions
+    for them after the row's own prompt. The padding of a row takes no positions. A row must be dropped at its limit.
     Between steps, `select` can drop, reorder and repeat rows.
-    Raises ValueError if the prompts are empty, not padded on the left, or too long.
+    Raises ValueError if the prompts are empty, not padded on the left, or leave no position for a token.
     """
 
     logits: Float[Tensor, "b v"]
+    limits: list[int]
 
     def __init__(
         self,
@@ -51,19 +56,19 @@ class Continuation:
         max_new_tokens: int,
     ) -> None:
         known = torch.ones_like(input_ids, dtype=torch.bool, device="cpu") if mask is None else mask.bool().cpu()
-        check(input_ids, known, max_new_tokens, model.config.decoder.max_positions)
-        rows, length = input_ids.shape
+        self.limits = find_limits(input_ids, known, max_new_tokens, model.config.decoder.max_positions)
+        (rows, length), longest = input_ids.shape, max(self.limits)
         self.decoder = model.decoder
         self.prompts = [ids[real].tolist() for ids, real in zip(input_ids.cpu(), known, strict=True)]
         self.mask = None
         if not known.all():  # without padding, attention needs no mask
-            room = torch.ones(rows, max_new_tokens, dtype=torch.bool)
+            room = torch.ones(rows, longest, dtype=torch.bool)
             self.mask = torch.cat([known, room], dim=1).to(model.device)
         self.timings = Timings()
         with stopwatch(self.timings, "encode", model.device):
             x = model.embed(input_ids.to(model.device), pages)
         with stopwatch(self.timings, "prefill", model.device):
-            self.cache = self.decoder.new_cache(rows, length + max_new_tokens, x.dtype, x.device)
+            self.cache = self.decoder.new_cache(rows, length + longest, x.dtype, x.device)
             self._forward(x)
 
     def step(self, tokens: Int[Tensor, " b"]) -> None:
@@ -83,7 +88,10 @@ class Continuation:
         self.logits = self.decoder.logits(hidden[:, -1:])[:, 0]
 
 
-def check(ids: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"], max_new_tokens: int, max_positions: int) -> None:
+def find_limits(
+    ids: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"], max_new_tokens: int, max_positions: int
+) -> list[int]:
+    """Return how many tokens each row may get. Raises ValueError for prompts that cannot be continued."""
     rows, length = ids.shape
     if rows == 0 or length == 0:
         raise ValueError(f"there is nothing to continue: input_ids is {rows} x {length}")
@@ -94,11 +102,21 @@ def check(ids: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"], max_new_tokens: in
         )
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens is {max_new_tokens}: ask for at least one")
-    if length + max_new_tokens > max_positions:
+    prompts = mask.sum(1).tolist()
+    if max(prompts) >= max_positions:
         raise ValueError(
-            f"a prompt of {length} positions and {max_new_tokens} new tokens exceed the decoder's {max_positions} "
-            f"positions: ask for at most {max(0, max_positions - length)} new tokens, or use a mode with fewer tokens"
+            f"a prompt of {max(prompts)} positions leaves no room for a text in the decoder's {max_positions} "
+            "positions: use a mode with fewer tokens, fewer pages or a shorter prompt"
         )
+    limits = [min(max_new_tokens, max_positions - prompt) for prompt in prompts]
+    if min(limits) < max_new_tokens:
+        warnings.warn(
+            f"max_new_tokens={max_new_tokens} is more than there is room for beside a prompt: "
+            f"a text ends where the decoder's {max_positions} positions end",
+            Note,
+            stacklevel=3,
+        )
+    return limits
 
 
 @contextmanager

@@ -38,7 +38,7 @@ class Generation:
 
     tokens: list[int]  # without the stop token
     text: str | None  # with special tokens such as <|ref|> or <td>; None if the model has no tokenizer
-    finish_reason: Literal["eos", "length"]  # it ended with a stop token, or it reached max_new_tokens
+    finish_reason: Literal["eos", "length"]  # it ended with a stop token, or at max_new_tokens or the last position
     logprob: float  # log P(tokens, stop token) of the model itself, without temperature and guard
     timings: Timings = field(repr=False)  # of the whole batch
 
@@ -62,6 +62,9 @@ def generate(
 ) -> list[Generation]:
     """Continue each prompt until a stop token (EOS unless `stop` names others) or for `max_new_tokens`.
 
+    A text also ends where the decoder has no positions left after its own prompt. A `Note` (a warning) says so if
+    `max_new_tokens` is more than that.
+
     Prompts of different lengths are padded on the left, and `mask` is false at the padding. `prepare` makes
     `input_ids`, `pages` and `mask`. Each row gets the text that it would get alone. Temperature 0 is greedy decoding.
     Above 0, row r draws with seed `seed + r`. With more than one beam, beam search (`beam.py`) takes the place of both.
@@ -78,10 +81,10 @@ def generate(
         state = Continuation(model, input_ids, pages, mask, max_new_tokens)
         began = time.perf_counter()
         if beams > 1:
-            rows = beam_search(state, beams, length_penalty, guard, max_new_tokens, stops)
+            rows = beam_search(state, beams, length_penalty, guard, stops)
         else:
             rows = [Row([]) for _ in state.prompts]
-            for row, token in sample(state, sampler, guard, max_new_tokens, stops, seed, rows):
+            for row, token in sample(state, sampler, guard, stops, seed, rows):
                 if on_token:
                     on_token(row, token)
         state.timings.decode = time.perf_counter() - began
@@ -118,7 +121,7 @@ def stream(
 
     def tokens() -> Iterator[tuple[int, int]]:
         state = Continuation(model, input_ids, pages, mask, max_new_tokens)
-        yield from sample(state, sampler, guard, max_new_tokens, stops, seed, [Row([])])
+        yield from sample(state, sampler, guard, stops, seed, [Row([])])
 
     def pieces() -> Iterator[str]:
         coming = tokens()

@@ -69,22 +69,23 @@ def sample(
     state: Continuation,
     sampler: Sampler,
     guard: NgramGuard | None,
-    max_new_tokens: int,
     stop: frozenset[int],
     seed: int | None,
     rows: list[Row],
 ) -> Iterator[tuple[int, int]]:
     """Add tokens to `rows`, one for each prompt, and yield (row, token) for each new token except stop tokens.
 
+    A row ends at a stop token or at its limit in `state.limits`.
     Row r draws with seed `seed` + r. Alone, with this seed, it would give the same text.
     """
     device = state.logits.device
     live = list(range(len(rows)))  # the index in `rows` of each row of the state
     seen = [guard.start(prompt) for prompt in state.prompts] if guard else []
     # Greedy decoding must not use PyTorch's generator: training reads pages in between and must not be changed by it.
-    u = uniforms(len(rows), max_new_tokens, seed) if sampler.temperature else torch.zeros(len(rows), max_new_tokens)
+    longest = max(state.limits)
+    u = uniforms(len(rows), longest, seed) if sampler.temperature else torch.zeros(len(rows), longest)
     u = u.to(device)
-    for step in range(max_new_tokens):
+    for step in range(longest):
         logits = forbid(state.logits, [seen[row].banned() for row in live]) if guard else state.logits
         tokens = sampler(logits, u[:, step])
         logprobs = state.logits.gather(-1, tokens[:, None])[:, 0] - state.logits.logsumexp(-1)
@@ -103,11 +104,13 @@ def sample(
             text.tokens.append(token)
             if guard:
                 seen[row].push(token)
-            going.append(place)
+            if step + 1 < state.limits[row]:
+                going.append(place)
             yield row, token
-        if not going or step == max_new_tokens - 1:
+        if not going:
             return
-        if len(going) <= 0.75 * len(live):  # dropping rows copies the cache, so drop several at a time
+        full = any(step + 1 == state.limits[row] for row in live)  # the decoder has no more positions for such a row
+        if full or len(going) <= 0.75 * len(live):  # dropping rows copies the cache, so drop several at a time
             kept = torch.tensor(going, device=device)
             state.select(kept)
             tokens, u, live = tokens[kept], u[kept], [live[place] for place in going]

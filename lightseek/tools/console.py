@@ -7,6 +7,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from lightseek.tools.errors import OutOfMemory, is_out_of_memory, show_notes_in_one_line
+
 console = Console(highlight=False)
 if not console.is_terminal:
     console.width = 132  # room for tables in a file or a pipe
@@ -24,6 +26,7 @@ def fail(error: BaseException) -> int:
 @contextmanager
 def failing() -> Iterator[None]:
     """Turn errors that the user can fix into one line and an exit code: 2, or 130 for Ctrl-C."""
+    show_notes_in_one_line()
     try:
         yield
     except KeyboardInterrupt:
@@ -32,8 +35,6 @@ def failing() -> Iterator[None]:
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         raise SystemExit(fail(error)) from None
     except (MemoryError, RuntimeError) as error:
-        from lightseek.tools.errors import OutOfMemory, is_out_of_memory
-
         if not is_out_of_memory(error):
             raise
         advice = "" if isinstance(error, OutOfMemory) else "out of memory, lower batch or tokens: "

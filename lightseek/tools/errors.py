@@ -1,4 +1,6 @@
-"""Errors of the machine: too little memory, a full disk."""
+"""Errors of the machine (too little memory, a full disk), and notes, which are warnings in one line."""
+
+import warnings
 
 SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate")  # CUDA, CPU, MPS
 
@@ -9,6 +11,22 @@ class OutOfMemory(MemoryError):
 
 class DiskFull(OSError):
     """The disk a run writes to is full; the message says what to do."""
+
+
+class Note(UserWarning):
+    """Something that a user should know, although nothing is wrong. The programs print it in one line on stderr."""
+
+
+_usual = warnings.formatwarning
+
+
+def show_notes_in_one_line() -> None:
+    """Let Python print a `Note` as one line, without the place in the code. Each text is printed once."""
+
+    def formatted(message, category, *place, **source) -> str:
+        return f"note: {message}\n" if issubclass(category, Note) else _usual(message, category, *place, **source)
+
+    warnings.formatwarning = formatted
 
 
 def is_out_of_memory(error: BaseException) -> bool:

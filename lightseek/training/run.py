@@ -34,6 +34,7 @@ from lightseek.training.build import build_model, open_cache
 from lightseek.training.kinds import MEASURES
 from lightseek.training.log import RunLog, read_rows
 from lightseek.training.optimizer import adamw, learning_rate, rate_share, set_rates, widen_learning
+from lightseek.training.origin import changes, documents_state, file_states
 from lightseek.training.processes import (
     add_up,
     by_deepspeed,
@@ -81,6 +82,7 @@ class Run:
         self.config, self.folder = config, Path(folder)
         self.accelerator = start(config)
         self.main = self.accelerator.is_main_process  # the one that writes
+        self.files = file_states(config)  # before they are read
         self.model, self.counts = build_model(config, device_of(config, self.accelerator))
         self.cache, self.encoded = open_cache(self.model, config), False
         self.make = ExampleMaker(
@@ -118,6 +120,11 @@ class Run:
     def test(self) -> list[Document]:
         """The documents on which the trained model is scored, once."""
         return self.load("test", self.config.eval_documents)
+
+    @cached_property
+    def origin(self) -> dict[str, str]:
+        """The fingerprints of the documents and the files that the run is made from."""
+        return self.files | {"data": documents_state([*self.documents, *self.validation, *self.test])}
 
     def load(self, split: str, limit: int) -> list[Document]:
         """Return at most `limit` documents of a split, corrupted if the settings say so."""
@@ -355,14 +362,15 @@ class Run:
         place = {"step": self.step, "seconds": self.seconds, "tokens": self.tokens, "peak": self.peak}
         if scaler := self.accelerator.scaler:
             place["scaler"] = scaler.state_dict()
-        place["settings"] = must_match(self.config)
+        place["settings"], place["origin"] = must_match(self.config), self.origin
         save_state(self.model, self.optimizer, self.folder, place, self.main)
         self.saved_step = self.step
 
     def resume(self) -> None:
         """Continue from the folder's checkpoint, if it has one.
 
-        Raises ValueError if the checkpoint is from other settings, or under DeepSpeed.
+        Raises ValueError under DeepSpeed, if the checkpoint is from other settings, or if the documents or the files
+        have changed since.
         """
         path = from_main(self.accelerator, newest_state(self.folder) if self.main else None)
         if path is None:
@@ -372,9 +380,15 @@ class Run:
                 f"{path}: DeepSpeed keeps the optimizer's state to itself and cannot continue from here; launch with "
                 "experiments/accelerate/gpu-fsdp2.yaml, or choose another --out"
             )
-        if changes := differences(read_place(path)["settings"], self.config):
-            told = ", ".join(changes[:3])
+        before = read_place(path)
+        if other := differences(before["settings"], self.config):
+            told = ", ".join(other[:3])
             raise ValueError(f"{path} is from a run with other settings ({told}): choose another --out or delete it")
+        if "origin" in before and (changed := changes(before["origin"], self.origin, self.config)):
+            raise ValueError(
+                f"{', '.join(changed)} changed since {path} was written, and the run cannot go on with another: "
+                "put back what was there, choose another --out or delete the checkpoint"
+            )
         place = load_state(self.model, self.optimizer, path)
         self.step = self.saved_step = place["step"]
         self.seconds, self.tokens, self.peak = place["seconds"], place["tokens"], place["peak"]

@@ -10,7 +10,6 @@ their adapters share A. If a file has a different A for the two, the stack gets 
 the two B are the blocks of a block-diagonal matrix.
 """
 
-import json
 import math
 import re
 from collections import Counter
@@ -37,15 +36,15 @@ from lightseek.weights.lora import (
     merge,
     use_adapter,
 )
+from lightseek.weights.lora_config import CONFIG, read_config
 from lightseek.weights.names import official_key, pieces
 from lightseek.weights.tensors import CheckpointError, check_values
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
 FACTOR = re.compile(r"(.+)\.lora_([AB])\.weight")
 EXPERT = re.compile(r"\.experts\.(\d+)\.")
 Factors = dict[str, Tensor]  # "A" (r in) and "B" (out r)
-REFUSED = {"use_dora": False, "lora_bias": False, "bias": "none", "peft_type": "LORA"}
 
 
 def save_adapter(model: DocumentModel, folder: str | Path, name: str = "default") -> None:
@@ -111,6 +110,11 @@ def load_adapter(
         found = (len(pair["B"]), pair["A"].shape[1])
         check_fits(f"{folder / WEIGHTS}: {official} (out x in)", size, found)
         parts.setdefault(path, {})[official] = pair
+    for module in config["modules_to_save"] or ():
+        if not any(f".{module}." in f".{key}." for key in whole):
+            raise CheckpointError(
+                f"{folder / WEIGHTS}: no tensor of {module}, which modules_to_save says is in the file"
+            )
     for key, tensor in whole.items():
         check_fits(f"{folder / WEIGHTS}: {key}", owners.get(key, ("", None))[1], tensor.shape)
     halves = {path: not share_a(pairs) for path, pairs in parts.items()}
@@ -217,25 +221,6 @@ def module_pattern(names: list[str]) -> str:
     return "|".join(re.sub(r"^model\\\.layers", r"model\\.(?:language_model\\.)?layers", shape) for shape in shapes)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return the settings of a saved adapter. Raises CheckpointError if they are missing, broken or not plain LoRA."""
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        config = {"use_rslora": False, "lora_dropout": 0.0, **config}
-        for key in ("rank_pattern", "alpha_pattern"):
-            config[key] = dict(config.get(key) or {})
-        config |= {key: float(config[key]) for key in ("r", "lora_alpha", "lora_dropout")}
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder}: no {CONFIG}, so this is no adapter in peft's format") from None
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: not a LoRA adapter's settings ({error!r})") from None
-    for key, only in REFUSED.items():
-        if config.get(key, only) != only:
-            raise CheckpointError(f"{path}: {key} is {config[key]!r}, and only LoRA with {key}={only!r} is read")
-    return config
-
-
 def read_weights(folder: Path) -> tuple[dict[str, Factors], dict[str, Tensor]]:
     """Return (official module -> its A and B, official key -> tensor of a module that learned as a whole).
 
@@ -268,10 +253,17 @@ def read_weights(folder: Path) -> tuple[dict[str, Factors], dict[str, Tensor]]:
 
 
 def scale(config: dict[str, Any], official: str, rank: int) -> float:
-    """Return the factor of B · A: alpha / r, or alpha / sqrt(r) with rsLoRA."""
+    """Return the factor of B · A: alpha / r, or alpha / sqrt(r) with rsLoRA.
+
+    Raises CheckpointError if the rank is not the one in the settings.
+    """
     from peft.utils.other import get_pattern_key
 
-    alpha = config["alpha_pattern"].get(get_pattern_key(config["alpha_pattern"], official), config["lora_alpha"])
+    ranks, alphas = config["rank_pattern"], config["alpha_pattern"]
+    wanted = ranks.get(get_pattern_key(ranks, official), config["r"])
+    if rank != wanted:
+        raise CheckpointError(f"{CONFIG}: the rank of {official} is {wanted:g}, but lora_A and lora_B have {rank}")
+    alpha = alphas.get(get_pattern_key(alphas, official), config["lora_alpha"])
     return float(alpha) / (math.sqrt(rank) if config["use_rslora"] else rank)
 
 

@@ -9,7 +9,10 @@ to one changes the parameter.
 import re
 from collections.abc import Iterator, Mapping
 
+import torch
 from torch import Tensor, nn
+
+from lightseek.model.config import OCRConfig
 
 # Pairs of our name and the official key. They are tried in order, and the first that matches is applied.
 RENAMES = [
@@ -43,6 +46,9 @@ RENAMES = [
     (r"decoder\.layers\.(\d+)\.mlp\.shared\.(.+)", r"model.layers.\1.mlp.shared_experts.\2"),
     (r"decoder\.layers\.(\d+)\.(.+)", r"model.layers.\1.\2"),
 ]
+# Tensors that other programs save beside the weights. They hold no weights: their values follow from the sizes.
+CLIP_POSITIONS = "model.vision_model.embeddings.position_ids"
+ROTARY_FREQUENCIES = re.compile(r"model\.(layers\.(\d+)\.self_attn\.)?rotary_emb\.inv_freq")
 STACKED = re.compile(r"decoder\.layers\.(\d+)\.mlp\.experts\.(gate_up|down)")
 
 
@@ -83,6 +89,21 @@ def pieces(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
 def official_tensors(model: nn.Module) -> dict[str, Tensor]:
     """Return each tensor of the official checkpoint by its key, as a view of a parameter of `model`."""
     return gather(dict(model.named_parameters()))
+
+
+def buffer_value(key: str, config: OCRConfig) -> Tensor | None:
+    """Return the values, in float64, of a buffer of the reference code that a re-saved checkpoint may hold.
+
+    These are the numbers of CLIP's positions, 0 to n - 1, and the rotary frequencies θ^(-2i/k) of a head of width k.
+    Returns None for any other key.
+    """
+    if key == CLIP_POSITIONS:
+        return torch.arange(config.clip.grid**2 + 1).double()
+    rotary = ROTARY_FREQUENCIES.fullmatch(key)
+    if rotary is None or int(rotary[2] or 0) >= config.decoder.layers:
+        return None
+    width = config.decoder.head_width
+    return config.decoder.rope_theta ** -(torch.arange(0, width, 2).double() / width)
 
 
 def official_gradients(model: nn.Module) -> dict[str, Tensor]:

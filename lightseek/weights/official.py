@@ -2,8 +2,9 @@
 
 A checkpoint is a folder with one or more files of weights, an index, `config.json` and the tokenizer's files. Loading
 is strict: before any memory is allocated, the headers of the files must list exactly the tensors that the config
-implies, each once and with its shape. Then the tensors are copied one by one out of the memory-mapped files, so loading
-needs little more memory than the model. Nothing here unpickles or runs code from a checkpoint.
+implies, each once and with its shape. Buffers that other programs save beside the weights are left out, if they hold
+the values that follow from the config. Then the tensors are copied one by one out of the memory-mapped files, so
+loading needs little more memory than the model. Nothing here unpickles or runs code from a checkpoint.
 """
 
 import json
@@ -16,8 +17,15 @@ from torch import Tensor
 from lightseek.model.config import OCRConfig
 from lightseek.model.ocr import DeepSeekOCR
 from lightseek.tools.files import atomic_write, write_json
-from lightseek.weights.names import official_tensors
-from lightseek.weights.tensors import CheckpointError, check_headers, copy_tensors, keys_of, write_safetensors
+from lightseek.weights.names import buffer_value, official_tensors
+from lightseek.weights.tensors import (
+    CheckpointError,
+    check_headers,
+    copy_tensors,
+    keys_of,
+    without_buffers,
+    write_safetensors,
+)
 
 WEIGHTS = "model-00001-of-000001.safetensors"  # five and six digits, as in the official file's name
 INDEX = "model.safetensors.index.json"
@@ -40,7 +48,9 @@ def load_official(
     with torch.device("meta"):
         model = cls(config).to(dtype)
     files = find_weights(folder)
-    check_headers(files, {key: tuple(t.shape) for key, t in official_tensors(model).items()})
+    expected = {key: tuple(t.shape) for key, t in official_tensors(model).items()}
+    files = without_buffers(files, expected, lambda key: buffer_value(key, config))
+    check_headers(files, expected)
     model = model.to_empty(device=device)
     copy_tensors(files, official_tensors(model), dtype, progress)
     return model

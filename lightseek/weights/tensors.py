@@ -5,7 +5,7 @@ Both layouts of a checkpoint use this file. Nothing here unpickles or runs code 
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -100,6 +100,27 @@ def check_headers(files: dict[str, Path], expected: dict[str, tuple[int, ...]]) 
                     raise CheckpointError(
                         f"{path}: tensor {key} is {entry.get_dtype()}, not one of {', '.join(DTYPES)}"
                     )
+
+
+def without_buffers(
+    files: dict[str, Path], weights: Collection[str], value: Callable[[str], Tensor | None]
+) -> dict[str, Path]:
+    """Return `files` without the tensors that are no weights and hold exactly the values that everyone computes.
+
+    `value(key)` returns these values in float64, or None for a key that is no known buffer, which stays in the result.
+    Raises CheckpointError, which names the file and the key, for a known buffer with other values.
+    """
+    others = {key: path for key, path in files.items() if key not in weights and value(key) is not None}
+    for key, path, tensor in read_tensors(others):
+        found, expected = tensor.double().flatten(), value(key)
+        # Frequencies are rounded to the dtype that they are stored in, and powers are not exact in float32.
+        rounding = max(1e-5, torch.finfo(tensor.dtype).eps) if tensor.is_floating_point() else 0.0
+        if found.shape != expected.shape or not torch.allclose(found, expected, rtol=rounding, atol=0.0):
+            raise CheckpointError(
+                f"{path}: tensor {key} is a buffer and not a weight, but it does not hold the {len(expected)} values "
+                "that follow from the config: the checkpoint is of a model with other positions"
+            )
+    return {key: path for key, path in files.items() if key not in others}
 
 
 def check_values(tensor: Tensor, dtype: torch.dtype, name: str) -> None:

@@ -1,6 +1,7 @@
 """Tests of the command line with nano: the output of each command, and the error messages."""
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -81,6 +82,23 @@ def test_the_modes_need_no_pytorch_either(capsys):
 
 
 # --- Read -------------------------------------------------------------------------------------------------------------
+
+
+def test_more_new_tokens_than_positions_are_a_note_in_one_line(tmp_path):
+    """The official scripts ask for 8192 new tokens, which is the number of the decoder's positions."""
+    (tmp_path / "note.txt").write_text("Hi.")
+    options = ["--mode", "tiny", "--device", "cpu"]
+    done = [
+        subprocess.run(
+            [sys.executable, "-m", "lightseek", "read", "note.txt", "note.txt", *options, "--max-new-tokens", limit],
+            cwd=tmp_path, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        for limit in ("60", "8192")
+    ]  # fmt: skip
+    assert [each.returncode for each in done] == [0, 0] and done[0].stdout == done[1].stdout
+    notes = [line for line in done[1].stderr.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 1 and "max_new_tokens=8192" in notes[0] and "8192 positions end" in notes[0]
+    assert "note: " not in done[0].stderr and "Warning" not in done[1].stderr
 
 
 def test_read_writes_the_text_and_nothing_else_to_stdout(capsys, note):

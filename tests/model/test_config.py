@@ -130,8 +130,8 @@ def test_missing_key_is_named_with_its_path(path):
         ("vision_config.width.sam_vit_b.window_size", 14.5, "window_size must be an integer, got 14.5"),
         ("vision_config.width.sam_vit_b.global_attn_indexes", [2, "5"], "global_attn_indexes must be a list of integ"),
         ("image_token_id", 1.5, "image_token_id must be an integer"),
-        ("torch_dtype", "int8", "dtype must be one of bfloat16, float16"),
         ("torch_dtype", 16, "torch_dtype must be str, got 16"),
+        ("language_config.dtype", 16, "language_config.dtype must be str, got 16"),
     ],
 )
 def test_wrong_types(path, value, complaint):
@@ -192,6 +192,30 @@ def test_the_two_copies_of_the_decoders_sizes_must_agree():
         ConfigError, match=r"^hidden_size is 2560 but language_config.hidden_size 1280: they must agree"
     ):
         OCRConfig.from_dict(changed("hidden_size", 2560))
+
+
+@pytest.mark.parametrize("key", ["torch_dtype", "dtype"])
+@pytest.mark.parametrize("section", ["", "language_config."])
+def test_the_dtype_has_two_names_and_two_places(section, key):
+    """transformers renamed `torch_dtype` to `dtype`. A file may have either, at the top and in `language_config`."""
+    config = changed("torch_dtype", None)
+    del config["language_config"]["torch_dtype"]
+    assert OCRConfig.from_dict(config).dtype == "bfloat16"
+    place = config["language_config"] if section else config
+    place[key] = "float32"
+    assert OCRConfig.from_dict(config).dtype == "float32"
+    place[key] = "torch.float16"
+    assert OCRConfig.from_dict(config).dtype == "float16"
+    place[key] = "int8"
+    with pytest.raises(ConfigError, match="dtype must be one of bfloat16, float16"):
+        OCRConfig.from_dict(config)
+
+
+@pytest.mark.parametrize("path", ["torch_dtype", "dtype", "language_config.torch_dtype", "language_config.dtype"])
+def test_dtypes_that_disagree_are_refused(path):
+    with pytest.raises(ConfigError, match=f"{path} is 'float32'.*they must agree"):
+        OCRConfig.from_dict(changed(path, "float32"))
+    assert OCRConfig.from_dict(changed(path, "bfloat16")).dtype == "bfloat16"
 
 
 def test_a_file_that_transformers_rewrote_still_loads():

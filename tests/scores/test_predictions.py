@@ -5,15 +5,23 @@ import re
 from dataclasses import replace
 
 import pytest
+import torch
+import transformers
 from PIL import Image
 
 from lightseek.__main__ import main
 from lightseek.data.corruption import corrupt
+from lightseek.data.document import Document
 from lightseek.data.examples import ExampleMaker
 from lightseek.data.sources.load import load_documents
+from lightseek.model.decoders.hf import HFDecoder, describe
 from lightseek.page.spec import PageSpec
 from lightseek.scores.predictions import Prediction, append_predictions, done_before, predict, read_predictions
+from lightseek.text.generate import generate
+from lightseek.tools.errors import Note
+from lightseek.tools.padding import pad_batch
 from lightseek.weights.loading import load_model
+from lightseek.weights.swap import attach, with_decoder
 
 SETTINGS = {"data": "synthetic", "beams": 4}
 QUICK = ["--mode", "tiny", "--max-new-tokens", "3", "--limit", "3", "--device", "cpu"]
@@ -59,6 +67,39 @@ def test_a_text_does_not_depend_on_its_batch(nano, documents):
     together = [p.prediction for p in predict(nano, make, documents[:3], batch=3, max_new_tokens=4)]
     apart = [p.prediction for p in predict(nano, make, documents[:3], batch=1, max_new_tokens=4)]
     assert together == apart and all(together)
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_a_long_document_does_not_cut_a_short_one_of_its_batch(nano, monkeypatch, beams):
+    """A question fills the decoder's positions but for six, and the other document still gets its 30 tokens."""
+    small = nano.config.with_(decoder=replace(nano.config.decoder, max_positions=200))
+    monkeypatch.setattr(nano, "config", small)
+    make = ExampleMaker(small, nano.tokenizer, "answer", PageSpec("tiny"), context="text")
+    short = Document("The ferry left.", "ok", "short", question="What does the page say?")
+    room = 200 - len(make(short).prompt)
+    documents = [replace(short, name="long", question=short.question + "?" * (room - 6)), short]
+    assert [200 - len(make(document).prompt) for document in documents] == [6, room]
+    options = {"beams": beams, "max_new_tokens": 30}
+    with pytest.warns(Note, match="max_new_tokens=30 is more than there is room for"):
+        together, apart = (list(predict(nano, make, documents, batch=batch, **options)) for batch in (2, 1))
+    assert [(p.prediction, p.finish_reason) for p in together] == [(p.prediction, p.finish_reason) for p in apart]
+    assert len(nano.tokenizer.encode(together[1].prediction)) > 6
+
+
+def test_a_text_does_not_depend_on_its_batch_with_learned_positions(monkeypatch):
+    """GPT-2 has a table of positions. A row that ended must not be read on behind the last of them."""
+    model = load_model(device="cpu")
+    decoder = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(vocab_size=349, n_embd=16, n_layer=1, n_head=2, n_positions=40)
+    )
+    fresh = HFDecoder(describe(decoder, "tiny"), decoder).eval()
+    attach(model, fresh, with_decoder(model.config, fresh.config, {}))
+    rows = [[0, *range(20, 58)], [0, 9]]
+    ids, mask = pad_batch(rows, pad=0)
+    with pytest.warns(Note):
+        together = generate(model, ids, mask=mask, max_new_tokens=30, stop=[])
+    assert [len(found.tokens) for found in together] == [1, 30]
+    assert together[1].tokens == generate(model, torch.tensor(rows[1:]), max_new_tokens=30, stop=[])[0].tokens
 
 
 # --- The file ---------------------------------------------------------------------------------------------------------

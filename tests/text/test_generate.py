@@ -26,6 +26,7 @@ from lightseek.text.kinds import PROMPTS
 from lightseek.text.prompts import prepare
 from lightseek.text.sampling import Sampler
 from lightseek.text.tokenizer import Tokenizer
+from lightseek.tools.errors import Note
 from lightseek.tools.padding import pad_batch
 
 
@@ -179,7 +180,6 @@ def test_nothing_of_the_model_or_the_random_state_changes():
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"max_new_tokens": 510}, "3 positions and 510 new tokens exceed the decoder's 512 positions.* at most 509"),
         ({"max_new_tokens": 0}, "at least one"),
         ({"mask": torch.tensor([[True, True, False]])}, "pad on the left"),
         ({"temperature": -1.0}, "temperature is -1.0"),
@@ -193,6 +193,38 @@ def test_nothing_of_the_model_or_the_random_state_changes():
 def test_impossible_requests_say_why(options, complaint):
     with pytest.raises(ValueError, match=complaint):
         generate(toy(10), torch.tensor([[0, 5, 6]]), **options)
+
+
+def test_a_prompt_without_room_for_a_token_is_refused():
+    with pytest.raises(ValueError, match="a prompt of 512 positions leaves no room for a text in the decoder's 512"):
+        generate(toy(10), torch.tensor([[0] * 512]))
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "seed": 3}, {"beams": 3}])
+def test_a_text_ends_where_the_decoder_has_no_positions_left(options):
+    """The official recipes ask for as many new tokens as the decoder has positions."""
+    model, prompt = toy(10), torch.tensor([[0] * 500])
+    with pytest.warns(Note, match="max_new_tokens=512 is more than .* where the decoder's 512 positions end"):
+        found = generate(model, prompt, max_new_tokens=512, stop=[], **options)[0]
+    assert found.tokens == generate(model, prompt, max_new_tokens=12, stop=[], **options)[0].tokens
+    assert len(found.tokens) == 12 and found.finish_reason == "length"
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"beams": 3}])
+@pytest.mark.parametrize("stop", [[], [*range(4, 9)]])
+def test_each_row_has_its_own_room(options, stop):
+    """A long prompt in a batch leaves the short ones all the tokens that they would get alone."""
+    model, lengths = toy(40), [505, 3, 509, 60]
+    rows = [[0, *(20 + (i * row) % 15 for i in range(length - 1))] for row, length in enumerate(lengths, 1)]
+    ids, mask = pad_batch(rows, pad=0)
+    with pytest.warns(Note):
+        together = generate(model, ids, mask=mask, max_new_tokens=40, stop=stop, **options, seed=5)
+    for index, (found, row) in enumerate(zip(together, rows, strict=True)):
+        room = min(40, 512 - len(row))
+        alone = generate(model, torch.tensor([row]), max_new_tokens=room, stop=stop, **options, seed=5 + index)[0]
+        assert (found.tokens, found.finish_reason) == (alone.tokens, alone.finish_reason)
+        assert found.logprob == pytest.approx(alone.logprob, rel=1e-4)
+        assert stop or len(found.tokens) == room
 
 
 # Sampling

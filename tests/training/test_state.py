@@ -6,17 +6,22 @@ import errno
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from tiny_run import ROOT, losses, tiny_checkpoint, tiny_run
 from torch import nn
 
+from lightseek import LightSeekOCR
+from lightseek.data.document import Document
 from lightseek.tools.errors import DiskFull, OutOfMemory
 from lightseek.training.optimizer import MasterAdamW
+from lightseek.training.origin import documents_state
 from lightseek.training.run import Run
 from lightseek.training.state import NEXT, PREVIOUS, STATE, load_state, newest_state, save_state
 
@@ -123,6 +128,7 @@ import os, signal, sys, json
 from pathlib import Path
 from lightseek.training.settings import RunConfig
 from lightseek.training import run as training, state as run_state
+from lightseek.training.origin import documents_state
 from lightseek.training.run import Run
 training.SAVING_SHARE = float("inf")
 config, out, step, inside = RunConfig(**json.loads(sys.argv[1])), Path(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
@@ -167,6 +173,80 @@ def test_a_line_of_metrics_that_a_kill_cut_is_run_again(folder, tmp_path):
     (tmp_path / "metrics.jsonl").open("a").write('{"step": 5, "train_lo')
     Run(config, tmp_path).fit()
     assert losses(tmp_path) == before
+
+
+def stories(path: Path, count: int = 30) -> Path:
+    """Write a data file of short documents, and replace the one that was there."""
+    rows = [{"text": f"Ferry {i} left the pier at noon.", "summary": f"Ferry {i} left."} for i in range(count)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def stopped_run(config, out: Path) -> None:
+    """A run that ends by Ctrl-C after its second step, with a checkpoint of the first."""
+
+    def stop(progress):
+        if progress.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Run(config, out).fit(stop)
+    assert newest_state(out)
+
+
+def test_a_run_does_not_go_on_with_other_documents(folder, tmp_path):
+    """Its order, its epochs and its splits follow from the documents, so it would be another run."""
+    data, out = stories(tmp_path / "data.jsonl"), tmp_path / "run"
+    config = tiny_run(folder, data=str(data), save_seconds=0.0, batch=2)
+    stopped_run(config, out)
+    stories(data, count=28)
+    with pytest.raises(ValueError, match=r"data=.*data\.jsonl changed since .*checkpoint.* cannot go on") as refused:
+        Run(config, out).fit()
+    assert "model=" not in str(refused.value)
+    stories(data)  # the same documents in a file that was written again
+    run = Run(config, out)
+    run.fit()
+    assert run.step == config.steps
+
+
+def test_a_run_does_not_go_on_with_another_model(folder, tmp_path):
+    model, out = shutil.copytree(folder, tmp_path / "model"), tmp_path / "run"
+    config = tiny_run(model, save_seconds=0.0, batch=2, freeze="encoder")
+    stopped_run(config, out)
+    changed = LightSeekOCR.from_pretrained(model)
+    with torch.no_grad():
+        changed.encoder.clip.pre_layernorm.weight.mul_(2.0)
+    changed.save_pretrained(model)
+    with pytest.raises(ValueError, match=r"^model=.*model changed since"):
+        Run(config, out).fit()
+
+
+def test_a_run_does_not_go_on_with_other_initial_weights_of_a_part(folder, tmp_path):
+    part, out = shutil.copytree(folder, tmp_path / "part"), tmp_path / "run"
+    config = tiny_run(folder, save_seconds=0.0, batch=2, init=f"encoder:{part}", freeze="encoder")
+    stopped_run(config, out)
+    LightSeekOCR.from_pretrained(part).save_pretrained(part)
+    with pytest.raises(ValueError, match=r"^init=encoder:.*part changed since"):
+        Run(config, out).fit()
+
+
+def test_documents_are_told_apart_by_all_that_a_run_uses_of_them(tmp_path):
+    picture = tmp_path / "page.png"
+    picture.write_bytes(b"one")
+    documents = [
+        Document("text", "summary", "name"),
+        Document("text", "another summary", "name"),
+        Document("text", "summary", "name", ("fact",)),
+        Document("text", "summary", "name", question="what?"),
+        Document("text", "summary", "name", images=(b"one",)),
+        Document("text", "summary", "name", images=(b"two",)),
+        Document("text", "summary", "name", images=(picture,)),
+    ]
+    states = [documents_state([document]) for document in documents]
+    picture.write_bytes(b"other")
+    states.append(documents_state(documents[-1:]))
+    assert len(set(states)) == len(states)
+    assert documents_state(documents[:2]) != documents_state(documents[1::-1])
 
 
 def test_a_full_disk_ends_with_advice_and_loses_no_checkpoint(folder, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from lightseek.training.build import build_model, choose_what_learns
 from lightseek.training.freeze import count_parameters
 from lightseek.training.run import Run
 from lightseek.training.settings import RunConfig, check
-from lightseek.weights.lora import adapters, add_lora, find_targets, merge, use_adapter
+from lightseek.weights.lora import adapters, add_lora, find_targets, lora_layers, merge, use_adapter
 from lightseek.weights.lora_files import load_adapter, save_adapter, save_trained
 from lightseek.weights.names import official_tensors
 from lightseek.weights.tensors import CheckpointError
@@ -297,7 +297,13 @@ def break_tensor(folder: Path, change) -> None:
         (lambda folder: (folder / "adapter_config.json").write_text("{"), "not a LoRA adapter's settings"),
         (lambda folder: break_config(folder, r="many"), "not a LoRA adapter's settings"),
         (lambda folder: break_config(folder, peft_type="IA3"), "peft_type is 'IA3'"),
-        (lambda folder: break_config(folder, use_dora=True), "use_dora is True"),
+        (lambda folder: break_config(folder, r=8), r"the rank of .*q_proj is 8, but lora_A and lora_B have 4"),
+        (lambda folder: break_config(folder, r=0), "not a LoRA adapter's settings .*0 is not a positive number"),
+        (lambda folder: break_config(folder, lora_alpha=float("nan")), "nan is not a positive number"),
+        (lambda folder: break_config(folder, alpha_pattern={"q_proj": float("inf")}), "inf is not a positive number"),
+        (lambda folder: break_config(folder, rank_pattern=["q_proj"]), "not a LoRA adapter's settings"),
+        (lambda folder: break_config(folder, lora_dropout=1.5), "lora_dropout is 1.5"),
+        (lambda folder: break_config(folder, modules_to_save=["lm_head"]), "no tensor of lm_head, which modules_to_"),
         (lambda folder: (folder / "adapter_model.safetensors").unlink(), "no adapter_model.safetensors"),
         (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"torn"), "not a safetensors file"),
         (lambda folder: break_tensor(folder, lambda t, k: t.pop(k)), r"q_proj needs lora_A \(r x in\) and lora_B"),
@@ -327,3 +333,82 @@ def good_adapter(weights, tmp_path_factory) -> Path:
     save_adapter(model, folder)
     load_adapter(fresh_model(weights), folder)  # the undamaged adapter loads, so the refusals are due to the damage
     return folder
+
+
+OTHER_KINDS = {
+    "use_dora": True,
+    "lora_bias": True,
+    "bias": "all",
+    "layer_replication": [[0, 2], [1, 3]],
+    "alora_invocation_tokens": [5],
+    "trainable_token_indices": {"embed_tokens": [0, 1]},
+    "megatron_config": {"tensor_model_parallel_size": 2},
+    "loftq_config": {"loftq_bits": 4},
+    "use_qalora": True,
+    "ensure_weight_tying": True,
+    "arrow_config": {"top_k": 2},
+    "an_option_of_tomorrow": 3,
+}
+
+
+@pytest.mark.parametrize(("key", "value"), OTHER_KINDS.items())
+def test_an_adapter_of_another_kind_is_refused_by_its_key(model, good_adapter, key, value, tmp_path):
+    shutil.copytree(good_adapter, tmp_path, dirs_exist_ok=True)
+    break_config(tmp_path, **{key: value})
+    with pytest.raises(CheckpointError, match=f"adapter_config.json: {key} is "):
+        load_adapter(model, tmp_path)
+    assert adapters(model) == []
+
+
+def test_every_setting_of_peft_is_known_or_off_by_default(good_adapter, model, tmp_path):
+    """A file with all settings of the installed peft at their defaults is plain LoRA, and one more that is off too."""
+    from peft import LoraConfig
+
+    shutil.copytree(good_adapter, tmp_path, dirs_exist_ok=True)
+    before = json.loads((tmp_path / "adapter_config.json").read_text())
+    defaults = {key: value for key, value in LoraConfig().to_dict().items() if key not in before}
+    break_config(tmp_path, **defaults, an_option_of_tomorrow=None, layers_to_transform=[0, 1, 2], peft_version="9.9")
+    load_adapter(model, tmp_path)
+    assert adapters(model) == ["default"]
+
+
+@pytest.mark.parametrize("init", ["pissa", "pissa_niter_16", "olora", "corda", "lora_ga"])
+def test_an_adapter_on_a_residual_of_the_weights_is_refused_with_the_way_to_convert_it(
+    model, good_adapter, init, tmp_path
+):
+    """Such an adapter fits W - B0 A0. Added to W itself it would give wrong texts without an error."""
+    shutil.copytree(good_adapter, tmp_path, dirs_exist_ok=True)
+    break_config(tmp_path, init_lora_weights=init)
+    with pytest.raises(CheckpointError, match=f"'{init}'.* W - B0 A0.*path_initial_model_for_weight_conversion"):
+        load_adapter(model, tmp_path)
+
+
+@pytest.mark.parametrize("init", ["loftq", "something_new", 1, None, ["pissa"]])
+def test_other_initial_weights_are_refused(model, good_adapter, init, tmp_path):
+    shutil.copytree(good_adapter, tmp_path, dirs_exist_ok=True)
+    break_config(tmp_path, init_lora_weights=init)
+    with pytest.raises(CheckpointError, match=r"init_lora_weights is .*not implemented here"):
+        load_adapter(model, tmp_path)
+
+
+@pytest.mark.parametrize("init", [True, False, "gaussian", "eva", "orthogonal"])
+def test_initial_weights_that_leave_the_base_alone_do_not_matter(model, good_adapter, init, tmp_path):
+    shutil.copytree(good_adapter, tmp_path, dirs_exist_ok=True)
+    break_config(tmp_path, init_lora_weights=init)
+    load_adapter(model, tmp_path)
+    assert adapters(model) == ["default"]
+
+
+def test_patterns_with_the_names_of_transformers_are_found(model, weights, tmp_path):
+    """There `language_model` stands in the name of each layer, in the keys of the tensors and in the patterns."""
+    add_lora(model, "decoder.layers.0.attention.q_proj+decoder.layers.1.attention.q_proj", r=4, alpha=8.0)
+    learn(model)
+    save_adapter(model, tmp_path)
+    path = tmp_path / "adapter_model.safetensors"
+    tensors = {key.replace("model.layers", "model.language_model.layers"): t for key, t in load_file(path).items()}
+    save_file(tensors, path)
+    break_config(tmp_path, alpha_pattern={r"model\.language_model\.layers\.1\.self_attn\.q_proj": 20})
+    other = fresh_model(weights)
+    load_adapter(other, tmp_path)
+    scales = [layer.scaling["default"] for _, layer in lora_layers(other, "default")]
+    assert scales == [2.0, 5.0]

@@ -172,6 +172,69 @@ def test_side_files_and_tokenizer_are_carried_over(tmp_path, folder):
     assert (tmp_path / "copy" / "tokenizer.json").read_bytes() == (folder / "tokenizer.json").read_bytes()
 
 
+def test_a_checkpoint_whose_config_says_dtype_loads_in_that_dtype(folder):
+    config = json.loads((folder / "config.json").read_text())
+    for section in (config, config["language_config"]):
+        section["dtype"] = section.pop("torch_dtype")
+    (folder / "config.json").write_text(json.dumps(config))
+    model = LightSeekOCR.from_pretrained(folder)
+    assert model.dtype == torch.float32
+    for key, tensor in official_tensors(model).items():
+        assert torch.equal(tensor, weights(folder)[key]), key
+
+
+def frequencies(theta: float = 10000.0, width: int = 4) -> torch.Tensor:
+    """The rotary frequencies of SMALL's decoder, computed as transformers does."""
+    return 1.0 / (theta ** (torch.arange(0, width, 2, dtype=torch.int64).float() / width))
+
+
+POSITIONS = torch.arange(16 * 16 + 1)
+CLIP_POSITIONS = "model.vision_model.embeddings.position_ids"
+LAYER_FREQUENCIES, MODEL_FREQUENCIES = "model.layers.1.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"
+
+
+@pytest.mark.parametrize("shards", [0, 3])
+@pytest.mark.parametrize(
+    ("key", "buffer"),
+    [
+        (CLIP_POSITIONS, POSITIONS[None]),
+        (CLIP_POSITIONS, POSITIONS.int()),
+        (LAYER_FREQUENCIES, frequencies()),
+        (MODEL_FREQUENCIES, frequencies().bfloat16()),
+    ],
+)
+def test_buffers_that_other_programs_save_are_checked_and_left_out(folder, key, buffer, shards):
+    """Fine-tuned checkpoints hold buffers of the reference classes. They say nothing that the config does not say."""
+    before = weights(folder)
+    rewrite(folder, before | {key: buffer})
+    if shards:
+        shard(folder, shards)
+    for name, tensor in official_tensors(LightSeekOCR.from_pretrained(folder)).items():
+        assert torch.equal(tensor, before[name]), name
+
+
+@pytest.mark.parametrize(
+    ("key", "buffer"),
+    [
+        (CLIP_POSITIONS, POSITIONS.flip(0)[None]),
+        (CLIP_POSITIONS, POSITIONS[:-1][None]),
+        (CLIP_POSITIONS, POSITIONS + 1),
+        (LAYER_FREQUENCIES, frequencies(20000.0)),
+        (MODEL_FREQUENCIES, frequencies(width=8)),
+        (MODEL_FREQUENCIES, frequencies() * torch.nan),
+    ],
+)
+def test_a_buffer_with_other_values_is_refused(folder, key, buffer):
+    rewrite(folder, weights(folder) | {key: buffer})
+    refused(folder, WEIGHTS, key, "is a buffer and not a weight, but it does not hold")
+
+
+def test_a_buffer_of_a_layer_that_does_not_exist_is_refused(folder):
+    key = LAYER_FREQUENCIES.replace("layers.1", "layers.9")
+    rewrite(folder, weights(folder) | {key: frequencies()})
+    refused(folder, key, "is not one of the")
+
+
 def test_saving_over_the_folder_it_came_from(folder):
     model = LightSeekOCR.from_pretrained(folder)
     with torch.no_grad():
