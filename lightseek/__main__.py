@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from lightseek.commands.arguments import CommandParser, Parser
+from lightseek.tools.streams import escape_unknown_characters
 
 COMMANDS = (  # each a file in lightseek/commands
     "read",
@@ -29,11 +30,12 @@ COMMANDS = (  # each a file in lightseek/commands
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, or 2 after one line on stderr about what the user can put right."""
+    escape_unknown_characters()
     arguments = parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        code = arguments.run(arguments) or 0
         sys.stdout.flush()
-        return 0
+        return code
     except BrokenPipeError:  # the reader, such as `head`, had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

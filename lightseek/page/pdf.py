@@ -30,10 +30,8 @@ class PdfPages:
             if "password" in str(error).lower():
                 told = "give its password (--password)" if password is None else "this is not its password"
                 raise ValueError(f"{path} is encrypted: {told}") from error
-            raise ValueError(f"{path} is not a readable PDF: {error}") from error
-        if not len(self.document):
-            self.document.close()
-            raise ValueError(f"{path} has no pages")
+            told = "it has no pages" if "Success" in str(error) else error  # PDFium has no error of its own for this
+            raise ValueError(f"{path} is not a readable PDF: {told}") from error
         self.document.init_forms()  # without this, filled-in form fields stay empty
 
     def __enter__(self) -> "PdfPages":

@@ -27,7 +27,7 @@ class PictureFrames:
     def __init__(self, path: str | Path | BytesIO) -> None:
         self.path = path
         with ExitStack() as files, _naming(path):
-            # Given a path, Pillow maps the file into memory and then confuses the sides of a TIFF that lies on its side.
+            # Given a path, Pillow maps the file into memory and confuses the sides of a TIFF that lies on its side.
             file = path if isinstance(path, BytesIO) else files.enter_context(Path(path).open("rb"))
             self.picture = files.enter_context(Image.open(file))
             # The frames of a TIFF are the pages of a scan. The second frame of a JPEG is only its preview.
@@ -66,7 +66,7 @@ def open_picture(path: str | Path | BytesIO, max_pages: int = MAX_PAGES) -> list
     """
     with PictureFrames(path) as frames:
         if len(frames) > max_pages:
-            raise ValueError(f"{path}: more than {max_pages} pages")
+            raise ValueError(f"{path}: more than {max_pages} pages (it has {len(frames)})")
         return [frames.draw(index) for index in range(len(frames))]
 
 
