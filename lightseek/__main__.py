@@ -15,6 +15,7 @@ from importlib import import_module
 
 from lightseek.commands.arguments import CommandParser, Parser
 from lightseek.tools.errors import show_notes_in_one_line
+from lightseek.tools.streams import escape_unknown_characters
 
 COMMANDS = (  # each a file in lightseek/commands
     "read",
@@ -30,12 +31,13 @@ COMMANDS = (  # each a file in lightseek/commands
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, or 2 after one line on stderr about what the user can put right."""
+    escape_unknown_characters()
     arguments = parser().parse_args(argv)
     show_notes_in_one_line()
     try:
-        arguments.run(arguments)
+        code = arguments.run(arguments) or 0
         sys.stdout.flush()
-        return 0
+        return code
     except BrokenPipeError:  # the reader, such as `head`, had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

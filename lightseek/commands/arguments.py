@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lightseek.page.modes import find_mode
+from lightseek.tools.streams import escape_unknown_characters
 from lightseek.training.settings import ALIASES, GROUPS, RunConfig, check_value, shown
 
 OVERRIDE = re.compile(r"[A-Za-z][\w-]*=")
@@ -61,6 +62,7 @@ def parse_run(
     `key=value` may stand anywhere, also after the values of a flag: `--freeze encoder none steps=6`.
     Bad input ends the program with a one-line message and exit code 2.
     """
+    escape_unknown_characters()
     description += " Several values of a setting make a grid." * grid
     parser = Parser(prog=program, description=description, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any setting below, written without dashes")

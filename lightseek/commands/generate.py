@@ -2,11 +2,12 @@
 
 import argparse
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightseek.commands.arguments import Parser, add_settings
-from lightseek.commands.common import add, add_model, open_model, say
+from lightseek.commands.common import add, add_guard, add_model, guard_of, open_model, say
 from lightseek.data.kinds import SOURCES
 from lightseek.data.sources.registry import DATA_SET_NAMES
 from lightseek.data.splits import SPLITS
@@ -43,7 +44,7 @@ def generate(arguments: argparse.Namespace) -> None:
         say(f"{arguments.out} has all {done} predictions already")
         return
     model, make = open_maker(arguments)
-    found = predict(model, make, documents[done:], **options)
+    found = predict(model, make, documents[done:], guard=partial(guard_of, arguments), **options)
     if done:
         say(f"{arguments.out} has {done} of {len(documents)} predictions: the command continues with the rest")
     with bars() as progress:
@@ -123,6 +124,7 @@ def add_writing(command: Parser) -> None:
         help=f"a value above 1 favours long texts in beam search ({penalty})",
     )
     command.add_argument("--max-new-tokens", type=int, metavar="N", help=f"the longest text, in tokens ({longest})")
+    add_guard(command)
 
 
 def in_words(option: str) -> str:

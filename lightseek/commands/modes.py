@@ -1,10 +1,9 @@
 """`python -m lightseek modes`: prints how many patches, tokens and positions a page has in each mode."""
 
 import argparse
-import json
 from typing import Any
 
-from lightseek.commands.common import add, show
+from lightseek.commands.common import add, print_json, show
 from lightseek.page.modes import MODES, positions, vision_tokens
 
 
@@ -19,7 +18,7 @@ def modes(arguments: argparse.Namespace) -> None:
             rows.append({"mode": mode.name, "views": mode.description, "tiles": tiles, "patches": patches})
             rows[-1] |= {"tokens": tokens, "newlines": places - tokens - 1, "positions": places}
     if arguments.json:
-        print(json.dumps(rows))
+        print_json(rows)
         return
     from rich import box
     from rich.table import Table

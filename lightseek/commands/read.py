@@ -1,41 +1,75 @@
 """`python -m lightseek read`: reads the text on pages."""
 
 import argparse
-import json
+from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from lightseek.commands.common import add, add_input, add_model, full_prompt, open_model, open_pages, say
+from lightseek.commands.common import (
+    Failures,
+    Pages,
+    add,
+    add_files,
+    add_guard,
+    add_input,
+    add_model,
+    full_prompt,
+    guard_of,
+    open_model,
+    print_json,
+    say,
+)
 
 
-def read(arguments: argparse.Namespace) -> None:
+def read(arguments: argparse.Namespace) -> int:
     """Print the text of each page on stdout, and its tokens and times on stderr.
 
     A text file is first drawn on as many pages as it needs in this mode. The texts of its pages are printed as one.
+    A file or page that cannot be read is named on stderr, and the others are read; the exit code is then 2.
     """
     from lightseek.page.render import check_file, is_text
+    from lightseek.page.views import PageViews, page_views
     from lightseek.text.generate import read as read_pages
 
-    for path in arguments.files:  # a wrong name shows before a large model is loaded
-        check_file(path)
+    failures, files = Failures(), []
+    for path in arguments.files:  # a wrong name is told before a large model is loaded
+        with failures.of(path):
+            check_file(path)
+            files.append(path)
+    if not files:
+        return failures.code
     model, prompt = open_model(arguments), full_prompt(arguments.prompt)
-    letters = model.config.letters
-    pages = [
-        (path, *page) for path in arguments.files for page in enumerate(open_pages(path, arguments.mode, letters), 1)
-    ]
-    titles = len(pages) > 1 and not (len(arguments.files) == 1 and is_text(arguments.files[0]))
+
+    def views() -> Iterator[tuple[Path, int, PageViews]]:
+        for path in files:
+            numbers: list[int] = []
+            with failures.of(path):
+                pages = Pages(path, arguments, arguments.mode, model.config.letters)
+                numbers = pages.numbers
+            for number in numbers:
+                found = None
+                with failures.of(path, f", page {number}"):
+                    found = page_views(pages.draw(number).image, arguments.mode)
+                if found is not None:
+                    yield path, number, found
+
     if model.tokenizer is None:
         raise ValueError(f"{arguments.model} has no tokenizer.json, and text needs it: put the official one there")
     options = {name: getattr(arguments, name) for name in ("max_new_tokens", "temperature", "top_p", "beams", "seed")}
+    options["no_repeat_ngram"] = guard_of(arguments, model.tokenizer)
+    every = views()
+    first = list(islice(every, 2))  # page 1 is read when page 2 is drawn, and not when all are
+    titles = len(arguments.files) > 1 or (len(first) > 1 and not is_text(files[0]))
     results = []
-    for path, number, page in pages:
+    for path, number, page in chain(first, every):
         if titles and not arguments.json:
             print(f"--- {path}, page {number} ---", flush=True)
         decoder = model.tokenizer.stream(keep_special=True)
         if arguments.stream:
             options["on_token"] = lambda row, token, of=decoder: print(of.push(token), end="", flush=True)
-        (result,) = read_pages(model, [page.image], prompt, arguments.mode, **options)
+        (result,) = read_pages(model, [page], prompt, arguments.mode, **options)
         if not arguments.json:
             print(decoder.flush() if arguments.stream else result.text)
         took, written = result.timings, len(result.tokens)
@@ -46,7 +80,8 @@ def read(arguments: argparse.Namespace) -> None:
         results.append({"file": str(path), "page": number} | asdict(result))
     if arguments.json:
         about = {"model": arguments.model or "nano", "mode": arguments.mode, "prompt": prompt}
-        print(json.dumps(about | {"pages": results}, ensure_ascii=False))
+        print_json(about | {"pages": results})
+    return failures.code
 
 
 def add_parser(commands: Any) -> None:
@@ -58,6 +93,7 @@ def add_parser(commands: Any) -> None:
         metavar="FILE",
         help="pictures, PDFs, text or Markdown files; each page gives one result",
     )
+    add_files(command)
     add_input(command)
     add_model(command)
     command.add_argument(
@@ -84,6 +120,7 @@ def add_parser(commands: Any) -> None:
     command.add_argument(
         "--beams", type=int, default=1, metavar="N", help="the number of texts that beam search keeps (default: 1)"
     )
+    add_guard(command)
     output = command.add_mutually_exclusive_group()
     output.add_argument("--stream", action="store_true", help="show the text while it is written")
     output.add_argument("--json", action="store_true", help="print text, tokens, finish reason and timings as JSON")

@@ -1,11 +1,21 @@
 """`python -m lightseek trace`: follows one page through the model, stage by stage."""
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightseek.commands.common import add, add_input, add_model, full_prompt, open_model, open_pages, say, show
+from lightseek.commands.common import (
+    Pages,
+    add,
+    add_files,
+    add_input,
+    add_model,
+    full_prompt,
+    open_model,
+    print_json,
+    say,
+    show,
+)
 
 if TYPE_CHECKING:
     from lightseek.page.render import RenderedPage
@@ -19,7 +29,7 @@ def trace(arguments: argparse.Namespace) -> None:
     from lightseek.page.views import image_positions, page_views
     from lightseek.text.prompts import prompt_ids
 
-    page = pick_page(arguments.file, arguments.page)
+    page = pick_page(arguments)
     model = open_model(arguments)
     views = page_views(page.image, arguments.mode)
     count = image_positions(views, model.config.token_side)
@@ -48,17 +58,17 @@ def trace(arguments: argparse.Namespace) -> None:
     if arguments.picture:
         result.save_picture(arguments.picture)
     if arguments.json:
-        print(json.dumps({"model": arguments.model or "nano", "file": str(arguments.file)} | result.to_json()))
+        print_json({"model": arguments.model or "nano", "file": str(arguments.file)} | result.to_json())
     else:
         show(result.table(inside=arguments.inside))
 
 
-def pick_page(path: Path, number: int) -> "RenderedPage":
-    """Return one page of a file, counted from 1. Raises ValueError if there is no such page."""
-    pages = open_pages(path)
-    if not 1 <= number <= len(pages):
-        raise ValueError(f"{path} has {len(pages)} page(s), counted from 1: there is no page {number}")
-    return pages[number - 1]
+def pick_page(arguments: argparse.Namespace) -> "RenderedPage":
+    path, number = arguments.file, arguments.page
+    pages = Pages(path, arguments)
+    if number not in pages.numbers:
+        raise ValueError(f"{path} has {len(pages.numbers)} page(s), counted from 1: there is no page {number}")
+    return pages.draw(number)
 
 
 def add_parser(commands: Any) -> None:
@@ -67,6 +77,7 @@ def add_parser(commands: Any) -> None:
     command.add_argument(
         "--page", type=int, default=1, metavar="N", help="the number of the page in the file (default: 1)"
     )
+    add_files(command, several=False)
     command.add_argument(
         "--text", type=Path, metavar="FILE", help="a file with the text of the page, for the compression ratio"
     )

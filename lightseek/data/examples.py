@@ -98,7 +98,10 @@ class ExampleMaker:
         """
         check_task(document, self.task)
         shown = self.context(document)
-        views = self.context.views(shown)
+        try:
+            views = self.context.views(shown)
+        except ValueError as error:  # such as a picture that is too thin
+            raise ValueError(f"document {document.name}: {error}") from error
         if self.task == "ocr" and shown.dropped_pages:
             raise ValueError(
                 f"document {document.name} has {shown.dropped_pages} page(s) more than {len(views)}, "

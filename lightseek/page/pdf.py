@@ -4,11 +4,68 @@ import math
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from lightseek.page.typeset.style import MAX_PAGES, MAX_PIXELS
+
+
+class PdfPages:
+    """The pages of a PDF file. A page is drawn when it is asked for, so one at a time is in memory.
+
+    Use it in a `with` block, which closes the file. PDFium is not thread-safe.
+    Raises FileNotFoundError, and ValueError for a broken file, a file without pages, or one whose password is missing
+    or wrong.
+    """
+
+    def __init__(self, path: str | Path, password: str | None = None) -> None:
+        import pypdfium2
+
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(f"{path}: no such file")
+        try:
+            self.document = pypdfium2.PdfDocument(self.path, password=password)
+        except pypdfium2.PdfiumError as error:
+            if "password" in str(error).lower():
+                told = "give its password (--password)" if password is None else "this is not its password"
+                raise ValueError(f"{path} is encrypted: {told}") from error
+            told = "it has no pages" if "Success" in str(error) else error  # PDFium has no error of its own for this
+            raise ValueError(f"{path} is not a readable PDF: {told}") from error
+        self.document.init_forms()  # without this, filled-in form fields stay empty
+
+    def __enter__(self) -> "PdfPages":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.document.close()
+
+    def __len__(self) -> int:
+        return len(self.document)
+
+    def draw(
+        self, index: int, dpi: int | float = 144, side: int | None = None, max_pixels: int = MAX_PIXELS
+    ) -> Image.Image:
+        """Return page `index`, counted from 0, as an RGB image at `dpi`, or with `side` pixels on its longer side.
+
+        A page that would have more than `max_pixels` pixels, such as a plan, is drawn smaller. Raises ValueError for a
+        page that does not exist or cannot be read.
+        """
+        import pypdfium2
+
+        if not 0 <= index < len(self):
+            raise ValueError(f"{self.path}: no page {index + 1}: the file has {len(self)} pages")
+        try:
+            width, height = self.document.get_page_size(index)  # in points: 72 points are an inch
+            scale = side / max(width, height) if side else dpi / 72
+            scale = min(scale, math.sqrt(max_pixels / (width * height)))
+            page = self.document[index]
+            try:
+                return page.render(scale=scale).to_pil().convert("RGB")
+            finally:
+                page.close()
+        except (pypdfium2.PdfiumError, ZeroDivisionError) as error:
+            raise ValueError(f"{self.path}: page {index + 1} cannot be read: {error}") from error
 
 
 def render_pdf(
@@ -22,46 +79,20 @@ def render_pdf(
 ) -> list[Image.Image]:
     """Return RGB images of a PDF's pages, drawn at `dpi` or, if `side` is given, with `side` pixels on the longer side.
 
-    `pages` are the numbers of the pages to draw, counted from 0; the default is all pages. PDFium is not thread-safe.
-    Raises FileNotFoundError, and ValueError for a broken or encrypted file, a page that does not exist, more than
-    `max_pages` pages, or a page of more than `max_pixels` pixels. These limits are checked before anything is drawn.
+    `pages` are the numbers of the pages to draw, counted from 0; the default is all pages. A page that would have more
+    than `max_pixels` pixels is drawn smaller. All images are in memory at once; `PdfPages` draws one page at a time.
+    Raises FileNotFoundError, and ValueError for a broken or encrypted file, a page that does not exist, no pages, or
+    more than `max_pages` pages.
     """
-    import pypdfium2
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
     if (side is not None and side < 1) or not 0 < dpi < math.inf:
         raise ValueError(f"dpi and side must be above 0, got {dpi} and {side}")
-    try:
-        document = pypdfium2.PdfDocument(path, password=password)
-    except pypdfium2.PdfiumError as error:
-        if "password" in str(error).lower():
-            raise ValueError(f"{path} is encrypted: give its password, or save it without one") from error
-        raise ValueError(f"{path} is not a readable PDF: {error}") from error
-    try:
-        document.init_forms()  # without this, filled-in form fields stay empty
-        chosen = list(islice(range(len(document)) if pages is None else pages, max_pages + 1))
-        if len(chosen) > max_pages:
-            raise ValueError(f"{path}: more than {max_pages} pages (it has {len(document)}): choose some with pages=")
-        scales = [_scale(path, document, index, dpi, side, max_pixels) for index in chosen]
-        return [
-            document[index].render(scale=scale).to_pil().convert("RGB")
-            for index, scale in zip(chosen, scales, strict=True)
-        ]
-    except pypdfium2.PdfiumError as error:
-        raise ValueError(f"{path}: a page cannot be read: {error}") from error
-    finally:
-        document.close()
+    with PdfPages(path, password) as file:
+        chosen = list(islice(range(len(file)) if pages is None else pages, max_pages + 1))
+        check_count(path, len(chosen), len(file), max_pages)
+        return [file.draw(index, dpi, side, max_pixels) for index in chosen]
 
 
-def _scale(path: Path, document: Any, index: int, dpi: int | float, side: int | None, max_pixels: int) -> float:
-    if not 0 <= index < len(document):
-        raise ValueError(f"{path}: no page {index}: the file has {len(document)} pages, counted from 0")
-    width, height = document.get_page_size(index)  # in points: 72 points are an inch
-    scale = side / max(width, height) if side else dpi / 72
-    columns, rows = math.ceil(width * scale), math.ceil(height * scale)
-    if columns * rows > max_pixels:
-        size = f"{columns} x {rows}, over {max_pixels} pixels"
-        raise ValueError(f"{path}: page {index} would be {size}: lower dpi or side")
-    return scale
+def check_count(path: str | Path, chosen: int, count: int, max_pages: int) -> None:
+    """Raise ValueError if more than `max_pages` pages of a file that has `count` pages are to be drawn."""
+    if chosen > max_pages:
+        raise ValueError(f"{path}: more than {max_pages} pages (it has {count}): choose some (--page-range)")

@@ -15,8 +15,8 @@ from pathlib import Path
 from PIL import Image
 
 from lightseek.page.modes import Mode, find_mode
-from lightseek.page.pdf import render_pdf
-from lightseek.page.pictures import open_picture
+from lightseek.page.pdf import PdfPages, check_count, render_pdf
+from lightseek.page.pictures import PictureFrames
 from lightseek.page.typeset.blocks import block_lines
 from lightseek.page.typeset.drawing import Layout, draw, paginate
 from lightseek.page.typeset.fonts import font_files, lacks
@@ -34,6 +34,7 @@ __all__ = [
     "count_pages",
     "fit_pages",
     "fit_style",
+    "open_file",
     "page_style",
     "render_file",
     "render_pdf",
@@ -215,17 +216,28 @@ def is_text(path: str | Path) -> bool:
     return Path(path).suffix.lower() in TEXTS | MARKDOWNS
 
 
+def open_file(path: str | Path, password: str | None = None) -> PdfPages | PictureFrames:
+    """Open a PDF or a picture file, whose pages are drawn one at a time. `password` opens an encrypted PDF.
+
+    Raises FileNotFoundError and ValueError as `render_file` does, also for a text file.
+    """
+    kind = check_file(path)
+    return PdfPages(path, password) if kind == ".pdf" else PictureFrames(path)
+
+
 def render_file(
     path: str | Path,
     style: PageStyle = DEFAULT_STYLE,
     max_pages: int = MAX_PAGES,
     letters: tuple[int, int] | None = None,
+    password: str | None = None,
 ) -> Rendering:
     """Return the pages of a .txt, .md, .pdf or picture file. The suffix says which it is.
 
     `style` and `letters` only matter for text. `letters` are the smallest and the largest font size in pixels; with
     them, `fit_pages` chooses the font size instead of `style`. A picture keeps its size. It is turned upright (EXIF),
-    its transparent parts become white, and it becomes RGB.
+    its transparent parts become white, and it becomes RGB. All pages are in memory at once; `open_file` draws one at a
+    time. `password` opens an encrypted PDF.
     Raises FileNotFoundError, and ValueError, which names the file, for an unknown suffix, text that is not UTF-8, or a
     broken or huge file.
     """
@@ -241,5 +253,6 @@ def render_file(
             raise ValueError(f"{path} is not UTF-8 text: byte {error.start} cannot be decoded; convert it") from error
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-    images = render_pdf(path, max_pages=max_pages) if kind == ".pdf" else open_picture(path, max_pages)
-    return Rendering([RenderedPage(image, "") for image in images])
+    with open_file(path, password) as file:
+        check_count(path, len(file), len(file), max_pages)
+        return Rendering([RenderedPage(file.draw(index), "") for index in range(len(file))])

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from lightseek.page.modes import TOKEN_SIDE, Mode, find_mode, gundam_grid, rows_and_newlines, tokens_along
+from lightseek.page.pictures import upright_rgb
 
 GREY = (127, 127, 127)  # pads a page to a square
 
@@ -114,23 +115,6 @@ def page_views(image: Image.Image, mode: str | int | Mode) -> PageViews:
     wall = normalised(page.resize((columns * mode.tile, rows * mode.tile), Image.Resampling.BICUBIC))
     tiles = [tile for band in wall.split(mode.tile, dim=1) for tile in band.split(mode.tile, dim=2)]
     return PageViews(normalised(whole), torch.stack(tiles), (columns, rows))
-
-
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """Return the picture as a viewer shows it: turned as its EXIF data say, white where it is transparent, in RGB.
-
-    Raises TypeError for anything but a PIL image.
-    """
-    if not isinstance(image, Image.Image):
-        raise TypeError(f"a page is a PIL image, got {type(image).__name__}: PIL.Image.open(path) or Image.fromarray")
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16"):  # PIL would clip 16 bits to 8 instead of scaling them
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        paper = Image.new("RGBA", image.size, "white")
-        image = Image.alpha_composite(paper, image)
-    return image.convert("RGB")
 
 
 def square(page: Image.Image, side: int, padded: bool) -> Image.Image:

@@ -6,7 +6,7 @@ documents. `lightseek.scores.compare` scores the file later, as often as you lik
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,19 +49,31 @@ def predict(
     beams: int = 1,
     length_penalty: float = 1.0,
     max_new_tokens: int = 256,
+    guard: Callable[[Any], Any] | None = None,
+    on_bad: Callable[[ValueError], None] | None = None,
 ) -> Iterator[Prediction]:
-    """Yield one prediction for each document, in order. It uses the official guard against repetition.
+    """Yield one prediction for each document, in order. `guard(tokenizer)` is the guard against repetition; the default
+    is `NgramGuard.default`.
 
     A text ends at `max_new_tokens`, or when the decoder has no positions left after the document's own prompt. It does
-    not depend on the other documents in the batch. Raises ValueError, which names the document, if the model has no
-    room for a document.
+    not depend on the other documents in the batch. A document that cannot be shown to the model, or that has no room
+    there, goes to `on_bad` as a ValueError that names it, and gets no prediction; without `on_bad` the error is raised.
     """
     from lightseek.text.generate import NgramGuard, generate
     from lightseek.tools.memory import PeakMemory
     from lightseek.tools.padding import pad_batch
 
     for start in range(0, len(documents), batch):
-        examples = [make(document) for document in documents[start : start + batch]]
+        examples = []
+        for document in documents[start : start + batch]:
+            try:
+                examples.append(make(document))
+            except ValueError as error:
+                if on_bad is None:
+                    raise
+                on_bad(error)
+        if not examples:
+            continue
         input_ids, mask = pad_batch([example.prompt for example in examples], model.config.pad_token_id, side="left")
         began = time.perf_counter()
         with PeakMemory(model.device) as memory:
@@ -73,7 +85,7 @@ def predict(
                 max_new_tokens=max_new_tokens,
                 beams=beams,
                 length_penalty=length_penalty,
-                no_repeat_ngram=NgramGuard.OFFICIAL,
+                no_repeat_ngram=(guard or NgramGuard.default)(model.tokenizer),
             )
         seconds = (time.perf_counter() - began) / len(examples)
         for example, generation in zip(examples, found, strict=True):

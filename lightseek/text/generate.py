@@ -151,8 +151,8 @@ def read(
     """Read pictures and return one Generation for each item of `images`, in order.
 
     An item is one page, or a list of pages for a prompt with the same number of `<image>`. `prompt` and `mode` are one
-    for all items, or a list with one for each. `options` go to `generate`. The official guard against repetition is on
-    unless `no_repeat_ngram` is given.
+    for all items, or a list with one for each. `options` go to `generate`. The guard against repetition is
+    `NgramGuard.default` unless `no_repeat_ngram` is given.
 
     Raises ValueError as `generate` and `prepare` do, and also for a model without a tokenizer.
     """
@@ -163,7 +163,7 @@ def read(
     modes = [mode] * len(rows) if isinstance(mode, str | int | Mode) else list(mode)
     if not len(rows) == len(prompts) == len(modes):
         raise ValueError(f"{len(rows)} pictures, {len(prompts)} prompts and {len(modes)} modes: give one for each")
-    options = {"no_repeat_ngram": NgramGuard.OFFICIAL} | options
+    options = {"no_repeat_ngram": NgramGuard.default(tokenizer)} | options
     seed, found = options.pop("seed", None), []
     for start in range(0, len(rows), batch_size):
         part = slice(start, start + batch_size)

@@ -1,4 +1,4 @@
-"""The prompts by name. This file loads no PyTorch."""
+"""The prompts and the guards against repetition by name. This file loads no PyTorch."""
 
 from lightseek.tools.registry import Registry
 
@@ -10,5 +10,15 @@ PROMPTS = Registry(
         "markdown": "<image>\n<|grounding|>Convert the document to markdown. ",
         "figure": "<image>\nParse the figure. ",
         "summarize": "<image>\nSummarize. ",  # not in the reference code; `--task summarize` trains it
+    },
+)
+
+# Guard -> a function (tokenizer) that returns it, or None for no guard. `text/ngrams.py` has them.
+GUARDS = Registry(
+    "guard",
+    {
+        "official": "lightseek.text.ngrams:official_guard",
+        "vllm": "lightseek.text.ngrams:vllm_guard",
+        "none": "lightseek.text.ngrams:no_guard",
     },
 )

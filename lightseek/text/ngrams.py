@@ -7,10 +7,13 @@ equal cells. This is why the reference exempts `<td>` and `</td>` when it runs u
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from lightseek.text.kinds import GUARDS
 from lightseek.text.tokenizer import Tokenizer
+
+CHARACTERS = 80  # about as many as 20 official tokens have
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class NgramGuard:
     - `NgramGuard.vllm(tokenizer)` is that of its vLLM script: n = 30 within the last 90 generated tokens. The tags of
       table cells are exempt.
 
+    `NgramGuard.default(tokenizer)` is the guard that a model gets if nobody names one.
     Raises ValueError for a size below 1, or a window smaller than the size.
     """
 
@@ -56,8 +60,56 @@ class NgramGuard:
             seen.push(token)
         return seen
 
+    @classmethod
+    def default(cls, tokenizer: Tokenizer | None = None) -> "NgramGuard":
+        """Return the official guard. If each token is one character, as nano's are, n is 80 and not 20.
+
+        20 characters are a short line, which a receipt or a table may well have twice.
+        """
+        return cls(CHARACTERS) if tokenizer and tokenizer.of_characters else cls.OFFICIAL
+
 
 NgramGuard.OFFICIAL = NgramGuard(20)
+
+
+def official_guard(tokenizer: Tokenizer | None) -> NgramGuard:
+    return NgramGuard.OFFICIAL
+
+
+def vllm_guard(tokenizer: Tokenizer | None) -> NgramGuard:
+    return NgramGuard.vllm(tokenizer)
+
+
+def no_guard(tokenizer: Tokenizer | None) -> None:
+    return None
+
+
+def find_guard(
+    name: str | None, tokenizer: Tokenizer, window: int | None = None, exempt: Iterable[str] = ()
+) -> NgramGuard | None:
+    """Return the guard that `name` stands for: one of `GUARDS`, a number of tokens n, or None for the default.
+
+    `window` takes the place of the guard's window, and the tokens `exempt` are added to the tokens it never forbids.
+    Raises ValueError for an unknown name, a text that is not one token, or options of no guard.
+    """
+    if name is None:
+        guard = NgramGuard.default(tokenizer)
+    elif name.isdecimal():
+        guard = NgramGuard(int(name))
+    elif name in GUARDS:
+        guard = GUARDS[name](tokenizer)
+    else:
+        raise ValueError(f"unknown guard {name!r}: choose one of {GUARDS.choices}, or a number of tokens")
+    ids = {text: tokenizer.encode(text, special=True) for text in exempt}
+    if long := [text for text, found in ids.items() if len(found) != 1]:
+        raise ValueError(f"{long[0]!r} is not one token of this model, so it cannot be exempt from the guard")
+    if guard is None:
+        if ids or window is not None:
+            raise ValueError("without a guard against repetition it has no window and no exempt tokens")
+        return None
+    if window is not None:
+        guard = replace(guard, window=window)
+    return replace(guard, exempt=guard.exempt | {found[0] for found in ids.values()})
 
 
 class Seen:

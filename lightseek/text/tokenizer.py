@@ -110,6 +110,11 @@ class Tokenizer:
         others = [byte for byte in range(256) if byte not in printable]
         return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
+    @cached_property
+    def of_characters(self) -> bool:
+        """Whether no token holds more than one character."""
+        return all(len(self.bytes_of(i).decode("utf-8", "ignore")) <= 1 for i in range(self.vocab_size))
+
     @property
     def vocab_size(self) -> int:
         """The number of tokens, including added ones."""

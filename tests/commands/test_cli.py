@@ -303,3 +303,183 @@ def test_the_read_commands_of_the_docs_give_the_right_text(capsys, monkeypatch, 
         argv = shlex.split(command, comments=True)
         _, out, _ = run(capsys, *argv)
         assert cer(out, (ROOT / argv[1]).read_text()) <= 5, out
+
+
+# --- What people bring ------------------------------------------------------------------------------------------------
+
+
+def write_pdf(path, texts: list[str], size=(595, 842)):
+    """A PDF with one line of text a page."""
+    kids = " ".join(f"{4 + 2 * i} 0 R" for i in range(len(texts)))
+    objects = [
+        "<</Type/Catalog/Pages 2 0 R>>",
+        f"<</Type/Pages/Kids[{kids}]/Count {len(texts)}>>",
+        "<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+    ]
+    for i, text in enumerate(texts):
+        content = f"BT /F 40 Tf 60 {size[1] - 100} Td ({text}) Tj ET"
+        objects.append(
+            f"<</Type/Page/Parent 2 0 R/MediaBox[0 0 {size[0]} {size[1]}]/Resources<</Font<</F 3 0 R>>>>"
+            f"/Contents {5 + 2 * i} 0 R>>"
+        )
+        objects.append(f"<</Length {len(content)}>>stream\n{content}\nendstream")
+    body, places = "%PDF-1.7\n", []
+    for number, each in enumerate(objects, 1):
+        places.append(len(body))
+        body += f"{number} 0 obj\n{each}\nendobj\n"
+    table = f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n" + "".join(f"{at:010d} 00000 n \n" for at in places)
+    end = f"trailer<</Size {len(objects) + 1}/Root 1 0 R>>\nstartxref\n{len(body)}\n%%EOF\n"
+    path.write_text(body + table + end, encoding="ascii")
+    return str(path)
+
+
+@pytest.mark.parametrize("command", ["read", "summarize"])
+def test_one_bad_file_does_not_stop_the_others(capsys, tmp_path, page, command):
+    good = [tmp_path / f"good-{i}.png" for i in (1, 2)]
+    for path in good:
+        Image.new("RGB", (300, 200), "white").save(path)
+    broken, strip = tmp_path / "broken.png", tmp_path / "strip.png"
+    noise = Image.effect_noise((300, 200), 80)
+    noise.save(broken)
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    Image.new("RGB", (3000, 1), "black").save(strip)
+    empty = write_pdf(tmp_path / "empty.pdf", [])
+    bad = [str(broken), empty, str(strip), str(tmp_path / "missing.png")]
+    options = ["--mode", "base", "--max-new-tokens", "2", "--device", "cpu"]
+    code, out, err = run(capsys, command, str(good[0]), *bad, str(good[1]), *options)
+    assert code == 2 and re.findall(r"--- (\S+?)(?:, page 1)? ---", out) == [str(path) for path in good]
+    assert err.count("error:") == 4 and all(path in err for path in bad)
+    assert "empty.pdf is not a readable PDF: it has no pages" in err and "Traceback" not in err
+    code, out, err = run(capsys, command, empty, *options)
+    assert code == 2 and out == "" and "it has no pages" in err
+
+
+def test_a_page_range_chooses_pages(capsys, tmp_path):
+    document = write_pdf(tmp_path / "log.pdf", [f"Page {i} of the log." for i in range(1, 8)])
+    code, out, _ = run(capsys, "read", document, *QUICK, "--page-range", "2-3,6-")
+    assert code == 0 and re.findall(r", page (\d) ---", out) == ["2", "3", "6", "7"]
+    code, _, err = run(capsys, "read", document, *QUICK, "--page-range", "9")
+    assert code == 2 and "has 7 page(s), counted from 1: there is none of --page-range" in err
+    for wrong in ("0", "3-2", "a", "1,,2", "-3"):
+        code, _, err = run(capsys, "read", document, *QUICK, f"--page-range={wrong}")
+        assert code == 2 and "pages are numbers from 1 on" in err
+    code, _, err = run(capsys, "summarize", document, *QUICK, "--page-range", "2-5", "--max-pages", "3", "--beams", "1")
+    assert code == 0 and "192 vision tokens" in err and "1 pages dropped" in err
+
+
+def test_the_pages_of_a_long_pdf_are_drawn_one_at_a_time(capsys, tmp_path, monkeypatch):
+    from lightseek.page.pdf import PdfPages
+
+    document = write_pdf(tmp_path / "long.pdf", [f"Page {i}." for i in range(1, 301)])
+    drawn, draw = [], PdfPages.draw
+    monkeypatch.setattr(PdfPages, "draw", lambda self, index: drawn.append(index) or draw(self, index))
+    monkeypatch.setattr("lightseek.text.generate.generate", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        run(capsys, "read", document, *QUICK)
+    assert drawn == [0, 1]  # page 1 is read now
+    drawn.clear()
+    assert run(capsys, "trace", document, "--page", "299", "--mode", "tiny", "--device", "cpu", "--cold")[0] == 0
+    assert drawn == [298]
+
+
+def locked_pdf(path, user: bytes, owner: bytes) -> str:
+    """A page that says "Pump 7", encrypted with RC4 of 40 bits (PDF 1.7, 7.6.3)."""
+    import hashlib
+    import struct
+
+    pad = bytes.fromhex("28BF4E5E4E758A4164004E56FFFA01082E2E00B6D0683E802F0CA9FE6453697A")
+
+    def md5(data: bytes) -> bytes:
+        return hashlib.md5(data, usedforsecurity=False).digest()
+
+    def rc4(key: bytes, data: bytes) -> bytes:
+        state, j, out = list(range(256)), 0, bytearray()
+        for i in range(256):
+            j = (j + state[i] + key[i % len(key)]) % 256
+            state[i], state[j] = state[j], state[i]
+        i = j = 0
+        for byte in data:
+            i = (i + 1) % 256
+            j = (j + state[i]) % 256
+            state[i], state[j] = state[j], state[i]
+            out.append(byte ^ state[(state[i] + state[j]) % 256])
+        return bytes(out)
+
+    user, owner = (user + pad)[:32], (owner + pad)[:32]
+    o = rc4(md5(owner)[:5], user)
+    key = md5(user + o + struct.pack("<i", -4) + b"0123456789abcdef")[:5]
+    content = rc4(md5(key + struct.pack("<I", 5)[:3] + b"\0\0")[:10], b"BT /F 40 Tf 60 700 Td (Pump 7) Tj ET")
+    u = rc4(key, pad)
+    objects = [
+        b"<</Type/Catalog/Pages 2 0 R>>",
+        b"<</Type/Pages/Kids[4 0 R]/Count 1>>",
+        b"<</Type/Font/Subtype/Type1/BaseFont/Helvetica>>",
+        b"<</Type/Page/Parent 2 0 R/MediaBox[0 0 595 842]/Resources<</Font<</F 3 0 R>>>>/Contents 5 0 R>>",
+        b"<</Length %d>>stream\n%b\nendstream" % (len(content), content),
+        b"<</Filter/Standard/V 1/R 2/Length 40/P -4/O<%b>/U<%b>>>" % (o.hex().encode(), u.hex().encode()),
+    ]
+    out, places = b"%PDF-1.4\n", []
+    for number, body in enumerate(objects, 1):
+        places.append(len(out))
+        out += b"%d 0 obj\n%b\nendobj\n" % (number, body)
+    table = b"xref\n0 7\n0000000000 65535 f \n" + b"".join(b"%010d 00000 n \n" % at for at in places)
+    name = b"0123456789abcdef".hex().encode()
+    end = b"trailer<</Size 7/Root 1 0 R/Encrypt 6 0 R/ID[<%b><%b>]>>\nstartxref\n%d\n%%%%EOF\n" % (name, name, len(out))
+    path.write_bytes(out + table + end)
+    return str(path)
+
+
+def test_a_locked_pdf_opens_with_its_password(capsys, tmp_path):
+    from lightseek.page.render import render_pdf
+
+    locked, open_ = locked_pdf(tmp_path / "locked.pdf", b"harbour", b"master"), tmp_path / "open.pdf"
+    locked_pdf(open_, b"", b"master")  # with an owner's password only, it opens without one
+    pages = [render_pdf(path, password=password)[0] for path, password in ((locked, "harbour"), (open_, None))]
+    assert pages[0].tobytes() == pages[1].tobytes() and min(pages[0].tobytes()) < 50
+    for command in ("read", "summarize", "trace"):
+        code, out, err = run(capsys, command, locked, *QUICK[:2], "--device", "cpu")
+        assert code == 2 and out == "" and "locked.pdf is encrypted: give its password (--password)" in err
+        code, _, err = run(capsys, command, locked, *QUICK[:2], "--device", "cpu", "--password", "wrong")
+        assert code == 2 and "this is not its password" in err
+    assert run(capsys, "read", locked, *QUICK, "--password", "harbour")[0] == 0
+    assert run(capsys, "summarize", locked, *QUICK, "--beams", "1", "--password", "harbour")[0] == 0
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii"])
+def test_an_output_that_is_not_utf_8_loses_nothing(tmp_path, encoding):
+    import os
+
+    path = tmp_path / "Rechnung \u2116 5 \u2014 \u6587\u6863 \U0001f600.png"
+    Image.new("RGB", (300, 200), "white").save(path)
+    other = tmp_path / "b.png"
+    Image.new("RGB", (300, 200), "white").save(other)
+
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+
+    def lines(*arguments):
+        command = [sys.executable, "-m", "lightseek", *arguments]
+        done = subprocess.run(command, capture_output=True, env=environment, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.decode(encoding)
+
+    assert "tiny" in lines("modes")
+    assert "2116 5" in (out := lines("read", str(path), str(other), *QUICK)) and "b.png, page 1" in out
+    found = json.loads(lines("read", str(path), *QUICK, "--json", "--prompt", "\u8bfb\u51fa\u00e9\U0001f600"))
+    assert found["prompt"] == "<image>\n\u8bfb\u51fa\u00e9\U0001f600" and found["pages"][0]["file"] == str(path)
+    for program in ("train", "ablate"):
+        code = f"import sys, atexit, {program} as p; atexit.register(lambda: print('\\u6587')); p.main(['--help'])"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, env=environment)
+        assert done.returncode == 0 and done.stdout.decode(encoding).endswith("\\u6587\n")
+
+
+def test_a_receipt_with_equal_lines_is_read_as_it_stands(capsys, tmp_path):
+    text = "\n".join(["Coffee, large 3.20 EUR"] * 4)
+    receipt = tmp_path / "receipt.txt"
+    receipt.write_text(text, encoding="utf-8")
+    options = ["--mode", "tiny", "--device", "cpu", "--max-new-tokens", "120"]
+    found = {name: run(capsys, "read", str(receipt), *options, *flags)[1].strip() for name, flags in {
+        "default": [], "none": ["--no-repeat-ngram", "none"], "official": ["--no-repeat-ngram", "official"],
+    }.items()}  # fmt: skip
+    assert cer(found["default"], text) == cer(found["none"], text) == 0 < cer(found["official"], text)
+    code, _, err = run(capsys, "read", str(receipt), *options, "--no-repeat-ngram", "some")
+    assert code == 2 and "unknown guard 'some': choose one of official, vllm, none, or a number" in err

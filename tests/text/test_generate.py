@@ -23,6 +23,7 @@ from lightseek.model.config import ClipConfig, DecoderConfig, ProjectorConfig, S
 from lightseek.text.decoding import Continuation
 from lightseek.text.generate import NgramGuard, generate, read, stream
 from lightseek.text.kinds import PROMPTS
+from lightseek.text.ngrams import find_guard
 from lightseek.text.prompts import prepare
 from lightseek.text.sampling import Sampler
 from lightseek.text.tokenizer import Tokenizer
@@ -489,8 +490,38 @@ def test_read_guards_against_loops_unless_told_otherwise(reader, monkeypatch):
     white = Image.new("RGB", (64, 64), "white")
     for options, repeats in (({}, False), ({"no_repeat_ngram": None}, True)):
         recite(reader, [40, 50], monkeypatch)
-        tokens = read(reader, white, mode="tiny", max_new_tokens=60, **options)[0].tokens
-        assert (tokens == [40, 50] * 30) is repeats
+        tokens = read(reader, white, mode="tiny", max_new_tokens=90, **options)[0].tokens
+        assert (tokens == [40, 50] * 45) is repeats
+
+
+def test_the_default_guard_of_a_model_whose_tokens_are_characters_lets_equal_lines_pass(reader):
+    """20 characters are less than a line; a loop is still cut."""
+    assert NgramGuard.default(reader.tokenizer).size == 80 and NgramGuard.default(None) == NgramGuard.OFFICIAL
+    line = reader.tokenizer.encode("Coffee, large 3.20 EUR\n")
+    seen = NgramGuard.default(reader.tokenizer).start()
+    for token in line * 3:
+        assert token not in seen.banned()
+        seen.push(token)
+    for token in line * 2:
+        seen.push(token)
+    assert seen.banned() == [line[0]]
+
+
+def test_a_guard_has_a_name_a_number_a_window_and_exempt_tokens(reader):
+    tokenizer = reader.tokenizer
+    assert find_guard("official", tokenizer) == NgramGuard.OFFICIAL and find_guard("none", tokenizer) is None
+    assert find_guard("vllm", tokenizer) == NgramGuard.vllm(tokenizer) and find_guard("7", tokenizer) == NgramGuard(7)
+    assert find_guard(None, tokenizer) == NgramGuard(80)
+    found = find_guard("7", tokenizer, window=30, exempt=[".", "x"])
+    assert found == NgramGuard(7, 30, frozenset([*tokenizer.encode("."), *tokenizer.encode("x")]))
+    for arguments, message in [
+        (("off", tokenizer), "unknown guard 'off': choose one of official, vllm, none"),
+        (("7", tokenizer, None, ["two"]), "'two' is not one token"),
+        (("none", tokenizer, 30), "without a guard"),
+        (("0", tokenizer), "at least 1 token"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            find_guard(*arguments)
 
 
 def test_text_needs_a_tokenizer():

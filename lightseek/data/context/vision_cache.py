@@ -26,7 +26,8 @@ from torch import nn
 
 from lightseek.model.ocr import DeepSeekOCR
 from lightseek.page.modes import Mode
-from lightseek.page.views import EncodedPage, PageViews, page_views, upright_rgb
+from lightseek.page.pictures import upright_rgb
+from lightseek.page.views import EncodedPage, PageViews, page_views
 from lightseek.text.generate import evaluating
 from lightseek.tools.files import atomic_write, write_text
 
