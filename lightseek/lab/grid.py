@@ -99,7 +99,7 @@ def check_cells(cells: Sequence[Cell]) -> None:
     groups = [setting.name for group in (ModelSettings, LearningSettings) for setting in fields(group)]
     seen = set()
     for config in todo:
-        names = (*groups, "context", "lr_boxes", "cache_vision")
+        names = (*groups, "context", "mode", "lr_boxes", "cache_vision")
         if (key := tuple(getattr(config, name) for name in names)) not in seen:
             seen.add(key)
             check_model(config)
@@ -139,6 +139,8 @@ def check_model(config: RunConfig) -> None:
     choose_what_learns(model, replace(config, quantize=config.quantize and "int8"))  # bitsandbytes needs weights
     if config.context == "text":
         freeze_eyes(model)
+    else:
+        model.config.arithmetic.check(config.mode)
     parameter_groups(model, config)
     if config.cache_vision:
         check_frozen(model.encoder)

@@ -9,7 +9,8 @@ model's config and its own settings, `kind(config, **settings)`, and gives a mod
     decoder        see `decoders/__init__.py`
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from lightseek.tools.registry import Registry
 
@@ -18,6 +19,8 @@ COMPRESSORS = Registry(
     {
         "conv": "lightseek.model.compressor:Compressor",
         "meanpool": "lightseek.model.compressor:MeanPool",
+        "pixelshuffle": "lightseek.model.compressor:PixelShuffle",
+        "resampler": "lightseek.model.compressor:Resampler",
     },
     settings=True,
 )
@@ -57,10 +60,11 @@ class Axis(NamedTuple):
     path: str  # of the module in the model
     kinds: Registry
     official: str  # the kind of the official model
+    settings: Mapping[str, Any] = {}  # what the official kind has even if it is not given
 
 
 BOXES = {
-    "compressor": Axis("encoder.compressor", COMPRESSORS, "conv"),
+    "compressor": Axis("encoder.compressor", COMPRESSORS, "conv", {"factor": 4}),
     "global_stage": Axis("encoder.clip", GLOBAL_STAGES, "clip"),
     "projector": Axis("projector.layers", PROJECTORS, "linear"),
 }

@@ -139,7 +139,7 @@ class Pooled(ContextMaker):
 
 def test_a_kind_of_ones_own_needs_a_maker_and_a_name(monkeypatch):
     monkeypatch.setitem(CONTEXTS, "pooled", lambda spec: Pooled())
-    make = ExampleMaker(SMALL, NANO, "summarize", "64", "DejaVuSans", context="pooled")
+    make = ExampleMaker(SMALL, NANO, "summarize", PageSpec("tiny"), context="pooled")
     example = make(DOCUMENT)
     image = [SMALL.image_token_id] * (2 * (2 + 1) + 1)
     assert example.prompt == [SMALL.bos_token_id, *image, *NANO.encode("cat"), *NANO.encode("\nSummarize.")]
@@ -152,4 +152,4 @@ def test_a_kind_of_ones_own_needs_a_maker_and_a_name(monkeypatch):
 
 def test_an_unknown_kind_is_refused_with_the_kinds_there_are():
     with pytest.raises(ValueError, match="unknown context 'sound': choose one of vision, text"):
-        ExampleMaker(SMALL, NANO, "summarize", "64", "DejaVuSans", context="sound")
+        ExampleMaker(SMALL, NANO, "summarize", PageSpec("tiny"), context="sound")
