@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightseek.model.kinds import BOXES
 from lightseek.tools.files import fingerprint
 from lightseek.training.settings import LearningSettings, ModelSettings, RunConfig, check, decisive, differences
 
@@ -65,7 +66,7 @@ def without_idle(config: RunConfig, lists: dict[str, list[Any]]) -> RunConfig:
     if config.decoder and config.decoder.startswith("seq2seq:"):
         config = replace(config, context="text")
     if config.context == "text":  # there are no pages
-        config = replace(config, mode=lists.get("mode", [config.mode])[0], cache_vision=False)
+        config = replace(config, mode=lists.get("mode", [config.mode])[0], cache_vision=False, **dict.fromkeys(BOXES))
     if config.epochs is not None:  # the steps follow from it
         config = replace(config, steps=RunConfig.steps)
     return config

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from lightseek.model.kinds import BOXES
 from lightseek.model.ocr import DeepSeekOCR
 from lightseek.page.modes import Mode
 from lightseek.page.views import EncodedPage, PageViews, page_views, upright_rgb
@@ -147,7 +148,8 @@ def encoder_digest(model: DeepSeekOCR, precision: str = "no") -> str:
     """Return a name that changes with everything the encoder's output depends on: sizes, parts, weights, precision."""
     config = model.config
     sizes = (FORMAT, config.sam, config.compressor, config.clip, str(model.encoder), precision)
-    sha = sha256(repr(sizes + ((config.boxes,) if config.boxes else ())).encode())
+    boxes = {axis: box for axis, box in config.boxes.items() if BOXES[axis].path.startswith("encoder.")}
+    sha = sha256(repr(sizes + ((boxes,) if boxes else ())).encode())
     for name, tensor in sorted(model.encoder.state_dict().items()):
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
