@@ -32,13 +32,11 @@ def trace(arguments: argparse.Namespace) -> None:
     page = pick_page(arguments)
     model = open_model(arguments)
     views = page_views(page.image, arguments.mode)
-    count = image_positions(views, model.config.token_side)
+    count = image_positions(views, model.config.arithmetic)
     text = arguments.text.read_text(encoding="utf-8") if arguments.text else page.text
     if model.tokenizer is None:
         say("this checkpoint has no tokenizer.json: the prompt is the page alone, without text")
-        ids = [model.config.bos_token_id] + [model.config.image_token_id] * image_positions(
-            views, model.config.token_side
-        )
+        ids = [model.config.bos_token_id] + [model.config.image_token_id] * count
     else:
         ids = prompt_ids(
             model.config,

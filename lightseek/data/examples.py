@@ -107,7 +107,7 @@ class ExampleMaker:
                 f"document {document.name} has {shown.dropped_pages} page(s) more than {len(views)}, "
                 "and nobody knows which part of its text is on them: raise max_pages"
             )
-        places = [[self.config.image_token_id] * image_positions(page, self.config.token_side) for page in views]
+        places = [[self.config.image_token_id] * image_positions(page, self.config.arithmetic) for page in views]
         if ids := self.context.ids(shown):
             places.append(ids)
         target = shown.text if self.task == "ocr" else document.summary
@@ -116,7 +116,7 @@ class ExampleMaker:
             pages=views,
             prompt=self.prompt(document, places),
             target=[*self.tokenizer.encode(target), self.config.eos_token_id],
-            vision_tokens=sum(image_tokens(page, self.config.token_side) for page in views),
+            vision_tokens=sum(image_tokens(page, self.config.arithmetic) for page in views),
             text_tokens=len(self.tokenizer.encode(shown.text)),
             dropped_characters=shown.dropped_characters,
         )

@@ -21,8 +21,8 @@ from torch import Tensor
 from lightseek.inspect.recorder import STAGE, Recorder, Stage
 from lightseek.model.moe import MoE, Routing
 from lightseek.model.ocr import DeepSeekOCR
-from lightseek.page.modes import TOKEN_SIDE, Mode, find_mode, tokens_along, valid_tokens
-from lightseek.page.views import PageViews
+from lightseek.page.modes import OFFICIAL, Arithmetic, Mode, find_mode, valid_tokens
+from lightseek.page.views import PageViews, count
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -70,25 +70,21 @@ def page_tokens(
     mode: str | int | Mode | None = None,
     size: tuple[int, int] | None = None,
     text_tokens: int | None = None,
-    token_side: int = TOKEN_SIDE,
+    arithmetic: Arithmetic = OFFICIAL,
 ) -> PageTokens:
     """Return the arithmetic of `views`. `size` is the page's width and height in pixels before fitting to the mode."""
-    columns, rows = views.grid
-    count, side = (0, 0) if views.tiles is None else (len(views.tiles), views.tiles.shape[-1])
+    tiles, side = (0, 0) if views.tiles is None else (len(views.tiles), views.tiles.shape[-1])
     whole = views.global_view.shape[-1]
-    pixels = count * side**2 + whole**2
-    tokens = pixels // token_side**2
-    newlines = rows * tokens_along(side, token_side) + tokens_along(whole, token_side)
+    pixels = tiles * side**2 + whole**2
+    found = count(views, arithmetic)
     return PageTokens(
-        views=((count, side), (1, whole)) if count else ((1, whole),),
+        views=((tiles, side), (1, whole)) if tiles else ((1, whole),),
         mode=None if mode is None else find_mode(mode).name,
         pixels=pixels,
         patches=pixels // PATCH**2,
-        tokens=tokens,
-        newlines=newlines,
-        separators=1,
-        positions=tokens + newlines + 1,
-        valid=None if mode is None or size is None else valid_tokens(mode, *size, (columns, rows), token_side),
+        **found._asdict(),
+        positions=found.positions,
+        valid=None if mode is None or size is None else valid_tokens(mode, *size, views.grid, arithmetic),
         text_tokens=text_tokens,
     )
 
@@ -211,7 +207,7 @@ def trace(
         model(input_ids, pages=pages, mask=mask, logits=logits)
     with Recorder(model) as recorder:
         output = model(input_ids, pages=pages, mask=mask, logits=logits)
-    images, side = [page for row in pages or [] for page in row], model.config.token_side
+    images = [page for row in pages or [] for page in row]
     moe_layers = [i for i, layer in enumerate(model.decoder.layers) if isinstance(getattr(layer, "mlp", None), MoE)]
     return Trace(
         stages=recorder.stages,
@@ -219,7 +215,13 @@ def trace(
         parameters=sum(p.numel() for p in model.parameters()),
         active_parameters=active_parameters(model),
         pages=[
-            page_tokens(page, mode, sizes[i] if sizes else None, text_tokens[i] if text_tokens else None, side)
+            page_tokens(
+                page,
+                mode,
+                sizes[i] if sizes else None,
+                text_tokens[i] if text_tokens else None,
+                model.config.arithmetic,
+            )
             for i, page in enumerate(images)
         ],
         experts=[ExpertUse.of(layer, routing, mask) for layer, routing in zip(moe_layers, output.routing, strict=True)],

@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightseek.model.kinds import BOXES
 from lightseek.tools.files import fingerprint
 from lightseek.training.settings import LearningSettings, ModelSettings, RunConfig, check, decisive, differences
 
@@ -74,7 +75,7 @@ def without_idle(config: RunConfig, lists: dict[str, list[Any]]) -> RunConfig:
     if config.decoder and config.decoder.startswith("seq2seq:"):
         config = replace(config, context="text")
     if config.context == "text":  # there are no pages
-        config = replace(config, mode=lists.get("mode", [config.mode])[0], cache_vision=False)
+        config = replace(config, mode=lists.get("mode", [config.mode])[0], cache_vision=False, **dict.fromkeys(BOXES))
     if config.epochs is not None:  # the steps follow from it
         config = replace(config, steps=RunConfig.steps)
     return config
@@ -110,7 +111,7 @@ def check_cells(cells: Sequence[Cell]) -> None:
     groups = [setting.name for group in (ModelSettings, LearningSettings) for setting in fields(group)]
     seen = set()
     for config in todo:
-        names = (*groups, "context", "lr_boxes", "cache_vision")
+        names = (*groups, "context", "mode", "lr_boxes", "cache_vision")
         if (key := tuple(getattr(config, name) for name in names)) not in seen:
             seen.add(key)
             check_model(config)
@@ -151,6 +152,8 @@ def check_model(config: RunConfig) -> None:
     choose_what_learns(model, replace(config, quantize=config.quantize and "int8"))
     if config.context == "text":
         freeze_eyes(model)
+    else:
+        model.config.arithmetic.check(config.mode)
     parameter_groups(model, config)
     if config.cache_vision:
         check_frozen(model.encoder)

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.table import Table
 
+from lightseek.page.modes import vision_tokens
 from lightseek.scores.kinds import METRICS
 from lightseek.scores.metrics import evaluate, lead
 from lightseek.scores.plots import plot_losses
@@ -88,7 +89,8 @@ def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] |
 
 def write_samples(path: Path, run: Run, readings: Sequence[Prediction]) -> None:
     """Write the text, the reference and the output of the first test documents to a Markdown file."""
-    parts = [f"# Test documents, {run.config.task} at {run.make.mode.name} ({run.make.mode.tokens} tokens a view)"]
+    tokens = vision_tokens(run.make.mode, arithmetic=run.make.config.arithmetic)
+    parts = [f"# Test documents, {run.config.task} at {run.make.mode.name} ({tokens} tokens a view)"]
     for document, reading in list(zip(run.test, readings, strict=True))[:SAMPLES]:
         parts.append(f"## {document.name}\n\n**document**\n\n{quote(document.text)}")
         parts.append(f"**reference**\n\n{quote(reading.reference)}")

@@ -6,6 +6,11 @@ from lightseek.model.config import OCRConfig
 from lightseek.model.kinds import BOXES
 
 
+def encoder_width(config: OCRConfig) -> int:
+    """Return the channels d2 of the encoder's vision tokens, which the projector takes: 2048 for the official boxes."""
+    return BOXES["global_stage"].kinds.find(config.box("global_stage").kind).join.width(config)
+
+
 def build_box(axis: str, config: OCRConfig) -> nn.Module:
     """Return a box of the kind and with the settings that `config` names at `axis`, with PyTorch's own random weights.
 

@@ -13,11 +13,14 @@ from torch import Tensor, nn
 
 from lightseek.model.attention import Sdpa
 from lightseek.model.config import ClipConfig, OCRConfig
+from lightseek.model.join import ClipAlone, CompressorAlone, Concat
 from lightseek.model.layers import Conv2d, Linear, resize_grid, run_block
 
 
 class Clip(nn.Module):
     """Turns compressed features into contextual features, with a class token in front. There is no final norm."""
+
+    join: type[nn.Module] = Concat
 
     def __init__(self, config: OCRConfig) -> None:
         super().__init__()
@@ -32,6 +35,21 @@ class Clip(nn.Module):
         for block in self.blocks:
             x = run_block(block, x, recompute=self.recompute)
         return x
+
+
+class ClipOnly(Clip):
+    """The same CLIP, but the compressor's features do not go around it to the projector."""
+
+    join = ClipAlone
+
+
+class CompressorOnly(nn.Identity):
+    """No global stage: the compressor's features are the vision tokens, and no token sees the whole page."""
+
+    join = CompressorAlone
+
+    def __init__(self, config: OCRConfig) -> None:
+        super().__init__()
 
 
 class ClipEmbeddings(nn.Module):

@@ -1,28 +1,50 @@
 """The compressor: it turns SAM's many tokens into fewer for CLIP (paper section 3.2.1).
 
 The official one, `conv`, has two 3x3 convolutions of stride 2 with nothing between them. Each halves both sides, so
-4096 patches become 256 tokens: 16 times fewer. `meanpool` is the simplest alternative.
+4096 patches become 256 tokens: 16 times fewer. All kinds take the setting `factor` f and make f * f
+times fewer tokens.
+
+    conv           log2(f) convolutions of stride 2
+    meanpool       the mean of f x f patches, and a linear map
+    pixelshuffle   the f * f patches of a token one after the other, and a linear map: no patch is averaged away
+    resampler      a learned query per token, which attends to all patches of the page
 """
 
+import math
+
+import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from lightseek.model.attention import Sdpa
 from lightseek.model.config import OCRConfig
-from lightseek.model.layers import Conv2d
+from lightseek.model.layers import Conv2d, Linear, resize_grid
 
 
 class Compressor(nn.Module):
-    """Turns a feature map of g x g patches into one of g/4 x g/4. The channels go from 256 to 512 to 1024."""
+    """Halves the sides of a feature map log2(f) times: officially twice, and the channels go from 256 to 512 to 1024.
 
-    def __init__(self, config: OCRConfig) -> None:
+    The last convolution leads to the last channels, and so do those between it and the second.
+    Raises ValueError if `factor` is not a power of two.
+    """
+
+    def __init__(self, config: OCRConfig, factor: int = 4) -> None:
         super().__init__()
-        c0, (c1, c2) = config.sam.neck, config.compressor
-        self.conv1 = Conv2d(c0, c1, kernel_size=3, stride=2, padding=1, bias=False)
-        self.conv2 = Conv2d(c1, c2, kernel_size=3, stride=2, padding=1, bias=False)
+        halvings = factor.bit_length() - 1
+        if factor < 2 or factor != 2**halvings:
+            raise ValueError(f"compressor conv halves the sides, so its factor is 2, 4, 8, ... and not {factor}")
+        first, last = config.compressor
+        outputs = [*([first, last] if halvings > 1 else [last]), *[last] * (halvings - 2)]
+        for i, (c, d) in enumerate(zip([config.sam.neck, *outputs], outputs, strict=False), start=1):
+            conv = Conv2d(c, d, kernel_size=3, stride=2, padding=1, bias=False)
+            self.add_module(f"conv{i}", conv)  # the names of the official layout
 
-    def forward(self, x: Float[Tensor, "b c0 g g"]) -> Float[Tensor, "b c2 g//4 g//4"]:
-        return self.conv2(self.conv1(x))
+    def forward(self, x: Float[Tensor, "b c0 g g"]) -> Float[Tensor, "b c2 r r"]:
+        for conv in self.children():
+            x = conv(x)
+        return x
 
 
 class MeanPool(nn.Module):
@@ -35,3 +57,89 @@ class MeanPool(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c0 g g"]) -> Float[Tensor, "b c2 r r"]:
         return self.widen(F.avg_pool2d(x, self.factor))
+
+
+class PixelShuffle(nn.Module):
+    """Puts the channels of f x f patches one after the other, then maps them to CLIP's width. f is the `factor`.
+
+    The linear map sees each patch apart, so it can keep where in its square a stroke is (Shi et al. 2016, backwards).
+    """
+
+    def __init__(self, config: OCRConfig, factor: int = 4) -> None:
+        super().__init__()
+        self.factor = factor
+        self.mix = Conv2d(config.sam.neck * factor**2, config.compressor[-1], kernel_size=1, bias=False)
+
+    def forward(self, x: Float[Tensor, "b c0 g g"]) -> Float[Tensor, "b c2 r r"]:
+        return self.mix(F.pixel_unshuffle(x, self.factor))
+
+
+class Resampler(nn.Module):
+    """Asks all patches with one query per token: the Perceiver's cross-attention (Jaegle et al. 2021; Flamingo).
+
+    The learned queries form a grid, stored for a page of 1024 pixels and resized for others. Queries and keys also get
+    sine waves of their place on the page, from 0 to 1, so that both know the same places at every size.
+    Raises ValueError for `heads` or `layers` below 1, or if CLIP's width is not a multiple of `heads` and of 4.
+    """
+
+    def __init__(self, config: OCRConfig, factor: int = 4, heads: int = 8, layers: int = 1) -> None:
+        super().__init__()
+        width = config.compressor[-1]
+        if min(heads, layers) < 1 or width % heads or width % 4:
+            raise ValueError(
+                f"compressor resampler: its width {width} must be a multiple of 4 and of heads={heads}, and there must "
+                f"be at least one layer, got layers={layers}"
+            )
+        self.factor = factor
+        side = max(1, config.sam.grid // factor)
+        self.queries = nn.Parameter(torch.zeros(side, side, width))
+        self.widen = Linear(config.sam.neck, width)
+        self.norm = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(ResamplerBlock(width, heads) for _ in range(layers))
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.queries, std=0.02)
+
+    def forward(self, x: Float[Tensor, "b c0 g g"]) -> Float[Tensor, "b c2 r r"]:
+        r = x.shape[-1] // self.factor
+        patches = self.norm(self.widen(rearrange(x, "b c y x -> b (y x) c")))
+        keys = patches + sine_waves(x.shape[-1], patches)
+        queries = resize_grid(self.queries, r).flatten(0, 1).to(patches.dtype)
+        y = (queries + sine_waves(r, patches)).expand(len(x), -1, -1)
+        for block in self.blocks:
+            y = block(y, keys, patches)
+        return rearrange(y, "b (y x) c -> b c y x", y=r)
+
+
+class ResamplerBlock(nn.Module):
+    """A pre-norm transformer block whose queries attend to the patches and not to each other."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.q_proj, self.k_proj = Linear(width, width), Linear(width, width)
+        self.v_proj, self.out_proj = Linear(width, width), Linear(width, width)
+        self.attend = Sdpa()
+        self.mlp = nn.Sequential(Linear(width, 4 * width), nn.GELU(), Linear(4 * width, width))
+
+    def forward(
+        self, x: Float[Tensor, "b t d"], keys: Float[Tensor, "b n d"], values: Float[Tensor, "b n d"]
+    ) -> Float[Tensor, "b t d"]:
+        q, k, v = self.q_proj(self.norm1(x)), self.k_proj(keys), self.v_proj(values)
+        q, k, v = (rearrange(y, "b n (h k) -> b h n k", h=self.heads) for y in (q, k, v))
+        x = x + self.out_proj(rearrange(self.attend(q, k, v), "b h n k -> b n (h k)"))
+        return x + self.mlp(self.norm2(x))
+
+
+def sine_waves(side: int, like: Float[Tensor, "b n d"]) -> Float[Tensor, "_ d"]:
+    """Return a vector for each cell of a grid: sines and cosines of the height and the width of its centre.
+
+    Heights and widths go from 0 to 1 over the page. The frequencies go from half a wave to 64 waves over the page.
+    """
+    quarter = like.shape[-1] // 4
+    centres = (torch.arange(side, device=like.device) + 0.5) / side
+    angles = math.pi * centres[:, None] * torch.logspace(0, 7, quarter, base=2, device=like.device)  # side d/4
+    waves = torch.cat([angles.sin(), angles.cos()], dim=-1)
+    rows, columns = waves[:, None].expand(-1, side, -1), waves[None].expand(side, -1, -1)
+    return torch.cat([rows, columns], dim=-1).flatten(0, 1).to(like.dtype)

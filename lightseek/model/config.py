@@ -21,6 +21,7 @@ from lightseek.model.sizes import (
     ProjectorConfig,
     SamConfig,
 )
+from lightseek.page.modes import Arithmetic
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 OFFICIAL_PROJECTORS = ("linear", "mlp")  # the kinds that the official schema can name
@@ -100,6 +101,11 @@ class OCRConfig:
         return PATCH * self.factor
 
     @property
+    def arithmetic(self) -> Arithmetic:
+        """How many tokens and sequence positions a page has for this model."""
+        return Arithmetic(self.token_side)
+
+    @property
     def letters(self) -> tuple[int, int]:
         """The smallest and the largest font size, in pixels, that the model reads well."""
         return self.smallest_letters, self.largest_letters
@@ -112,6 +118,8 @@ class OCRConfig:
     def with_box(self, axis: str, kind: str, settings: dict[str, Any] | None = None) -> "OCRConfig":
         """Return a copy with another kind of box at `axis`. Raises ConfigError for an unknown kind or axis."""
         boxes = {name: box for name, box in self.boxes.items() if name != axis}
+        if axis in BOXES and kind == BOXES[axis].official and settings == BOXES[axis].settings:
+            settings = None
         if axis == "projector" and kind in OFFICIAL_PROJECTORS and not settings:
             return replace(self, boxes=boxes, projector=replace(self.projector, kind=kind))
         if axis not in BOXES or kind != BOXES[axis].official or settings:

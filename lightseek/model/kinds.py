@@ -4,12 +4,14 @@ This file loads no PyTorch, so that help texts and checks can name the kinds at 
 model's config and its own settings, `kind(config, **settings)`, and gives a module of the axis's signature:
 
     compressor     b c g g -> b c2 g/f g/f    the setting `factor` is f, 4 unless it is given; c2 is CLIP's width
-    global_stage   b d r r -> b 1+r*r d       a class token comes first; it is dropped when the halves are joined
+    global_stage   b d r r -> b 1+r*r d       a class token comes first; its class names its `join`, see `join.py`,
+                                              which makes the vision tokens, b t d2
     projector      b t d2  -> b t d           from the encoder's channels to the decoder's width
     decoder        see `decoders/__init__.py`
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from lightseek.tools.registry import Registry
 
@@ -18,10 +20,20 @@ COMPRESSORS = Registry(
     {
         "conv": "lightseek.model.compressor:Compressor",
         "meanpool": "lightseek.model.compressor:MeanPool",
+        "pixelshuffle": "lightseek.model.compressor:PixelShuffle",
+        "resampler": "lightseek.model.compressor:Resampler",
     },
     settings=True,
 )
-GLOBAL_STAGES = Registry("global stage", {"clip": "lightseek.model.clip:Clip"}, settings=True)
+GLOBAL_STAGES = Registry(
+    "global stage",
+    {
+        "clip": "lightseek.model.clip:Clip",
+        "clip-only": "lightseek.model.clip:ClipOnly",
+        "compressor-only": "lightseek.model.clip:CompressorOnly",
+    },
+    settings=True,
+)
 PROJECTORS = Registry(
     "projector",
     {
@@ -57,10 +69,11 @@ class Axis(NamedTuple):
     path: str  # of the module in the model
     kinds: Registry
     official: str  # the kind of the official model
+    settings: Mapping[str, Any] = {}  # what the official kind has even if it is not given
 
 
 BOXES = {
-    "compressor": Axis("encoder.compressor", COMPRESSORS, "conv"),
+    "compressor": Axis("encoder.compressor", COMPRESSORS, "conv", {"factor": 4}),
     "global_stage": Axis("encoder.clip", GLOBAL_STAGES, "clip"),
     "projector": Axis("projector.layers", PROJECTORS, "linear"),
 }

@@ -7,7 +7,7 @@ alternative.
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lightseek.model.boxes import build_box
+from lightseek.model.boxes import build_box, encoder_width
 from lightseek.model.config import OCRConfig
 from lightseek.model.layers import Linear
 
@@ -25,10 +25,10 @@ class Projector(nn.Module):
 
 def linear(config: OCRConfig) -> nn.Module:
     """Return the official projector: one linear layer."""
-    return Linear(config.projector.input_width, config.projector.width)
+    return Linear(encoder_width(config), config.projector.width)
 
 
 def mlp(config: OCRConfig) -> nn.Module:
     """Return two linear layers with a GELU between them."""
-    sizes = config.projector
-    return nn.Sequential(Linear(sizes.input_width, sizes.width), nn.GELU(), Linear(sizes.width, sizes.width))
+    width = config.projector.width
+    return nn.Sequential(Linear(encoder_width(config), width), nn.GELU(), Linear(width, width))

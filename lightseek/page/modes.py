@@ -16,6 +16,7 @@ Nothing here needs PyTorch. Sources: paper section 3.2 and table 1. The rules ar
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 TOKEN_SIDE = 64  # pixels per vision token along one side
 MIN_TILES, MAX_TILES = 2, 9
@@ -76,53 +77,97 @@ def find_mode(name: "str | int | Mode") -> Mode:
     raise ValueError(f"unknown mode {name!r}: choose one of {choices}")
 
 
-def rows_and_newlines(columns: int, rows: int) -> int:
-    """Return the number of positions of a picture of `columns x rows` tokens. A newline ends each row."""
-    return rows * (columns + 1)
+class Count(NamedTuple):
+    """What fills the sequence positions of one image."""
+
+    tokens: int
+    newlines: int
+    separators: int
+
+    @property
+    def positions(self) -> int:
+        return sum(self)
 
 
-def tokens_along(side: int, token_side: int = TOKEN_SIDE) -> int:
-    """Return the number of vision tokens along a side of so many pixels. Raises ValueError if they do not fill it."""
-    if side % token_side:
-        raise ValueError(f"a side of {side} pixels does not hold whole vision tokens of {token_side} pixels")
-    return side // token_side
+@dataclass(frozen=True)
+class Arithmetic:
+    """How many positions an image fills: the one place that counts them. A model's is `config.arithmetic`."""
+
+    token_side: int = TOKEN_SIDE  # pixels along a side of a vision token
+    newlines: int = 1  # positions behind each row of tokens
+    separators: int = 1  # positions behind each image
+
+    def along(self, side: int) -> int:
+        """Return the number of vision tokens along `side` pixels. Raises ValueError if they do not fill it."""
+        if side % self.token_side:
+            raise ValueError(f"a side of {side} pixels does not hold whole vision tokens of {self.token_side} pixels")
+        return side // self.token_side
+
+    def count(self, whole: int, tile: int = 0, grid: tuple[int, int] = (1, 1)) -> Count:
+        """Count the positions of an image whose global view has `whole` tokens along a side.
+
+        `grid` is (columns, rows) of the tiles, which have `tile` tokens along a side; without tiles, `tile` is 0.
+        """
+        columns, rows = grid
+        return Count(
+            tokens=whole**2 + columns * rows * tile**2,
+            newlines=self.newlines * (whole + rows * tile),
+            separators=self.separators,
+        )
+
+    def of_mode(self, mode: "str | int | Mode", grid: tuple[int, int] = (1, 1)) -> Count:
+        """Count the positions of an image in a mode.
+
+        `grid` is (columns, rows) of the tiles. Only the tiled modes use it, and (1, 1) means that there are no tiles.
+        Raises ValueError for an unknown mode, a grid that the mode does not have, or sides without whole tokens.
+        """
+        mode = find_mode(mode)
+        tiles = math.prod(grid) if mode.tile else 1
+        if mode.tile and grid != (1, 1) and (min(grid) < 1 or not MIN_TILES <= tiles <= MAX_TILES):
+            found = f"{grid[0]} x {grid[1]}"
+            raise ValueError(f"no grid of {found} tiles: {mode.name} has {MIN_TILES} to {MAX_TILES}, or (1, 1)")
+        return self.count(self.along(mode.side), self.along(mode.tile) if tiles > 1 else 0, grid)
+
+    def check(self, mode: "str | int | Mode") -> None:
+        """Raise ValueError if the views of a mode do not hold whole vision tokens."""
+        mode = find_mode(mode)
+        for side in filter(None, (mode.side, mode.tile)):
+            try:
+                self.along(side)
+            except ValueError as error:
+                raise ValueError(f"mode {mode.name}: {error}, which this model has") from None
 
 
-def positions(mode: str | int | Mode, grid: tuple[int, int] = (1, 1), token_side: int = TOKEN_SIDE) -> int:
+OFFICIAL = Arithmetic()
+
+
+def positions(mode: str | int | Mode, grid: tuple[int, int] = (1, 1), arithmetic: Arithmetic = OFFICIAL) -> int:
     """Return the number of sequence positions of one image: tokens, newlines and the separator.
 
     `grid` is (columns, rows) of the tiles. Only the tiled modes use it, and (1, 1) means that there are no tiles.
-    `token_side` is the side of a vision token in pixels; another compressor may have another than 64.
-    Raises ValueError for an unknown mode or a grid that the mode does not have.
+    `arithmetic` is `config.arithmetic` of a model whose compressor or layout is not the official one.
+    Raises ValueError as `Arithmetic.of_mode` does.
 
     >>> positions("base"), positions("gundam", (2, 3))
     (273, 903)
     """
-    mode = find_mode(mode)
-    columns, rows = grid
-    if mode.tile and grid != (1, 1) and (min(grid) < 1 or not MIN_TILES <= columns * rows <= MAX_TILES):
-        raise ValueError(f"no grid of {columns} x {rows} tiles: {mode.name} has {MIN_TILES} to {MAX_TILES}, or (1, 1)")
-    side = tokens_along(mode.side, token_side)
-    count = rows_and_newlines(side, side) + 1  # the separator
-    if mode.tile and columns * rows > 1:
-        per_tile = tokens_along(mode.tile, token_side)
-        count += rows_and_newlines(columns * per_tile, rows * per_tile)
-    return count
+    return arithmetic.of_mode(mode, grid).positions
 
 
-def vision_tokens(mode: str | int | Mode, grid: tuple[int, int] = (1, 1), token_side: int = TOKEN_SIDE) -> int:
+def vision_tokens(mode: str | int | Mode, grid: tuple[int, int] = (1, 1), arithmetic: Arithmetic = OFFICIAL) -> int:
     """Return the number of vision tokens of one image, without newlines and separator.
 
-    Compression ratios divide by this number. `grid` and `token_side` are as in `positions`.
+    Compression ratios divide by this number. `grid` and `arithmetic` are as in `positions`.
     """
-    mode = find_mode(mode)
-    columns, rows = grid
-    tiles = columns * rows if mode.tile and columns * rows > 1 else 0
-    return tokens_along(mode.side, token_side) ** 2 + tiles * tokens_along(mode.tile or 0, token_side) ** 2
+    return arithmetic.of_mode(mode, grid).tokens
 
 
 def valid_tokens(
-    mode: str | int | Mode, width: int, height: int, grid: tuple[int, int] = (1, 1), token_side: int = TOKEN_SIDE
+    mode: str | int | Mode,
+    width: int,
+    height: int,
+    grid: tuple[int, int] = (1, 1),
+    arithmetic: Arithmetic = OFFICIAL,
 ) -> int:
     """Return the number of vision tokens that see the image and not the grey padding (paper, equation 1).
 
@@ -130,11 +175,11 @@ def valid_tokens(
     so all their tokens count. `width` and `height` are those of the image, in pixels.
     """
     mode = find_mode(mode)
-    whole = vision_tokens(mode, token_side=token_side)
+    whole = vision_tokens(mode, arithmetic=arithmetic)
     if not mode.padded:
         return whole
     long, short = max(width, height), min(width, height)
-    tiles = vision_tokens(mode, grid, token_side) - whole
+    tiles = vision_tokens(mode, grid, arithmetic) - whole
     return tiles + math.ceil(whole * short / long)
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from lightseek.page.modes import TOKEN_SIDE, Mode, find_mode, gundam_grid, rows_and_newlines, tokens_along
+from lightseek.page.modes import OFFICIAL, TOKEN_SIDE, Arithmetic, Count, Mode, find_mode, gundam_grid
 from lightseek.page.pictures import upright_rgb
 
 GREY = (127, 127, 127)  # pads a page to a square
@@ -40,9 +40,9 @@ class PageViews:
                 raise ValueError(f"a view is 3 x S x S with S a multiple of {TOKEN_SIDE}, got {tuple(view.shape)}")
 
     @staticmethod
-    def side(view: Float[Tensor, "3 s s"], token_side: int = TOKEN_SIDE) -> int:
-        """Return the number of vision tokens along one side of a view, each `token_side` pixels wide."""
-        return tokens_along(view.shape[-1], token_side)
+    def side(view: Float[Tensor, "3 s s"], arithmetic: Arithmetic = OFFICIAL) -> int:
+        """Return the number of vision tokens along one side of a view."""
+        return arithmetic.along(view.shape[-1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +64,7 @@ class EncodedPage:
                 raise ValueError(f"an encoded view is t x d with t a square number, got {tuple(view.shape)}")
 
     @staticmethod
-    def side(view: Float[Tensor, "t d"], token_side: int = TOKEN_SIDE) -> int:
+    def side(view: Float[Tensor, "t d"], arithmetic: Arithmetic = OFFICIAL) -> int:
         """Return the number of vision tokens along one side of a view. Their size in pixels does not matter here."""
         return round(len(view) ** 0.5)
 
@@ -80,20 +80,20 @@ def check_grid(page: Page) -> None:
         raise ValueError(f"a grid of {columns} x {rows} tiles does not go with {tiles} tiles")
 
 
-def image_positions(page: Page, token_side: int = TOKEN_SIDE) -> int:
+def count(page: Page, arithmetic: Arithmetic = OFFICIAL) -> Count:
+    """Return what fills the sequence positions of this page in a model whose `config.arithmetic` is given."""
+    tile = 0 if page.tiles is None else page.side(page.tiles[0], arithmetic)
+    return arithmetic.count(page.side(page.global_view, arithmetic), tile, page.grid)
+
+
+def image_positions(page: Page, arithmetic: Arithmetic = OFFICIAL) -> int:
     """Return the number of sequence positions that this page fills, as `modes.positions` counts them."""
-    side = page.side(page.global_view, token_side)
-    count = rows_and_newlines(side, side) + 1
-    if page.tiles is not None:
-        (columns, rows), per_tile = page.grid, page.side(page.tiles[0], token_side)
-        count += rows_and_newlines(columns * per_tile, rows * per_tile)
-    return count
+    return count(page, arithmetic).positions
 
 
-def image_tokens(page: Page, token_side: int = TOKEN_SIDE) -> int:
+def image_tokens(page: Page, arithmetic: Arithmetic = OFFICIAL) -> int:
     """Return the number of vision tokens of this page, without newlines and separator."""
-    tiles = () if page.tiles is None else page.tiles
-    return sum(page.side(view, token_side) ** 2 for view in (page.global_view, *tiles))
+    return count(page, arithmetic).tokens
 
 
 def page_views(image: Image.Image, mode: str | int | Mode) -> PageViews:

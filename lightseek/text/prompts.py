@@ -76,7 +76,7 @@ def prepare(
         for row, row_mode in zip(images, modes, strict=True)
     ]
     ids = [
-        prompt_ids(config, tokenizer, prompt, [image_positions(views, config.token_side) for views in row])
+        prompt_ids(config, tokenizer, prompt, [image_positions(views, config.arithmetic) for views in row])
         for prompt, row in zip(prompts, pages, strict=True)
     ]
     input_ids, mask = pad_batch(ids, config.pad_token_id, "left")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightseek.data.kinds import CONTEXTS, CORRUPTIONS, SOURCES, TASKS
-from lightseek.model.kinds import ATTENTION, COMPRESSORS, DECODERS, PROJECTORS
+from lightseek.model.kinds import ATTENTION, BOXES, COMPRESSORS, DECODERS, GLOBAL_STAGES, PROJECTORS
 from lightseek.page.kinds import NOISES
 from lightseek.page.modes import MODES, find_mode
 from lightseek.tools.files import write_json
@@ -50,6 +50,12 @@ class ModelSettings:
         "model, joined with +",
     )
     compressor: str | None = option(None, "another compressor; none keeps the model's own", kinds=COMPRESSORS)
+    global_stage: str | None = option(
+        None,
+        "another global stage in the place of CLIP, which may also renew the projector's first layer, as the number of "
+        "channels changes; none keeps the model's own",
+        kinds=GLOBAL_STAGES,
+    )
     projector: str | None = option(None, "another projector; none keeps the model's own", kinds=PROJECTORS)
     decoder: str | None = option(None, "another decoder; none keeps the decoder of the model", kinds=DECODERS)
     attention: str = option("sdpa", "the implementation of attention", kinds=ATTENTION)
@@ -220,6 +226,9 @@ def check(config: RunConfig) -> None:
         raise ValueError(f"lora_dropout must be less than 1, got {config.lora_dropout}")
     if config.decoder and config.decoder.startswith("seq2seq:") and config.context != "text":
         raise ValueError(f"decoder={config.decoder} reads text, not pages: add context=text")
+    for axis in BOXES:
+        if getattr(config, axis) is not None and config.context == "text":
+            raise ValueError(f"{axis}={getattr(config, axis)} is for pages, and context=text has none: leave one out")
     if config.cache_vision and config.context == "text":
         raise ValueError("cache_vision keeps encoded pages, and context=text has none: leave one of them out")
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lightseek.model.boxes import build_box
+from lightseek.model.boxes import build_box, encoder_width
 from lightseek.model.config import DecoderConfig, HFDecoderConfig, OCRConfig
 from lightseek.model.decoders import build_decoder
 from lightseek.model.kinds import BOXES, DECODERS, HF_DECODERS
@@ -26,20 +26,43 @@ from lightseek.model.projector import Projector
 def swap_box(model: DeepSeekOCR, axis: str, kind: str, settings: dict[str, Any] | None = None, seed: int = 0) -> None:
     """Put a box of another kind into a loaded model, in place. The weights of the new box are drawn from `seed`.
 
-    `axis` and `kind` are names in `lightseek.model.kinds.BOXES`, such as `"compressor"` and `"meanpool"`. If the model
-    already has this kind with these settings, its box keeps its weights.
-    Raises ValueError for an unknown axis, kind or setting, and for a box that does not fit.
+    A layer that the old box has too, with the same name and shapes, keeps its weights: `clip-only` keeps all of CLIP.
+    If the new box is a global stage that gives another number of channels, the projector's first layer is new as well.
+    `axis` and `kind` are names in `lightseek.model.kinds.BOXES`, such as `"compressor"` and `"meanpool"`. A box of the
+    kind and the settings that the model has already stays as it is, with its weights.
+    Raises ValueError for an axis, a kind or settings that are unknown, and for a box that does not fit.
     """
     config = model.config.with_box(axis, kind, settings)
     if config.box(axis) == model.config.box(axis):
         return
-    parent, _, name = BOXES[axis].path.rpartition(".")
-    with torch.random.fork_rng():  # the state of the caller's random numbers does not change
+    fresh = new_box(model, axis, config, seed)
+    if axis == "global_stage":
+        if encoder_width(config) != encoder_width(model.config):
+            model.projector.layers = new_box(model, "projector", config, seed)
+        model.encoder.set_global_stage(fresh)
+    else:
+        parent, _, name = BOXES[axis].path.rpartition(".")
+        setattr(model.get_submodule(parent), name, fresh)
+    model.config = config
+
+
+def new_box(model: DeepSeekOCR, axis: str, config: OCRConfig, seed: int) -> nn.Module:
+    """Return the box of `config` at `axis`, with the weights that `swap_box` describes."""
+    with torch.random.fork_rng():  # the caller's own random numbers stay as they were
         torch.manual_seed(seed)
         fresh = build_box(axis, config)
         reset_parameters(fresh)
-    setattr(model.get_submodule(parent), name, fresh.to(model.device, model.dtype).train(model.training))
-    model.config = config
+    fresh.to(model.device, model.dtype).train(model.training)
+    old = dict(model.get_submodule(BOXES[axis].path).named_children())
+    for name, layer in fresh.named_children():
+        if name in old and shapes(layer) == shapes(old[name]):
+            layer.load_state_dict(old[name].state_dict())
+    return fresh
+
+
+def shapes(module: nn.Module) -> dict[str, torch.Size]:
+    """Return the shape of each of a module's tensors."""
+    return {name: tensor.shape for name, tensor in module.state_dict().items()}
 
 
 def swap_decoder(model: DeepSeekOCR, decoder: str, seed: int = 0) -> None:

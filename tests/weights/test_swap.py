@@ -13,7 +13,7 @@ from lightseek.data.context.vision_cache import VisionCache
 from lightseek.inspect.trace import trace
 from lightseek.model.config import ConfigError
 from lightseek.model.kinds import BOXES, COMPRESSORS
-from lightseek.page.modes import find_mode, positions, vision_tokens
+from lightseek.page.modes import Arithmetic, find_mode, positions, vision_tokens
 from lightseek.page.views import page_views
 from lightseek.text.prompts import prepare
 from lightseek.training.freeze import freeze
@@ -35,11 +35,13 @@ def swapped(kind: str = "meanpool", **settings) -> LightSeekOCR:
 def test_tokens_and_positions_follow_the_factor(factor):
     """A page of 640 pixels has 40 x 40 patches, which become 400, 100 or 25 vision tokens."""
     model = swapped(factor=factor)
-    side = 16 * factor
-    assert vision_tokens("small", token_side=side) == (40 // factor) ** 2
+    arithmetic = model.config.arithmetic
+    assert vision_tokens("small", arithmetic=arithmetic) == (40 // factor) ** 2
     inputs = prepare(model.config, model.tokenizer, ["<image>\nFree OCR."], [[PAGE]], "small")
     is_image = inputs.input_ids == model.config.image_token_id
-    assert is_image.sum().item() == positions("small", token_side=side) == len(model.encode_page(inputs.pages[0][0]))
+    assert (
+        is_image.sum().item() == positions("small", arithmetic=arithmetic) == len(model.encode_page(inputs.pages[0][0]))
+    )
     assert torch.isfinite(model(inputs.input_ids, pages=inputs.pages).logits).all()
     tiles = prepare(model.config, model.tokenizer, ["<image>"], [[Image.new("RGB", (1300, 700))]], "gundam")
     assert len(model.encode_page(tiles.pages[0][0])) == (tiles.input_ids == model.config.image_token_id).sum()
@@ -47,7 +49,7 @@ def test_tokens_and_positions_follow_the_factor(factor):
 
 def test_a_factor_that_does_not_fit_the_page_is_refused():
     with pytest.raises(ValueError, match="a side of 640 pixels does not hold whole vision tokens of 48 pixels"):
-        positions("small", token_side=48)
+        positions("small", arithmetic=Arithmetic(token_side=48))
 
 
 def test_meanpool_takes_the_mean_of_a_tokens_patches():
@@ -146,7 +148,15 @@ def test_a_kind_of_a_user_is_a_registry_entry(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("axis", "kind", "settings", "message"),
     [
-        ("compressor", "meanpol", {}, "unknown compressor 'meanpol': choose one of conv, meanpool"),
+        (
+            "compressor",
+            "meanpol",
+            {},
+            "unknown compressor 'meanpol': choose one of conv, meanpool, pixelshuffle, resam",
+        ),
+        ("compressor", "conv", {"factor": 3}, "its factor is 2, 4, 8, ... and not 3"),
+        ("compressor", "resampler", {"heads": 5}, "its width 32 must be a multiple of 4 and of heads=5"),
+        ("compressor", "resampler", {"layers": 0}, "at least one layer, got layers=0"),
         ("compresor", "conv", {}, "there is no box to choose at 'compresor', only at compressor"),
         ("compressor", "meanpool", {"side": 3}, "does not take the settings"),
         ("compressor", "meanpool", {"factor": 0}, "factor must be a whole number"),

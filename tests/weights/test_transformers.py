@@ -8,7 +8,7 @@ from theirs import inputs, load_theirs, their_gradients
 from lightseek import LightSeekOCR, PageViews
 from lightseek.model.attention import set_attention
 from lightseek.model.cache import KVCache
-from lightseek.page.modes import rows_and_newlines
+from lightseek.page.views import image_positions
 from lightseek.weights.formula import formula_image
 from lightseek.weights.names import official_gradients
 
@@ -21,17 +21,11 @@ def page(name: str, side: int, tile: int = 0, grid: tuple[int, int] = (1, 1)) ->
     return PageViews(formula_image(name, side), torch.stack(tiles) if tiles else None, grid)
 
 
-def count(page: PageViews) -> int:
-    side = page.global_view.shape[-1] // 64
-    tile = 0 if page.tiles is None else page.tiles.shape[-1] // 64
-    return rows_and_newlines(side, side) + 1 + (rows_and_newlines(page.grid[0] * tile, page.grid[1] * tile))
-
-
 def prompt(*pages: PageViews) -> torch.Tensor:
     """Return BOS and then, for each image, its image positions and some text."""
     ids = [0]
     for i, image in enumerate(pages):
-        ids += [511] * count(image) + [20 + 7 * i, 30, 40, 50 + i]
+        ids += [511] * image_positions(image) + [20 + 7 * i, 30, 40, 50 + i]
     return torch.tensor([ids])
 
 

@@ -30,14 +30,14 @@ def vision_context(spec: ContextSpec) -> PageMaker:
     """Return the context maker of the kind `vision`: it gives encoded pages if the spec has a cache."""
     if spec.cache:
         return CachedPageMaker(spec.page, spec.cache)
-    return PageMaker(spec.page)
+    return PageMaker(spec.page, spec.config.arithmetic)
 
 
 class CachedPageMaker(PageMaker):
     """Makes the same pages as `PageMaker`, but encoded. It does not draw pages that the cache has."""
 
     def __init__(self, spec: PageSpec, cache: VisionCache) -> None:
-        super().__init__(spec)
+        super().__init__(spec, cache.model.config.arithmetic)
         self.cache = cache
         # A changed font file or library gives other pixels here, so pages that the old one drew are not used.
         sample = [image.tobytes() for image in self.render(PROBE).images]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from lightseek.data.context.base import ContextMaker, Shown
 from lightseek.data.document import Document
-from lightseek.page.modes import find_mode, gundam_grid, positions
+from lightseek.page.modes import OFFICIAL, Arithmetic, find_mode, gundam_grid
 from lightseek.page.noise import add_noise
 from lightseek.page.pictures import open_picture
 from lightseek.page.render import PageStyle, count_pages, fit_pages, page_style, render_text
@@ -35,9 +35,14 @@ class Pages(Shown):
 class PageMaker(ContextMaker):
     """Makes the pages of documents. Equal documents give equal pages."""
 
-    def __init__(self, spec: PageSpec) -> None:
-        """`spec` says what the pages look like: mode, font, noise and their largest number."""
+    def __init__(self, spec: PageSpec, arithmetic: Arithmetic = OFFICIAL) -> None:
+        """`spec` says what the pages look like: mode, font, noise and their largest number. `arithmetic` is the model's.
+
+        Raises ValueError if the views of the mode do not hold whole vision tokens of that model.
+        """
         super().__init__()
+        arithmetic.check(spec.mode)
+        self.arithmetic = arithmetic
         self.spec, self.mode, self.most = spec, find_mode(spec.mode), spec.max_pages
         self.style = page_style(self.mode, spec.font)
 
@@ -67,7 +72,7 @@ class PageMaker(ContextMaker):
         grid = gundam_grid(style.width, style.height, mode.tile) if mode.tile else (1, 1)
         letter = LETTER * style.line_spacing * self.spec.smallest_font**2  # pixels
         drawn = math.ceil(len(document.text) * letter / (style.columns * style.rows))
-        return min(self.most, len(document.images) or max(1, drawn)) * positions(mode, grid)
+        return min(self.most, len(document.images) or max(1, drawn)) * self.arithmetic.of_mode(mode, grid).positions
 
     def show(self, document: Document) -> Pages:
         """Return the pictures of a document that came as pictures."""

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from lightseek.model.kinds import BOXES
 from lightseek.model.ocr import DeepSeekOCR
 from lightseek.page.modes import Mode
 from lightseek.page.pictures import upright_rgb
@@ -153,7 +154,8 @@ def encoder_digest(model: DeepSeekOCR, precision: str = "no") -> str:
     """Return a digest of everything that decides the encoder's output: sizes, parts, weights and precision."""
     config = model.config
     sizes = (FORMAT, config.sam, config.compressor, config.clip, str(model.encoder), precision)
-    sha = sha256(repr(sizes + ((config.boxes,) if config.boxes else ())).encode())
+    boxes = {axis: box for axis, box in config.boxes.items() if BOXES[axis].path.startswith("encoder.")}
+    sha = sha256(repr(sizes + ((boxes,) if boxes else ())).encode())
     for name, tensor in sorted(model.encoder.state_dict().items()):
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
