@@ -36,7 +36,7 @@ class PageMaker(ContextMaker):
     """Makes the pages of documents. Equal documents give equal pages."""
 
     def __init__(self, spec: PageSpec, arithmetic: Arithmetic = OFFICIAL) -> None:
-        """`spec` says what the pages look like: mode, font, noise and their largest number. `arithmetic` is the model's.
+        """`spec` says what the pages look like: mode, font, noise and their largest number. `arithmetic` counts tokens.
 
         Raises ValueError if the views of the mode do not hold whole vision tokens of that model.
         """
