@@ -34,7 +34,8 @@ def option(
 ) -> Any:
     """A setting. Its value must be one of `kinds`, at least `least` and greater than `above`, if these are given.
 
-    A `free` setting changes no result beyond rounding, so a run may be resumed with another value of it.
+    A `free` setting changes no result beyond rounding, so a run may be resumed with another value of it. `is_free` has
+    the one exception.
     """
     return field(default=default, metadata={"help": help, "kinds": kinds, "least": least, "above": above, "free": free})
 
@@ -250,9 +251,20 @@ def learning_rates(boxes: str | None) -> dict[str, float]:
     return rates
 
 
+def has_dropout(config: RunConfig) -> bool:
+    """Whether training may draw random numbers for dropout: adapters do, and decoders of transformers may."""
+    return bool(config.lora and config.lora_dropout) or config.decoder not in (None, "moe", "dense")
+
+
+def is_free(name: str, config: RunConfig) -> bool:
+    """Whether a setting changes no result. `accumulate` does with dropout, which each part of a batch draws itself."""
+    free = RunConfig.__dataclass_fields__[name].metadata["free"]
+    return free and not (name == "accumulate" and has_dropout(config))
+
+
 def must_match(config: RunConfig) -> dict[str, Any]:
     """The settings that a result depends on: all but the free ones."""
-    return {setting.name: getattr(config, setting.name) for setting in fields(config) if not setting.metadata["free"]}
+    return {name: value for name, value in vars(config).items() if not is_free(name, config)}
 
 
 def decisive(config: RunConfig) -> dict[str, Any]:
@@ -283,11 +295,14 @@ def shown(name: str, value: Any) -> str:
 def differences(stored: Mapping[str, Any], config: RunConfig) -> list[str]:
     """How the settings of a stored run differ from `config`, each as "lr was 0.1 and is 0.2".
 
-    Free settings do not count. A setting that is not stored is newer than that run, which had its default.
+    Free settings do not count. A setting that is not stored is newer than that run, which had its default. Only
+    `accumulate` may be missing because an older release did not store it.
     """
     before, now = current(stored), must_match(config)
     if config.epochs is not None:  # a run stores the steps that follow from it
         now.pop("steps")
+    if "accumulate" not in before:
+        now.pop("accumulate", None)
     defaults = {setting.name: setting.default for setting in fields(config)}
     return [
         f"{name} was {before.get(name, defaults[name])!r} and is {value!r}"
