@@ -207,5 +207,5 @@ def _convert(name: str, value: Any, grid: bool) -> Any:
         if isinstance(value, bool | list | dict) or (kind is int and converted != float(value)):
             raise ValueError
         return converted
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):  # the last for 1e400, which JSON has
         raise ValueError(f"{name}={value!r}: expected {'true or false' if kind is bool else kind.__name__}") from None

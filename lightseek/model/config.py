@@ -24,6 +24,29 @@ from lightseek.model.sizes import (
 from lightseek.page.modes import Arithmetic
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
+# No known model is near these bounds. They keep a wrong file from filling the memory before it is found to be wrong.
+LARGEST_WIDTH = 2**17
+LARGEST: dict[str, float] = {
+    "layers": 1000,
+    "dense_layers": 1000,
+    "global_blocks": 1000,
+    "heads": 1024,
+    "experts": 4096,
+    "chosen": 4096,
+    "shared": 4096,
+    "image_size": 2**14,
+    "patch": 2**10,
+    "window": 2**10,
+    "grid": 2**10,
+    "mlp_ratio": 64,
+    "dense_width": 2**20,
+    "expert_width": 2**20,
+    "vocabulary": 2**24,
+    "max_positions": 2**31,
+    "rope_theta": 1e12,
+    "norm_eps": 1,
+    "balance_alpha": 1000,
+}
 OFFICIAL_PROJECTORS = ("linear", "mlp")  # the kinds that the official schema can name
 
 
@@ -52,10 +75,9 @@ class OCRConfig:
     def __post_init__(self) -> None:
         for box in (self.sam, self.clip, self.projector, self.decoder):
             for item in fields(box):
-                size = getattr(box, item.name)
-                may_be_zero = item.name in ("dense_layers", "balance_alpha")
-                if isinstance(size, int | float) and (size < 0 or (size == 0 and not may_be_zero)):
-                    raise ConfigError(f"{type(box).__name__}.{item.name} must be positive, got {size}")
+                check_size(f"{type(box).__name__}.{item.name}", getattr(box, item.name))
+        for name in ("compressor", "largest_letters"):
+            check_size(f"OCRConfig.{name}", getattr(self, name))
         tokens = [self.bos_token_id, self.eos_token_id, self.pad_token_id]
         if isinstance(self.decoder, DecoderConfig):  # for other decoders the image token is not in the vocabulary
             tokens.append(self.image_token_id)
@@ -182,6 +204,20 @@ class OCRConfig:
     def summary(self) -> dict[str, Any]:
         """Return a plain nested dictionary with our own field names, for logs."""
         return asdict(self)
+
+
+def check_size(name: str, size: Any) -> None:
+    """Raise ConfigError for a size that is not positive, not finite or too large to build. Others than numbers pass."""
+    field_name = name.rpartition(".")[2]
+    most = LARGEST.get(field_name, LARGEST_WIDTH)
+    may_be_zero = field_name in ("dense_layers", "balance_alpha", "global_blocks")
+    for number in size if isinstance(size, tuple) else (size,):
+        if not isinstance(number, int | float):
+            continue
+        if not (number > 0 or (number == 0 and may_be_zero)):
+            raise ConfigError(f"{name} must be positive, got {number}")
+        if number > most:
+            raise ConfigError(f"{name} must be at most {most:,}, got {number}")
 
 
 def check_box(axis: str, box: BoxConfig) -> None:

@@ -7,6 +7,7 @@ Nothing is printed. The model is in evaluation mode during generation and afterw
 sampling are in `sampling.py`, beam search is in `beam.py`, and the guard against repetition is in `ngrams.py`.
 """
 
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -76,6 +77,8 @@ def generate(
     sampler, guard = Sampler(temperature, top_p, top_k), as_guard(no_repeat_ngram)
     if beams < 1 or (beams > 1 and (temperature > 0 or on_token)):
         raise ValueError(f"beams is {beams}: use 1 to sample or to get tokens as they come, more to search")
+    if not math.isfinite(length_penalty):
+        raise ValueError(f"length_penalty is {length_penalty}: it must be a finite number")
     stops = as_stops(model, stop)
     with evaluating(model), torch.inference_mode():
         state = Continuation(model, input_ids, pages, mask, max_new_tokens)

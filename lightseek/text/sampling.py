@@ -5,6 +5,7 @@ the token at which the sum passes u. Each row has a random generator of its own 
 on its seed, and not on the other rows or on the device's generator.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ class Sampler:
     top_k: int | None = None
 
     def __post_init__(self) -> None:
-        if self.temperature < 0:
+        if not 0 <= self.temperature < math.inf:
             raise ValueError(f"temperature is {self.temperature}: 0 is greedy, above 0 samples")
         if not 0 < self.top_p <= 1:
             raise ValueError(f"top_p is {self.top_p}: it must be above 0 and at most 1")

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lightseek.tools.errors import DiskFull, OutOfMemory, is_out_of_memory
-from lightseek.training.settings import RunConfig
+from lightseek.training.settings import RunConfig, is_free
 
 
 @contextmanager
@@ -30,13 +30,14 @@ def explaining(config: RunConfig, folder: Path, saved_step) -> Iterator[None]:
 
 def lower(config: RunConfig) -> str:
     """Return the advice which settings to change. Settings that cost only time come first."""
-    ways = []
+    ways, others = [], []
     if config.accumulate < config.batch:
-        ways.append(f"accumulate={min(config.batch, 2 * config.accumulate)} (now {config.accumulate})")
+        way = f"accumulate={min(config.batch, 2 * config.accumulate)} (now {config.accumulate})"
+        (ways if is_free("accumulate", config) else others).append(way)
     if not config.gradient_checkpointing:
         ways.append("gradient_checkpointing=true")
     free = " or ".join(ways)
-    others = ["a smaller batch"] if config.batch > 1 else []
+    others += ["a smaller batch"] if config.batch > 1 else []
     others += ["fewer tokens a page", "freezing more (freeze=all-but-decoder-last-1)"]
     others = f"{', '.join(others[:-1])} or {others[-1]}"
     if not free:

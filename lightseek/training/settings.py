@@ -5,6 +5,7 @@ these kinds. The command line (`commands/arguments.py`), the help, the checks an
 `None` means "nothing" or "the usual one" everywhere; on a command line it is written `none`.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -30,13 +31,18 @@ def option(
     kinds: Registry | None = None,
     least: int | None = None,
     above: int | None = None,
+    most: int = 10**9,
     free: bool = False,
 ) -> Any:
     """A setting. Its value must be one of `kinds`, at least `least` and greater than `above`, if these are given.
 
-    A `free` setting changes no result beyond rounding, so a run may be resumed with another value of it.
+    A number must also be finite and at most `most`.
+
+    A `free` setting changes no result beyond rounding, so a run may be resumed with another value of it. `is_free` has
+    the one exception.
     """
-    return field(default=default, metadata={"help": help, "kinds": kinds, "least": least, "above": above, "free": free})
+    limits = {"kinds": kinds, "least": least, "above": above, "most": most}
+    return field(default=default, metadata={"help": help, "free": free, **limits})
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class LearningSettings:
         f"the layers that get LoRA adapters: {', '.join([*LORA_TARGETS, LORA_EXPERTS])}, names of layers, "
         "or several joined with +",
     )
-    lora_r: int = option(16, "the rank of the adapters", least=1)
+    lora_r: int = option(16, "the rank of the adapters", least=1, most=2**16)
     lora_alpha: float = option(
         32.0, "the scale of the adapters: their output is multiplied by lora_alpha / lora_r", above=0
     )
@@ -118,7 +124,7 @@ class DataSettings:
     train_documents: int = option(2000, "the number of documents to train on", least=1)
     eval_documents: int = option(48, "the number of held-out documents to evaluate on", least=1)
     seed: int = option(
-        0, "the seed for the initial weights, for which documents are drawn and for their order", least=0
+        0, "the seed for the initial weights, for which documents are drawn and for their order", least=0, most=2**62
     )
 
 
@@ -128,7 +134,7 @@ class OptimizerSettings:
 
     steps: int = option(300, "the number of optimizer steps", least=1)
     epochs: float | None = option(None, "the number of passes over the training documents; it replaces steps", above=0)
-    batch: int = option(8, "the number of documents in a step, over all processes", least=1)
+    batch: int = option(8, "the number of documents in a step, over all processes", least=1, most=2**20)
     bucket: int = option(
         50, "sort this many batches by length together, so that little is padded; 1 sorts nothing", least=1
     )
@@ -138,7 +144,7 @@ class OptimizerSettings:
     lr_boxes: str | None = option(None, "other highest learning rates for some parts: encoder=1e-5,projector=1e-4")
     schedule: str = option("cosine", "how the learning rate falls to a tenth", kinds=SCHEDULES)
     warmup: float = option(0.05, "the share of the steps in which the learning rate rises first", least=0)
-    weight_decay: float = option(0.01, "the weight decay of AdamW, on matrices only")
+    weight_decay: float = option(0.01, "the weight decay of AdamW, on matrices only", least=0)
     max_grad_norm: float = option(
         1.0, "the largest norm of the gradients; larger gradients are scaled down to it", above=0
     )
@@ -173,7 +179,7 @@ class WatchingSettings:
     )
     patience: int | None = option(None, "stop after this many evaluations in a row without a better one", least=1)
     log: str = option("jsonl", "write the figures to metrics.jsonl, or also to TensorBoard", kinds=LOGS, free=True)
-    save_seconds: float = option(60.0, "the number of seconds between two checkpoints of a run", free=True)
+    save_seconds: float = option(60.0, "the number of seconds between two checkpoints of a run", least=0, free=True)
     max_new_tokens: int = option(512, "the length of the longest text that the model may write, in tokens", least=1)
 
 
@@ -243,6 +249,8 @@ def check_value(name: str, value: Any, limits: Mapping[str, Any]) -> None:
         raise ValueError(f"{name} must be at least {limits['least']}, got {value}")
     if limits["above"] is not None and not value > limits["above"]:
         raise ValueError(f"{name} must be greater than {limits['above']}, got {value}")
+    if isinstance(value, int | float) and not abs(value) <= limits["most"]:
+        raise ValueError(f"{name} must be a number of at most {limits['most']:,}, got {value}")
 
 
 def learning_rates(boxes: str | None) -> dict[str, float]:
@@ -254,14 +262,25 @@ def learning_rates(boxes: str | None) -> dict[str, float]:
             rates[part.strip()] = float(rate)
         except ValueError:
             equals = ""
-        if not equals or not rates[part.strip()] > 0:
+        if not equals or not 0 < rates[part.strip()] < math.inf:
             raise ValueError(f"lr_boxes={boxes!r}: expected PART=RATE, like encoder=1e-5,projector=1e-4")
     return rates
 
 
+def has_dropout(config: RunConfig) -> bool:
+    """Whether training may draw random numbers for dropout: adapters do, and decoders of transformers may."""
+    return bool(config.lora and config.lora_dropout) or config.decoder not in (None, "moe", "dense")
+
+
+def is_free(name: str, config: RunConfig) -> bool:
+    """Whether a setting changes no result. `accumulate` does with dropout, which each part of a batch draws itself."""
+    free = RunConfig.__dataclass_fields__[name].metadata["free"]
+    return free and not (name == "accumulate" and has_dropout(config))
+
+
 def must_match(config: RunConfig) -> dict[str, Any]:
     """The settings that a result depends on: all but the free ones."""
-    return {setting.name: getattr(config, setting.name) for setting in fields(config) if not setting.metadata["free"]}
+    return {name: value for name, value in vars(config).items() if not is_free(name, config)}
 
 
 def decisive(config: RunConfig) -> dict[str, Any]:
@@ -292,11 +311,14 @@ def shown(name: str, value: Any) -> str:
 def differences(stored: Mapping[str, Any], config: RunConfig) -> list[str]:
     """How the settings of a stored run differ from `config`, each as "lr was 0.1 and is 0.2".
 
-    Free settings do not count. A setting that is not stored is newer than that run, which had its default.
+    Free settings do not count. A setting that is not stored is newer than that run, which had its default. Only
+    `accumulate` may be missing because an older release did not store it.
     """
     before, now = current(stored), must_match(config)
     if config.epochs is not None:  # a run stores the steps that follow from it
         now.pop("steps")
+    if "accumulate" not in before:
+        now.pop("accumulate", None)
     defaults = {setting.name: setting.default for setting in fields(config)}
     return [
         f"{name} was {before.get(name, defaults[name])!r} and is {value!r}"

@@ -101,7 +101,8 @@ def add_lora(
     Adapters are always float32, because bfloat16 would round small updates away. A new adapter changes no output.
     `also` names modules that learn as a whole. Each adapter has its own copy of them (peft's `modules_to_save`).
     `ranks` and `alphas` give single targets another `r` or `alpha`.
-    Raises ValueError for unknown targets and for a name that another adapter has.
+    Raises ValueError for unknown targets, for a name that another adapter has, and for modules that share their weights
+    with another.
     """
     from peft import LoraConfig
     from peft.tuners.lora import LoraModel
@@ -109,6 +110,7 @@ def add_lora(
     if isinstance(targets, str):
         targets = find_targets(model, targets)
     check_stacks(model, targets)
+    check_tied(model, [*targets.linears, *also])
     config = LoraConfig(
         r=r,
         lora_alpha=alpha,
@@ -210,3 +212,23 @@ def check_stacks(model: nn.Module, targets: Targets) -> None:
         experts = modules[path.rpartition(".")[0]]
         if hasattr(experts, "parametrizations") or not experts.down.is_floating_point():
             raise ValueError(f"{path}: adapters on quantized experts are not possible; leave out one or the other")
+
+
+def check_tied(model: nn.Module, paths: Collection[str]) -> None:
+    """Raise ValueError if one of these modules shares a parameter with a module outside it, as tied embeddings do.
+
+    Such an adapter cannot be merged or saved: merging it would also change the other module, which it never touched.
+    """
+    places: dict[int, list[str]] = {}
+    for path, module in base_modules(model):
+        for parameter in module.parameters(recurse=False):
+            places.setdefault(id(parameter), []).append(path)
+    for path in paths:
+        for shared in places.values():
+            inside = [place for place in shared if f"{place}.".startswith(f"{path}.")]
+            if inside and len(inside) < len(shared):
+                other = next(place for place in shared if place not in inside)
+                raise ValueError(
+                    f"{path} shares its weights with {other} (tied embeddings), and an adapter or a copy of it would "
+                    "change both when it is merged: choose other layers"
+                )

@@ -187,6 +187,32 @@ def test_sizes_that_do_not_fit(path, value, complaint):
         OCRConfig.from_dict(config)
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "complaint"),
+    [
+        ("language_config.rms_norm_eps", float("nan"), "DecoderConfig.norm_eps must be positive, got nan"),
+        ("language_config.rms_norm_eps", -1e-6, "DecoderConfig.norm_eps must be positive, got -1e-06"),
+        ("language_config.rope_theta", float("inf"), "DecoderConfig.rope_theta must be at most .*, got inf"),
+        ("language_config.aux_loss_alpha", float("nan"), "DecoderConfig.balance_alpha must be positive, got nan"),
+        ("language_config.num_hidden_layers", 10**6, "DecoderConfig.layers must be at most 1,000, got 1000000"),
+        ("language_config.n_routed_experts", 10**8, "DecoderConfig.experts must be at most 4,096, got 100000000"),
+        ("language_config.max_position_embeddings", 10**400, "DecoderConfig.max_positions must be at most"),
+        ("language_config.vocab_size", 10**9, "DecoderConfig.vocabulary must be at most"),
+        ("vision_config.width.sam_vit_b.layers", 10**6, "SamConfig.layers must be at most"),
+        ("vision_config.width.sam_vit_b.position_grid", 10**6, "SamConfig.grid must be at most"),
+        ("vision_config.width.clip-l-14-224.image_size", 10**7, "ClipConfig.image_size must be at most"),
+        ("vision_config.width.sam_vit_b.downsample_channels", [10**9, 1024], "OCRConfig.compressor must be at most"),
+    ],
+)
+def test_sizes_that_are_not_finite_or_that_nobody_can_build(tmp_path, path, value, complaint):
+    config = changed(path, value)
+    if path.startswith("language_config."):
+        config[path.removeprefix("language_config.")] = value
+    (tmp_path / "config.json").write_text(json.dumps(config))  # Python writes and reads NaN and Infinity
+    with pytest.raises(ConfigError, match=complaint):
+        OCRConfig.from_json(tmp_path / "config.json")
+
+
 def test_the_two_copies_of_the_decoders_sizes_must_agree():
     with pytest.raises(
         ConfigError, match=r"^hidden_size is 2560 but language_config.hidden_size 1280: they must agree"

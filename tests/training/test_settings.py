@@ -146,3 +146,33 @@ def test_a_config_that_is_no_object_says_so(tmp_path, capsys):
     with pytest.raises(SystemExit):
         parse(["--config", str(path)])
     assert "expected a JSON object" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e400, -1.0, 1e12])
+@pytest.mark.parametrize(
+    "name", ["lr", "weight_decay", "epochs", "max_grad_norm", "save_seconds", "lora_alpha", "warmup"]
+)
+def test_numbers_of_a_run_are_finite_and_bounded(name, value):
+    with pytest.raises(ValueError, match=f"{name} (must be|is a share)"):
+        check(RunConfig(**{name: value}))
+
+
+@pytest.mark.parametrize("name", ["steps", "batch", "lora_r", "train_documents", "max_pages", "eval_every"])
+@pytest.mark.parametrize("value", [10**12, 0, -1])
+def test_counts_of_a_run_are_positive_and_bounded(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        check(RunConfig(**{name: value}))
+
+
+@pytest.mark.parametrize("rate", ["inf", "nan", "1e400", "-1"])
+def test_rates_of_parts_are_finite(rate):
+    with pytest.raises(ValueError, match="expected PART=RATE"):
+        check(RunConfig(lr_boxes=f"encoder={rate}"))
+
+
+@pytest.mark.parametrize("text", ["1e400", "Infinity", "NaN"])
+def test_a_json_file_with_a_number_that_is_none_is_refused_in_one_line(tmp_path, text, capsys):
+    (tmp_path / "settings.json").write_text(f'{{"steps": {text}}}')
+    with pytest.raises(SystemExit):
+        parse_run("train.py", "", ["--config", str(tmp_path / "settings.json")], lambda parser: None)
+    assert "steps=" in capsys.readouterr().err

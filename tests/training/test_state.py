@@ -20,9 +20,11 @@ from torch import nn
 from lightseek import LightSeekOCR
 from lightseek.data.document import Document
 from lightseek.tools.errors import DiskFull, OutOfMemory
+from lightseek.training.advice import lower
 from lightseek.training.optimizer import MasterAdamW
 from lightseek.training.origin import documents_state
 from lightseek.training.run import Run
+from lightseek.training.settings import differences, must_match
 from lightseek.training.state import NEXT, PREVIOUS, STATE, load_state, newest_state, save_state
 
 
@@ -306,3 +308,34 @@ def test_out_of_memory_ends_with_advice_that_the_run_goes_on_with(trouble, folde
     run = Run(replace(config, accumulate=2), tmp_path)
     run.fit()
     assert run.step == config.steps and len(losses(tmp_path)) == config.steps
+
+
+@pytest.mark.parametrize(
+    ("settings", "free"),
+    [
+        ({}, True),
+        ({"lora": "attention", "lora_dropout": 0.0}, True),
+        ({"lora": "attention", "lora_dropout": 0.05}, False),
+        ({"decoder": "dense"}, True),
+        ({"decoder": "gpt2"}, False),  # it has dropout of its own
+    ],
+)
+def test_accumulate_may_change_unless_there_is_dropout(settings, free):
+    """Each part of a batch draws its own dropout, so another number of parts is another run."""
+    before, after = tiny_run("tiny", **settings), tiny_run("tiny", accumulate=2, **settings)
+    changed = differences(must_match(before), after)
+    assert changed == ([] if free else ["accumulate was 1 and is 2"])
+    assert differences({"steps": 4} | must_match(before) | {"accumulate": 2}, after) == []
+    older = {name: value for name, value in must_match(before).items() if name != "accumulate"}
+    assert differences(older, after) == []  # checkpoints of older releases do not have it
+    same, other = lower(before).split(", with the same results; ")
+    assert ("accumulate=2" in same) == free and ("accumulate=2" in other) != free
+
+
+def test_without_dropout_the_number_of_parts_changes_nothing(folder, tmp_path):
+    found = {}
+    for accumulate in (1, 2, 4):
+        config = tiny_run(folder, lora="attention", lora_dropout=0.0, accumulate=accumulate, lr=0.01)
+        Run(config, tmp_path / str(accumulate)).fit()
+        found[accumulate] = losses(tmp_path / str(accumulate))
+    assert found[2] == pytest.approx(found[1], rel=1e-5) and found[4] == pytest.approx(found[1], rel=1e-5)

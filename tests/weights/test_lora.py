@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from golden import reduced_config, reduced_model, relative_error
 from safetensors.torch import load_file, save_file
 from theirs import load_theirs
 from torch import Tensor
 
 from lightseek import LightSeekOCR
+from lightseek.model.decoders.hf import HFDecoder, describe
 from lightseek.text.generate import generate
 from lightseek.training.build import build_model, choose_what_learns
 from lightseek.training.freeze import count_parameters
@@ -20,6 +22,7 @@ from lightseek.training.settings import RunConfig, check
 from lightseek.weights.lora import adapters, add_lora, find_targets, lora_layers, merge, use_adapter
 from lightseek.weights.lora_files import load_adapter, save_adapter, save_trained
 from lightseek.weights.names import official_tensors
+from lightseek.weights.swap import attach, with_decoder
 from lightseek.weights.tensors import CheckpointError
 
 IDS = torch.tensor([[0, *range(20, 60)]])
@@ -412,3 +415,48 @@ def test_patterns_with_the_names_of_transformers_are_found(model, weights, tmp_p
     load_adapter(other, tmp_path)
     scales = [layer.scaling["default"] for _, layer in lora_layers(other, "default")]
     assert scales == [2.0, 5.0]
+
+
+# Tied embeddings
+
+
+@pytest.fixture
+def tied(model) -> LightSeekOCR:
+    """A model with a GPT-2, whose output layer is its embedding."""
+    sizes = transformers.GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=2, n_positions=64)
+    theirs = transformers.GPT2LMHeadModel(sizes)
+    decoder = HFDecoder(describe(theirs, "tiny"), theirs).eval()
+    attach(model, decoder, with_decoder(model.config, decoder.config, {}))
+    assert theirs.lm_head.weight is theirs.transformer.wte.weight
+    return model
+
+
+@pytest.mark.parametrize(
+    ("settings", "layer"),
+    [
+        ({"lora": "lm_head"}, "lm_head"),
+        ({"lora": "all-linear+lm_head"}, "lm_head"),
+        ({"lora": "c_attn", "freeze": "all-but-embeddings"}, "wte"),  # it would learn beside the adapter, in a copy
+    ],
+)
+def test_an_adapter_on_tied_weights_is_refused(tied, settings, layer):
+    """Merged into the output layer it would change the embeddings too, which training did not."""
+    with pytest.raises(ValueError, match=rf"{layer} shares its weights with .*tied embeddings"):
+        choose_what_learns(tied, changed(TINY, **settings))
+    assert adapters(tied) == []
+
+
+def test_beside_tied_weights_merged_equals_unmerged(tied):
+    add_lora(tied, "all-linear", r=2)
+    learn(tied)
+    unmerged = logits(tied)
+    merge(tied)
+    assert relative_error(logits(tied), unmerged) <= 1e-5
+
+
+def test_an_output_layer_of_its_own_may_have_an_adapter(model):
+    add_lora(model, "lm_head", r=2)
+    learn(model)
+    unmerged = logits(model)
+    merge(model)
+    assert relative_error(logits(model), unmerged) <= 1e-5
