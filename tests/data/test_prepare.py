@@ -411,7 +411,9 @@ BAD = {
 def test_a_bad_picture_in_a_row_is_named_shortly_and_alone_left_out(tmp_path, capsys, kind):
     make, message = BAD[kind]
     (tmp_path / "a.png").write_bytes(large_png())
-    good = [{"image": "a.png", "text": f"Page {i}."} for i in range(5)]
+    for i in range(5):
+        (tmp_path / f"{i}.png").write_bytes(png(i))
+    good = [{"image": f"{i}.png", "text": f"Page {i}."} for i in range(5)]
     rows = [*good[:3], {"image": make(large_png()), "text": "t"}, *good[3:]]
     source = write_jsonl(tmp_path / "train.jsonl", rows)
     argv = ["prepare", str(source), "--task", "ocr", "--out", str(tmp_path / "out"), "--processes", "1"]
