@@ -40,6 +40,7 @@ from lightseek.data.sources.tables import (
     read_table,
 )
 from lightseek.data.splits import SPLIT_NAMES, SPLITS, Shares, Split, divide
+from lightseek.page.typeset.markdown import shorten_data_uris
 
 TEXTS = (".txt", ".md")
 READ = (*TABLES, *ANNOTATIONS, *TEXTS)
@@ -182,6 +183,8 @@ def _read_text(file: Path, name: str, wanted: Wanted) -> Document:
         summary = beside[0].read_text(encoding="utf-8-sig").strip() if beside else ""
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} or its summary is not UTF-8 text: {error}") from None
+    if file.suffix.lower() == ".md":
+        text = shorten_data_uris(text)
     if not text:
         raise ValueError(f"{file} is empty")
     if beside and not summary:
