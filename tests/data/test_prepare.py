@@ -451,3 +451,29 @@ def test_rows_may_reach_pictures_elsewhere_in_the_folder_that_was_given(tmp_path
     assert len(load_documents(tmp_path, "test", task="ocr")) == 2
     with pytest.raises(ValueError, match="must not lead out"):
         load_documents(table, "test", task="ocr")
+
+
+def test_a_picture_too_thin_is_named_by_prepare_and_before_the_first_step(tmp_path, capsys):
+    from lightseek.training.run import Run
+    from lightseek.training.settings import RunConfig
+
+    for i in range(10):
+        (tmp_path / f"{i}.png").write_bytes(png(i))
+    Image.new("RGB", (3000, 1), "black").save(tmp_path / "strip.png")
+    good = [
+        {"image": f"{i}.png", "text": f"Ferry {i}.", "split": {8: "validation", 9: "test"}.get(i, "train")}
+        for i in range(10)
+    ]
+    source = write_jsonl(tmp_path / "pages.jsonl", [*good[:4], good[0] | {"image": "strip.png"}, *good[4:]])
+    argv = ["prepare", str(source), "--task", "ocr", "--out", str(tmp_path / "out"), "--processes", "1"]
+    assert main(argv) == 2
+    assert "document pages.jsonl:5: an image of 3000 x 1 pixels is too thin" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert main([*argv, "--skip-bad"]) == 0
+    assert len(everything(tmp_path / "out", task="ocr")["train"]) == 8
+    config = RunConfig(data=str(source), task="ocr", mode="base", steps=6, train_documents=20, device="cpu")
+    with pytest.raises(
+        ValueError, match=r"document pages\.jsonl:5: an image of 3000 x 1 pixels is too thin to show on 1024"
+    ):
+        Run(config, tmp_path / "run")
