@@ -42,7 +42,7 @@ def write(out: Path, models: list[Any], found: dict[str, Any]) -> None:
     plot_scores(out / "scores.png", found)
     if found["models"][0]["bins"]:
         plot_lengths(out / "lengths.png", found)
-    metric = headlines(found["task"])[0]
+    metric = headlines(found["task"], found["models"][0]["scores"])[0]
     for number, other in enumerate(models[1:]):
         name = "differences.png" if len(models) == 2 else f"differences-{number + 2}.png"
         tally = paired(models[0], other, metric)

@@ -65,6 +65,10 @@ def open_document(path: Path, arguments: argparse.Namespace, left: dict[str, int
             text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8 text: {error}") from None
+        if path.suffix.lower() == ".md":
+            from lightseek.page.typeset.markdown import shorten_data_uris
+
+            text = shorten_data_uris(text)
         if not text.strip():
             raise ValueError(f"{path} is empty")
         return Document(text, WANTED, str(path))

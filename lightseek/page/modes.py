@@ -183,6 +183,13 @@ def valid_tokens(
     return tiles + math.ceil(whole * short / long)
 
 
+def check_shape(width: int, height: int, mode: str | int | Mode) -> None:
+    """Raise ValueError for an image so thin that the padded view of `mode` would have no pixel of it."""
+    mode = find_mode(mode)
+    if mode.padded and round(mode.side * min(width, height) / max(width, height)) < 1:
+        raise ValueError(f"an image of {width} x {height} pixels is too thin to show on {mode.side} x {mode.side}")
+
+
 def gundam_grid(width: int, height: int, tile: int = 640) -> tuple[int, int]:
     """Return (columns, rows) of the tiles that a tiled mode cuts an image of `width x height` pixels into.
 

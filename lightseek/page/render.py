@@ -20,7 +20,7 @@ from lightseek.page.pictures import PictureFrames
 from lightseek.page.typeset.blocks import block_lines
 from lightseek.page.typeset.drawing import Layout, draw, paginate
 from lightseek.page.typeset.fonts import font_files, lacks
-from lightseek.page.typeset.markdown import parse_markdown
+from lightseek.page.typeset.markdown import parse_markdown, shorten_data_uris
 from lightseek.page.typeset.style import MAX_PAGES, MAX_PIXELS, PageStyle
 from lightseek.page.typeset.words import Block, parse_text
 
@@ -74,7 +74,7 @@ def render_text(
     Plain text keeps its line breaks, indentation and runs of spaces, and blank lines separate paragraphs. Long lines
     wrap at white space, and a word wider than the page breaks anywhere. Markdown is CommonMark with tables. The
     addresses of links and images are drawn after them, HTML is drawn as it is written, and the language of a code
-    fence is not drawn.
+    fence is not drawn. Of a data URI only the type is drawn, and only that is part of the source.
 
     The texts of all pages together are the source, without the white space at each page's ends (`\\r\\n` and `\\r`
     become `\\n`). Each page has the text that it shows, with one exception: the text of a table row taller than a page
@@ -171,7 +171,10 @@ def fit_style(
 
 def _parse(text: str, markdown: bool) -> tuple[str, list[Block]]:
     source = text.replace("\r\n", "\n").replace("\r", "\n")
-    return source, parse_markdown(source) if markdown else parse_text(source)
+    if markdown:
+        source = shorten_data_uris(source)
+        return source, parse_markdown(source)
+    return source, parse_text(source)
 
 
 def _layout(blocks: list[Block], style: PageStyle, most: int) -> list[Layout]:

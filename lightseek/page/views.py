@@ -15,7 +15,7 @@ from jaxtyping import Float
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from lightseek.page.modes import OFFICIAL, TOKEN_SIDE, Arithmetic, Count, Mode, find_mode, gundam_grid
+from lightseek.page.modes import OFFICIAL, TOKEN_SIDE, Arithmetic, Count, Mode, check_shape, find_mode, gundam_grid
 from lightseek.page.pictures import upright_rgb
 
 GREY = (127, 127, 127)  # pads a page to a square
@@ -106,8 +106,7 @@ def page_views(image: Image.Image, mode: str | int | Mode) -> PageViews:
     mode = find_mode(mode)
     page = upright_rgb(image)
     width, height = page.size
-    if mode.padded and round(mode.side * min(width, height) / max(width, height)) < 1:
-        raise ValueError(f"an image of {width} x {height} pixels is too thin to show on {mode.side} x {mode.side}")
+    check_shape(width, height, mode)
     whole = square(page, mode.side, mode.padded)
     columns, rows = gundam_grid(width, height, mode.tile) if mode.tile else (1, 1)
     if mode.tile is None or columns * rows == 1:

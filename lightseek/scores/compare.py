@@ -15,6 +15,7 @@ import numpy as np
 
 from lightseek.scores.metrics import Tally, lead, tallies
 from lightseek.scores.predictions import Prediction, read_predictions
+from lightseek.scores.rouge import sees
 from lightseek.scores.significance import intervals, p_values
 
 LEAD = "lead-3"
@@ -81,8 +82,10 @@ def report(models: Sequence[Scored], edges: Sequence[int] | None = None) -> dict
     lengths = [prediction.text_tokens for prediction in first.predictions]  # the same bins for all
     edges = list(edges or nice_edges(lengths))
     pairs = [(first, other) for other in others] or [(baseline, first)] * (baseline is not None)
+    unseen = 0 if first.task == "ocr" else sum(not sees(prediction.reference) for prediction in first.predictions)
     return {
         "task": first.task,
+        "unseen": unseen,  # documents for which ROUGE is not defined
         "models": [
             {
                 "name": model.name,

@@ -3,6 +3,7 @@
 `scores/metrics.py` computes them. All tables, plots and cards take their metrics from here, in this order.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from lightseek.tools.registry import Registry
@@ -19,6 +20,7 @@ class Metric:
     headline: tuple[str, ...] = ()  # the tasks that are judged by it
     plotted: tuple[str, ...] = ()  # the tasks whose plot shows it
     reading: bool = True  # also computed for the task ocr
+    latin: bool = False  # not defined for references in other scripts
 
     @property
     def title(self) -> str:
@@ -29,11 +31,18 @@ METRICS = Registry(
     "metric",
     {
         "rouge1": Metric(
-            "ROUGE-1", "", False, "ROUGE\n1", ("summarize", "answer"), ("summarize", "answer"), reading=False
+            "ROUGE-1",
+            "",
+            False,
+            "ROUGE\n1",
+            ("summarize", "answer"),
+            ("summarize", "answer"),
+            reading=False,
+            latin=True,
         ),
-        "rouge2": Metric("ROUGE-2", "", False, "ROUGE\n2", ("summarize",), ("summarize",), reading=False),
-        "rougeL": Metric("ROUGE-L", "", False, "ROUGE\nL", ("summarize",), ("summarize",), reading=False),
-        "rougeLsum": Metric("ROUGE-Lsum", "", plotted=("summarize",), reading=False),
+        "rouge2": Metric("ROUGE-2", "", False, "ROUGE\n2", ("summarize",), ("summarize",), reading=False, latin=True),
+        "rougeL": Metric("ROUGE-L", "", False, "ROUGE\nL", ("summarize",), ("summarize",), reading=False, latin=True),
+        "rougeLsum": Metric("ROUGE-Lsum", "", plotted=("summarize",), reading=False, latin=True),
         "facts": Metric("facts stated", column="facts\n%", plotted=("summarize",), reading=False),
         "ocr_precision": Metric("OCR precision", headline=("ocr",), plotted=("ocr",)),
         "cer": Metric("CER", "%", True, "CER\n%", headline=("ocr", "answer"), plotted=("ocr", "answer")),
@@ -48,9 +57,13 @@ METRICS = Registry(
 )
 
 
-def headlines(task: str) -> list[str]:
-    """The metrics that a task is judged by, the most important one first."""
-    return [name for name, metric in METRICS.items() if task in metric.headline]
+def headlines(task: str, known: Collection[str] | None = None) -> list[str]:
+    """The metrics that a task is judged by, the most important one first.
+
+    `known` are the metrics that are defined for the texts. If none of the task's is among them, the CER is judged.
+    """
+    names = [name for name, metric in METRICS.items() if task in metric.headline]
+    return names if known is None else [name for name in names if name in known] or ["cer"]
 
 
 def plotted(task: str) -> list[str]:

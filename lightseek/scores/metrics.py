@@ -1,16 +1,19 @@
 """Computes the metrics of texts: CER, WER and OCR precision for reading; ROUGE, facts and novelty for summaries.
 
 Repetition and length are computed for both. All metrics but lengths are in percent. Before texts are compared, each run
-of white space becomes one space and the ends are stripped, because line breaks are layout and not text. Case, accents
-and punctuation count, except in ROUGE: by its definition it lower-cases, stems, and sees only a-z and 0-9, so it says
-little about non-Latin scripts.
+of white space becomes one space and the ends are stripped, because line breaks are layout and not text. Texts that
+differ only in how Unicode composes their characters (NFC, NFD) are equal, because they look the same on a page. Case,
+accents and punctuation count, except in ROUGE: by its definition it lower-cases, stems, and sees only a-z and 0-9. So
+ROUGE is not defined for a reference in another script (`rouge.sees`).
 
 A metric of many texts is either *pooled* (all errors divided by all reference characters, so long pages weigh more:
 CER, WER) or the *mean* over texts (the other metrics). In both cases it is one sum divided by another. A `Tally` keeps
 what each text adds to the two sums, so the figure and the interval of any selection of pages need no texts.
 """
 
+import math
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,9 +25,11 @@ from jaxtyping import Float
 
 from lightseek.data.document import Document, sentences
 from lightseek.data.sources.synthetic import facts_stated
-from lightseek.scores.rouge import Rouge
+from lightseek.scores.rouge import Rouge, sees
 
 Texts = str | Sequence[str]
+LETTERS = 5  # of a word, on average
+LONGEST_WORD = 100  # characters; what is longer without white space is no word
 NOVEL = (1, 2, 3, 4)  # n of the n-grams whose novelty is reported
 
 
@@ -43,7 +48,8 @@ class Tally:
 
     @property
     def value(self) -> float:
-        return float(self.amounts.sum() / self.sizes.sum())
+        """The figure, or NaN if the metric is not defined for any of the texts."""
+        return float(self.amounts.sum() / self.sizes.sum()) if self.sizes.any() else math.nan
 
     def of(self, texts: np.ndarray) -> "Tally":
         """Return the tally of the selected texts. `texts` is an array of indices or a boolean mask."""
@@ -51,8 +57,8 @@ class Tally:
 
 
 def normalise(text: str) -> str:
-    """Replace each run of white space in `text` by one space, and strip its ends."""
-    return " ".join(text.split())
+    """Compose the characters of `text` (NFC), replace each run of white space by one space, and strip its ends."""
+    return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def cer(prediction: Texts, reference: Texts) -> float:
@@ -97,7 +103,8 @@ def rouge(predictions: Texts, references: Texts) -> dict[str, float]:
     """Return `rouge1`, `rouge2`, `rougeL` and `rougeLsum`: F1 in percent with Porter stemming, mean over texts.
 
     Lsum compares sentence by sentence, L compares whole texts (`lightseek.scores.rouge`). A sentence also ends at the
-    end of a line. An empty prediction or reference scores 0. Raises ValueError if the texts don't pair up.
+    end of a line. An empty prediction or reference scores 0. Texts whose reference is in a script that ROUGE does not
+    see are left out; if there are no others, each value is NaN. Raises ValueError if the texts don't pair up.
     """
     return {name: tally.value for name, tally in overlap(predictions, references).items()}
 
@@ -107,17 +114,27 @@ def overlap(predictions: Texts, references: Texts, tick: Callable[[int, int], No
     score, rows = Rouge(), []
     pairs = _pairs(predictions, references, str)
     for prediction, reference in pairs:
-        scores = score(_sentences(prediction), _sentences(reference))
-        rows.append([100 * scores[name] for name in score.names])
+        scores = score(_sentences(prediction), _sentences(reference)) if sees(reference) else {}
+        rows.append([100 * scores[name] if scores else None for name in score.names])
         if tick:
             tick(len(rows), len(pairs))
     return {name: Tally.mean(column) for name, column in zip(Rouge.names, zip(*rows, strict=True), strict=True)}
 
 
 def repetition_rate(text: str, n: int = 4) -> float:
-    """Return the share (%) of word n-grams that occurred before in the text. A text in a loop has nearly 100."""
+    """Return the share (%) of n-grams of words that occurred before in the text. A text in a loop has nearly 100.
+
+    White space separates words, but a loop may have none ("OCROCROCR", a Chinese phrase, a row of dots), or may be one
+    long word among others. So a run of more than 100 characters without white space is split into its characters, and
+    there an n-gram has 5 n characters, about as many as n words have. Real words are shorter, also the dots of a table
+    of contents; text in scripts without spaces repeats no 20 characters by chance.
+    """
     words = text.split()
-    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    grams: list[Any] = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    size = LETTERS * n
+    for run in words:
+        if len(run) > LONGEST_WORD:
+            grams += [run[i : i + size] for i in range(len(run) - size + 1)]
     return 100 * (1 - len(set(grams)) / len(grams)) if grams else 0.0
 
 

@@ -77,11 +77,13 @@ def plot_scores(path: Path, report: dict[str, Any]) -> None:
 def plot_lengths(path: Path, report: dict[str, Any]) -> None:
     """Draw the task's first metric for each range of text tokens on the page."""
     figure, axes = new_figure()
-    metric = headlines(report["task"])[0]
+    metric = headlines(report["task"], report["models"][0]["scores"])[0]
     bins = report["models"][0]["bins"]
     for place, model in enumerate(report["models"]):
-        scores = [found["scores"][metric] for found in model["bins"]]
-        shift = [x + 0.08 * (place - (len(report["models"]) - 1) / 2) for x in range(len(bins))]
+        # Of ROUGE, a bin may hold only texts for which it is not defined.
+        there = [x for x, found in enumerate(model["bins"]) if metric in found["scores"]]
+        scores = [model["bins"][x]["scores"][metric] for x in there]
+        shift = [x + 0.08 * (place - (len(report["models"]) - 1) / 2) for x in there]
         axes.errorbar(
             shift,
             [score["value"] for score in scores],

@@ -36,6 +36,14 @@ def scores_table(report: dict[str, Any]) -> Table:
     for metric, about in METRICS.items():
         if any(metric in scores for _, scores in columns):
             table.add_row(about.title, *(with_interval(scores.get(metric)) for _, scores in columns))
+        elif about.latin and report["unseen"]:
+            table.add_row(about.title, *("not computable" for _ in columns))
+    if report["unseen"]:
+        table.caption = (
+            f"ROUGE sees only words of a-z and 0-9. So it is not computable for {report['unseen']} of these documents, "
+            "whose references are in other scripts."
+        )
+        table.caption_justify = "left"
     table.add_section()
     for cost, (label, form) in COSTS.items():
         if any(cost in model["costs"] for model in models):
@@ -59,7 +67,7 @@ def difference_table(comparison: dict[str, Any]) -> Table:
 
 def lengths_table(report: dict[str, Any]) -> Table:
     """Return a row for each range of text tokens, as in the paper's table 2. The compression is the first model's."""
-    models, metrics = report["models"], headlines(report["task"])
+    models, metrics = report["models"], headlines(report["task"], report["models"][0]["scores"])
     several = len(models) > 1
     columns = [(model, metric) for model in models for metric in (metrics[:1] if several else metrics)]
     table = _table("by text tokens on the pages of a document", "tokens")

@@ -94,6 +94,8 @@ class Run:
             config.context,
         )
         self.documents = self.load("train", config.train_documents)
+        for document in self.documents:
+            self.make.context.check(document)
         lengths = estimated_lengths(self.make, self.documents)
         self.order = BatchOrder(lengths, config.batch, config.seed, config.bucket)
         if config.epochs is not None:

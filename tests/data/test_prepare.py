@@ -157,7 +157,7 @@ def test_pictures_are_kept_all_and_those_beyond_the_budget_counted(tmp_path):
     ("row", "message"),
     [
         ({"image": "gone.png", "text": "t"}, "row 1: there is no picture gone.png in"),
-        ({"image": 7, "text": "t"}, "row 1: a picture is a path, not 7"),
+        ({"image": 7, "text": "t"}, "row 1: a picture is a path or bytes, not 7"),
         ({"image": "bad.png", "text": "t"}, r"bad\.png is not a picture that can be read"),
     ],
 )
@@ -338,3 +338,142 @@ def test_the_folder_goes_to_the_hub_and_loads_from_there(tmp_path):
         assert loaded.stdout.strip() == load_documents(out, "test")[0].summary, loaded.stderr
     with pytest.raises(ValueError, match=r"can't push .* to no id at all"):
         push(out, "no id at all")
+
+
+# --- pictures in rows, in every form
+
+
+def in_base64(data: bytes) -> str:
+    import base64
+
+    return base64.b64encode(data).decode()
+
+
+FORMS = {
+    "path": lambda data: "a.png",
+    "base64": in_base64,
+    "base64 in lines": lambda data: "\n".join(in_base64(data)[i : i + 76] for i in range(0, len(in_base64(data)), 76)),
+    "data URI": lambda data: f"data:image/png;base64,{in_base64(data)}",
+    "data URI with a parameter": lambda data: f"data:image/PNG;charset=utf-8;base64,{in_base64(data)}",
+    "hub": lambda data: {"bytes": in_base64(data), "path": "gone.png"},
+    "hub path": lambda data: {"bytes": None, "path": "a.png"},
+    "chat": lambda data: {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{in_base64(data)}"}},
+    "list": lambda data: ["a.png", in_base64(data), {"path": "a.png"}],
+}
+
+
+def large_png() -> bytes:
+    """A picture that does not compress, so that its base64 is longer than any path may be."""
+    file = BytesIO()
+    Image.effect_noise((160, 120), 80).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_picture_in_a_row_may_have_any_form(tmp_path, form):
+    data = large_png()
+    (tmp_path / "a.png").write_bytes(data)
+    value = FORMS[form](data)
+    write_jsonl(tmp_path / "test.jsonl", [{"images" if form == "list" else "image": value, "text": "t"}])
+    (document,) = load_documents(tmp_path / "test.jsonl", "test", task="ocr")
+    assert len(document.images) == (3 if form == "list" else 1)
+    found = [image if isinstance(image, bytes) else image.read_bytes() for image in document.images]
+    assert set(found) == {data}
+
+
+@pytest.mark.parametrize("struct", [True, False])
+def test_pictures_in_parquet_are_structs_or_bytes(tmp_path, struct):
+    import pyarrow
+    import pyarrow.parquet
+
+    data = large_png()
+    cell = {"bytes": data, "path": "../anything.png"} if struct else data
+    pyarrow.parquet.write_table(
+        pyarrow.table({"image": [cell, cell], "text": ["a", "b"]}), tmp_path / "test-00000-of-00001.parquet"
+    )
+    found = load_documents(tmp_path, "test", task="ocr")
+    assert [document.images for document in found] == [(data,), (data,)]
+
+
+BAD = {
+    "half base64": (lambda data: in_base64(data)[:-3], "is not whole base64"),
+    "half a picture": (lambda data: in_base64(data[:300]), "that can't be read"),
+    "a text": (lambda data: "word " * 20_000, "neither a path nor base64: 'word"),
+    "another type": (lambda data: f"data:text/plain;base64,{in_base64(data)}", "a data URI of a picture begins"),
+    "an address": (lambda data: "https://example.org/a.png?" + "x" * 5000, "pictures are not downloaded"),
+    "a long name": (lambda data: "x" * 400 + ".png", "there is no picture xxxx"),
+    "a list in a list": (lambda data: [["a.png"]], "a picture is a path or bytes"),
+    "nothing in a list": (lambda data: ["a.png", None], "a picture is a path or bytes, not None"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_picture_in_a_row_is_named_shortly_and_alone_left_out(tmp_path, capsys, kind):
+    make, message = BAD[kind]
+    (tmp_path / "a.png").write_bytes(large_png())
+    for i in range(5):
+        (tmp_path / f"{i}.png").write_bytes(png(i))
+    good = [{"image": f"{i}.png", "text": f"Page {i}."} for i in range(5)]
+    rows = [*good[:3], {"image": make(large_png()), "text": "t"}, *good[3:]]
+    source = write_jsonl(tmp_path / "train.jsonl", rows)
+    argv = ["prepare", str(source), "--task", "ocr", "--out", str(tmp_path / "out"), "--processes", "1"]
+    assert main(argv) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert message in told and len(told) < 500 + 2 * len(str(tmp_path))
+    assert "row 4: " in told or "document train.jsonl:4: " in told
+    assert main([*argv, "--skip-bad"]) == 0
+    assert sum(len(found) for found in everything(tmp_path / "out", task="ocr").values()) == 5
+
+
+@pytest.mark.parametrize("way", ["../secret.png", "absolute", "link", "folder link/secret.png", "a/../../secret.png"])
+def test_rows_do_not_reach_out_of_their_folder(tmp_path, way):
+    (tmp_path / "secret.png").write_bytes(png(0))
+    folder = tmp_path / "data"
+    (folder / "a").mkdir(parents=True)
+    (folder / "link").symlink_to(tmp_path / "secret.png")
+    (folder / "folder link").symlink_to(tmp_path)
+    for form in (str, lambda path: {"path": path}, lambda path: [path]):
+        value = form(str(tmp_path / "secret.png") if way == "absolute" else way)
+        source = write_jsonl(folder / "test.jsonl", [{"image": value, "text": "t"}])
+        for given in (source, folder):
+            with pytest.raises(ValueError, match=r"test\.jsonl, row 1: the picture .* must not lead out of the folder"):
+                load_documents(given, "test", task="ocr")
+
+
+def test_rows_may_reach_pictures_elsewhere_in_the_folder_that_was_given(tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "pages").mkdir()
+    (tmp_path / "pages" / "1.png").write_bytes(png(0))
+    (tmp_path / "pages" / "2.png").symlink_to("1.png")
+    table = write_jsonl(
+        tmp_path / "tables" / "test.jsonl", [{"image": f"../pages/{i}.png", "text": "t"} for i in (1, 2)]
+    )
+    assert len(load_documents(tmp_path, "test", task="ocr")) == 2
+    with pytest.raises(ValueError, match="must not lead out"):
+        load_documents(table, "test", task="ocr")
+
+
+def test_a_picture_too_thin_is_named_by_prepare_and_before_the_first_step(tmp_path, capsys):
+    from lightseek.training.run import Run
+    from lightseek.training.settings import RunConfig
+
+    for i in range(10):
+        (tmp_path / f"{i}.png").write_bytes(png(i))
+    Image.new("RGB", (3000, 1), "black").save(tmp_path / "strip.png")
+    good = [
+        {"image": f"{i}.png", "text": f"Ferry {i}.", "split": {8: "validation", 9: "test"}.get(i, "train")}
+        for i in range(10)
+    ]
+    source = write_jsonl(tmp_path / "pages.jsonl", [*good[:4], good[0] | {"image": "strip.png"}, *good[4:]])
+    argv = ["prepare", str(source), "--task", "ocr", "--out", str(tmp_path / "out"), "--processes", "1"]
+    assert main(argv) == 2
+    assert "document pages.jsonl:5: an image of 3000 x 1 pixels is too thin" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert main([*argv, "--skip-bad"]) == 0
+    assert len(everything(tmp_path / "out", task="ocr")["train"]) == 8
+    config = RunConfig(data=str(source), task="ocr", mode="base", steps=6, train_documents=20, device="cpu")
+    with pytest.raises(
+        ValueError, match=r"document pages\.jsonl:5: an image of 3000 x 1 pixels is too thin to show on 1024"
+    ):
+        Run(config, tmp_path / "run")

@@ -405,3 +405,71 @@ def test_the_entrance_says_what_is_wrong(tmp_path):
     (tmp_path / "none.jsonl").write_text("\n")
     with pytest.raises(ValueError, match=r"none\.jsonl holds no documents"):
         load_documents(tmp_path / "none.jsonl", "train")
+
+
+# --- folders as people download them
+
+
+def test_the_folder_in_a_pictures_path_is_its_split(tmp_path):
+    from PIL import Image
+
+    data = []
+    for split, count in (("train", 12), ("test", 4)):
+        (tmp_path / split).mkdir()
+        for i in range(count):
+            Image.new("L", (8, 8 + i)).save(tmp_path / split / f"{i}.png")
+            data.append({"file_name": f"{split}/{i}.png", "text": f"{split} page {i}"})
+    write_jsonl(tmp_path / "metadata.jsonl", data)
+    found = {split: load_documents(tmp_path, split, task="ocr") for split in SPLITS}
+    assert len(found["test"]) == 4 and len(found["train"]) + len(found["validation"]) == 12
+    for split in SPLITS:
+        own = "test" if split == "test" else "train"
+        assert found[split] and all(document.text.startswith(f"{own} page") for document in found[split])
+    write_jsonl(
+        tmp_path / "metadata.jsonl", [row | {"split": "test"} for row in data]
+    )  # the row goes before the folder
+    assert len(load_documents(tmp_path, "test", task="ocr")) == 16
+    write_jsonl(tmp_path / "metadata.jsonl", data)
+    (tmp_path / "metadata.jsonl").rename(tmp_path / "test.jsonl")  # and so does the name of the table
+    assert len(load_documents(tmp_path, "test", task="ocr")) == 16
+
+
+@pytest.mark.parametrize("suffix", [".json", "list.json", ".jsonl.gz", ".json.gz", ".jsonl"])
+def test_a_downloaded_data_set_is_read_and_not_its_card(tmp_path, suffix):
+    import gzip
+
+    (tmp_path / "README.md").write_text("# News\n\nShort items. They were collected for a course.\n", encoding="utf-8")
+    data = rows(28)
+    for split, part in (("train", data[:20]), ("validation", data[20:24]), ("test", data[24:])):
+        text = json.dumps(part) if suffix == "list.json" else "".join(json.dumps(row) + "\n" for row in part)
+        content = gzip.compress(text.encode()) if suffix.endswith(".gz") else text.encode()
+        (tmp_path / f"{split}{suffix.removeprefix('list')}").write_bytes(content)
+    found = load_all(tmp_path)
+    assert [len(found[split]) for split in SPLITS] == [20, 4, 4]
+    assert [d.text for d in found["test"]] == [row["text"] for row in data[24:]]
+    one = tmp_path / f"train{suffix.removeprefix('list')}"
+    assert sum(len(part) for part in load_all(one).values()) == 20
+
+
+def test_json_lines_called_json_may_have_one_row_or_a_bad_one(tmp_path):
+    one = tmp_path / "test.json"
+    one.write_text(json.dumps(rows(1)[0]) + "\n", encoding="utf-8")
+    assert [d.text for d in load_documents(one, "test")] == [rows(1)[0]["text"]]
+    one.write_text(json.dumps(rows(1)[0]) + "\n{torn\n" + json.dumps(rows(2)[1]) + "\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"test\.json, row 2: not JSON"):
+        load_documents(one, "test")
+    bad = []
+    assert len(load_documents(one, "test", on_bad=bad.append)) == 2 and len(bad) == 1
+
+
+def test_files_that_cannot_be_read_are_named_and_not_replaced_by_the_card(tmp_path):
+    (tmp_path / "README.md").write_text("# News\n\nShort items. They were collected.\n", encoding="utf-8")
+    (tmp_path / "train.arrow").write_bytes(b"ARROW1")
+    with pytest.raises(ValueError, match=r"holds no documents \(it holds README.md, train.arrow\)"):
+        load_documents(tmp_path, "train")
+    (tmp_path / "note.txt").write_text("One. Two.", encoding="utf-8")
+    assert [d.name for d in load_documents(tmp_path, "train")] == ["note.txt"]
+    torn = tmp_path / "train.jsonl.gz"
+    torn.write_bytes(b"\x1f\x8b\x08 and no more")
+    with pytest.raises(ValueError, match=r"can't read .*train\.jsonl\.gz"):
+        load_documents(tmp_path, "train")

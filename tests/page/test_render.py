@@ -386,6 +386,27 @@ def test_a_broken_or_encrypted_pdf_is_refused(tmp_path: Path):
         render_pdf(locked)
 
 
+@pytest.mark.parametrize(
+    "picture",
+    [
+        "![chart](data:image/png;base64,PAYLOAD)",
+        '![chart](data:image/svg+xml;charset=utf-8;base64,PAYLOAD "a title")',
+        "[![chart](data:image/jpeg;base64,PAYLOAD)](https://example.org)",
+        '<img alt="chart" src="data:image/png;base64,PAYLOAD">',
+        "![chart][1]\n\n[1]: data:image/webp;base64,PAYLOAD",
+        "| a |\n|---|\n| ![chart](DATA:image/gif;base64,PAYLOAD) |",
+    ],
+)
+def test_a_picture_pasted_into_markdown_is_its_alt_text_and_a_short_mark(picture: str):
+    payload = "".join(chr(48 + 7 * i % 10) for i in range(100_000))
+    note = f"# Minutes\n\nThe pump failed at 7:15.\n\n{picture.replace('PAYLOAD', payload)}\n\nIt was mended by noon.\n"
+    (page,) = render_text(note, markdown=True).pages
+    assert "failed at 7:15" in page.text and "mended by noon" in page.text and len(page.text) < 250
+    assert "chart" in page.text and "base64,…" in page.text and payload[:20] not in page.text
+    short = "See ![dot](data:image/gif;base64,R0lGODlhAQABAAAAACw=) and [data](https://example.org/data:text/x,y)."
+    assert render_text(short, markdown=True).pages[0].text == short
+
+
 def test_files_are_read_by_suffix(tmp_path: Path):
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf# plain")  # with a byte order mark
     (tmp_path / "a.md").write_text("# plain")

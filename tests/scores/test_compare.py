@@ -203,3 +203,27 @@ def test_bad_input_is_one_clear_line(tmp_path, capsys, monkeypatch, arguments, m
     write(Path("empty.jsonl"), [])
     code, _, told = run(capsys, *arguments)
     assert code == 2 and message in told
+
+
+def test_a_script_that_rouge_does_not_see_is_told_and_not_scored_0(tmp_path, capsys):
+    from lightseek.__main__ import main
+
+    texts = {"chinese": ["渡轮晚点了。", "船上有两个人。"], "mixed": ["渡轮晚点了。", "Two people were on board."]}
+    for name, lines in texts.items():
+        rows = [{"id": str(i), "reference": t, "prediction": t, "text_tokens": 9 * i + 1} for i, t in enumerate(lines)]
+        for file in (name, f"{name}-again"):
+            (tmp_path / f"{file}.jsonl").write_text(
+                "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+            )
+        files = [str(tmp_path / f"{file}.jsonl") for file in (name, f"{name}-again")]
+        out = tmp_path / f"{name}-scores"
+        assert main(["evaluate", *files, "--task", "summarize", "--bins", "5", "--out", str(out)]) == 0
+        shown = " ".join(capsys.readouterr().out.split())
+        found = json.loads((out / "evaluation.json").read_text())
+        scores = found["models"][0]["scores"]
+        if name == "chinese":
+            assert "rouge1" not in scores and "ROUGE-1 not computable not computable" in shown
+            assert "not computable for 2 of these documents, whose references are in other scripts" in shown
+        else:
+            assert scores["rouge1"]["value"] == 100 and "not computable for 1 of these documents" in shown
+        assert scores["cer"]["value"] == 0 and (out / "lengths.png").stat().st_size > 0

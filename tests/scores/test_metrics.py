@@ -130,6 +130,73 @@ def test_repetition_is_the_share_of_n_grams_seen_before():
     assert repetition_rate("a b a b", n=2) == pytest.approx(100 / 3)
 
 
+@pytest.mark.parametrize(
+    "loop",
+    [
+        "OCR" * 400,
+        "上海世博局" * 100,
+        "上海世博局。" * 100,
+        "Total" + "." * 900,
+        "Total " + "." * 900 + " EUR",
+        "上海\n" * 200,
+    ],
+)
+def test_a_loop_without_spaces_is_a_loop(loop):
+    assert repetition_rate(loop) > 97
+    assert repetition_rate("The page begins well, then the model goes on and on: " + loop) > 85
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(chr(0x4E00 + 37 * i % 5000) for i in range(600)),  # other characters all the time
+        "https://example.org/" + "".join(f"{i:x}" for i in range(60)),
+        "Contents " + "." * 80 + " 12",
+    ],
+)
+def test_long_runs_that_do_not_repeat_are_no_loops(text):
+    assert repetition_rate(text) == 0
+
+
+SCRIPTS = {
+    "russian": "Паром опоздал.",
+    "chinese": "渡轮晚点了。",
+    "chinese with a year": "渡轮在2024年晚点了。",
+    "arabic": "تأخرت العبارة.",
+    "hindi": "नाव देर से आई।",
+    "greek": "Το πλοίο άργησε.",
+    "thai": "เรือมาสาย",
+}
+
+
+@pytest.mark.parametrize("text", SCRIPTS.values(), ids=SCRIPTS)
+def test_rouge_is_not_a_figure_for_scripts_it_does_not_see(text):
+    assert all(np.isnan(value) for value in rouge(text, text).values())
+    found = evaluate([text], [text])
+    assert found["cer"] == 0 and not [name for name in found if name.startswith("rouge")]
+    mixed = rouge([text, "The ferry was late.", "The dog."], [text, "The ferry was late.", "A cat."])
+    assert mixed["rouge1"] == 50  # the mean of the other two
+
+
+@pytest.mark.parametrize(
+    "text", ["Deux élèves étaient à bord.", "Łódź leży w Polsce", "12 345", "Tokyo (東京) is large."]
+)
+def test_rouge_stays_a_figure_for_latin_letters_and_numbers(text):
+    assert rouge(text, text)["rouge1"] == 100
+    assert rouge("渡轮晚点了。", text)["rouge1"] == 0  # a summary in the wrong language is wrong
+
+
+def test_texts_that_differ_only_in_how_unicode_composes_them_are_read_right():
+    import unicodedata
+
+    for text in ("Größe: élève, ångström", "각하", "Việt Nam"):
+        composed, split = (unicodedata.normalize(form, text) for form in ("NFC", "NFD"))
+        assert composed != split
+        assert cer(split, composed) == cer(composed, split) == wer(split, composed) == 0
+        assert ocr_precision(split, composed) == 100
+    assert cer("ﬁne", "fine") > 0 and cer("Ａ", "A") > 0  # other characters, though they look alike
+
+
 def test_lead_takes_the_first_sentences():
     text = "Minutes\n\nWe met on\n4 May. Dr. Ek came. Coffee was served. The end."
     assert lead(text) == "Minutes We met on 4 May. Dr. Ek came."

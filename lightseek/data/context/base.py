@@ -80,6 +80,9 @@ class ContextMaker(ABC):
     def visible(self, document: Document) -> str:
         """Return the text that the decoder sees, without making more of the context than that needs."""
 
+    def check(self, document: Document) -> None:  # noqa: B027 - a text has nothing that shows quickly
+        """Raise ValueError, naming the document, for what shows quickly that no context can be made of it."""
+
     @abstractmethod
     def pictures(self, document: Document) -> list[Image.Image]:
         """Return the document as pages, for people to look at."""

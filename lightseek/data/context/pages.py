@@ -5,17 +5,20 @@ beyond the budget are left out and counted.
 """
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from io import BytesIO
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from lightseek.data.context.base import ContextMaker, Shown
 from lightseek.data.document import Document
-from lightseek.page.modes import OFFICIAL, Arithmetic, find_mode, gundam_grid
+from lightseek.page.modes import OFFICIAL, Arithmetic, check_shape, find_mode, gundam_grid
 from lightseek.page.noise import add_noise
-from lightseek.page.pictures import open_picture
+from lightseek.page.pictures import PictureFrames, open_picture
 from lightseek.page.render import PageStyle, count_pages, fit_pages, page_style, render_text
 from lightseek.page.spec import PageSpec
 
@@ -78,13 +81,28 @@ class PageMaker(ContextMaker):
         """Return the pictures of a document that came as pictures."""
         images: list[Image.Image] = []
         for picture in document.images[: self.most]:
-            try:
-                images += open_picture(BytesIO(picture) if isinstance(picture, bytes) else picture)
-            except (ValueError, FileNotFoundError) as error:
-                what = f"a picture of {len(picture)} bytes that can't be read" if isinstance(picture, bytes) else error
-                raise ValueError(f"document {document.name}: {what}") from error
+            with _naming(document, picture) as file:
+                images += open_picture(file)
+        self._check_shapes(document, [image.size for image in images[: self.most]])
         dropped = max(0, len(images) - self.most) + len(document.images[self.most :])
         return Pages(images[: self.most], text=document.text, dropped_pages=dropped)
+
+    def check(self, document: Document) -> None:
+        """Raise ValueError, naming the document, if a picture can't be opened or is too thin for the mode.
+
+        It reads only the beginning of each file.
+        """
+        for picture in document.images[: self.most]:
+            with _naming(document, picture) as file, PictureFrames(file) as frames:
+                size = frames.picture.size
+            self._check_shapes(document, [size])
+
+    def _check_shapes(self, document: Document, sizes: Sequence[tuple[int, int]]) -> None:
+        try:
+            for width, height in sizes:
+                check_shape(width, height, self.mode)
+        except ValueError as error:
+            raise ValueError(f"document {document.name}: {error}") from None
 
     def render(self, text: str) -> Pages:
         """Draw a text on pages."""
@@ -108,3 +126,13 @@ class PageMaker(ContextMaker):
     def fit(self, text: str) -> PageStyle:
         """Return the style with the largest font that needs no more pages than the smallest font does."""
         return fit_pages(text, self.style, self.spec.smallest_font, most=self.most)
+
+
+@contextmanager
+def _naming(document: Document, picture: Path | bytes) -> Iterator[Path | BytesIO]:
+    """Yield a picture as something to open, and name its document in errors."""
+    try:
+        yield BytesIO(picture) if isinstance(picture, bytes) else picture
+    except (ValueError, FileNotFoundError) as error:
+        what = f"a picture of {len(picture)} bytes that can't be read" if isinstance(picture, bytes) else error
+        raise ValueError(f"document {document.name}: {what}") from error

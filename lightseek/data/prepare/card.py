@@ -138,7 +138,7 @@ def plot_lengths(path: Path, prepared: Prepared) -> None:
         bounds = None if isinstance(edges, list) else (min(every, default=0), most + 1)
         for split, figures in prepared.splits.items():
             values = getattr(figures, name)
-            weights = [100 / len(values)] * len(values)
+            weights = [100 / max(1, len(values))] * len(values)  # all rows of a split may have been bad
             axes.hist(values, edges, range=bounds, weights=weights, histtype="step", label=f"{split} ({len(values):,})")
         axes.set(xlabel=title)
         axes.spines[["top", "right"]].set_visible(False)

@@ -12,6 +12,7 @@ from lightseek.data.context.pages import PageMaker
 from lightseek.data.document import Document, check_task
 from lightseek.data.sources.registry import DATA_SETS
 from lightseek.data.splits import Shares, Split
+from lightseek.page.modes import check_shape
 from lightseek.page.spec import MOST_PAGES, PageSpec
 from lightseek.tools.files import atomic_write, write_json
 
@@ -112,7 +113,11 @@ def _row(job: Job, document: Document, maker: PageMaker) -> tuple[dict[str, Any]
     """Return a row, and the bytes and suffix of each page. Drawn pages are PNG files; pictures stay unchanged."""
     text, pages = document.text, []
     if document.images:
-        maker.show(document)  # raises ValueError if a picture cannot be read
+        for image in maker.show(document).images:  # raises ValueError if a picture cannot be read
+            try:
+                check_shape(*image.size, "base")  # whatever mode is trained later
+            except ValueError as error:
+                raise ValueError(f"document {document.name}: {error}") from None
         pages = [_bytes(picture) for picture in document.images]
     elif job.images:
         made = maker(document)

@@ -13,8 +13,9 @@ from random import Random
 from typing import Any
 
 from lightseek.data.document import Document, check_task, split_key
+from lightseek.data.sources.cells import pictures
 from lightseek.data.sources.registry import DataSet
-from lightseek.data.sources.tables import OnBad, pictures
+from lightseek.data.sources.tables import OnBad
 from lightseek.data.splits import Split, part_of
 
 STREAMED = 20_000  # documents
@@ -108,7 +109,7 @@ def _rows(entry: DataSet, theirs: str, seed: int, stream: bool) -> Iterator[tupl
 
 def _of_row(row: dict[str, Any], name: str, entry: DataSet) -> Iterator[Document]:
     """Yield the document of a row, or one document for each question of a conversation about the same pages."""
-    images = pictures(_cell(row, entry.image), Path()) if entry.image else ()
+    images = pictures(_cell(row, entry.image), None) if entry.image else ()
     if entry.reader == "conversations":
         for number, turn in enumerate(_cell(row, "texts"), start=1):
             answer, question = _text(turn, entry.answers), _text(turn, entry.question)

@@ -1,9 +1,12 @@
 """Reads the user's own documents: a JSONL, JSON, CSV or parquet file, or a folder of such files or .txt and .md files.
 
+JSON Lines may also be called .json, and both may be compressed (.jsonl.gz, .json.gz).
+
 These rules decide the split of a document:
 1. A file or folder name names it: train, validation (valid, val, dev) or test ("test.jsonl", "train/a.txt",
-   "train-00001-of-00004.parquet"). So does such a value in a row's `split` column. If some splits are named and another
-   is not, the documents of that other split are taken from train, by rules 2 and 3.
+   "train-00001-of-00004.parquet"). So does such a value in a row's `split` column, and, if neither names one, a folder
+   in the path of the row's picture ("test/1.png"). If some splits are named and another is not, the documents of that
+   other split are taken from train, by rules 2 and 3.
 2. If nothing names it, a hash of its text decides, or of its first page if it comes as pictures: 80 % train, 10 %
    validation, 10 % test.
 3. With fewer than 100 different documents a hash could leave a split empty. So they are sorted by their hashes: the
@@ -12,7 +15,8 @@ These rules decide the split of a document:
 
 A text file's summary is in `name.summary.txt` beside it (or `name.summary.md`). If there is no such file, the summary
 is the first sentence, which is then left out of the text. If a folder holds tables, only the tables are read; if it
-holds pictures and .json files, only the .json files with their pictures.
+holds .json files and pictures, or .json files and no texts, only the .json files with their pictures. A README is read
+only if it is the only file.
 """
 
 import re
@@ -26,17 +30,20 @@ from lightseek.data.sources.tables import (
     ANNOTATIONS,
     MAX_TABLE_BYTES,
     MAX_TEXT_BYTES,
+    PICTURE_FILES,
     TABLES,
     WANTED,
     Marked,
     OnBad,
     Wanted,
+    kind_of,
     read_table,
 )
 from lightseek.data.splits import SPLIT_NAMES, SPLITS, Shares, Split, divide
+from lightseek.page.typeset.markdown import shorten_data_uris
 
 TEXTS = (".txt", ".md")
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+READ = (*TABLES, *ANNOTATIONS, *TEXTS)
 MAX_FILES = 100_000
 Found = TypeVar("Found")
 
@@ -99,14 +106,14 @@ def assign(marked: list[Marked], shares: Shares | None = None) -> list[Split]:
 def read(path: Path, wanted: Wanted = WANTED, on_bad: OnBad | None = None) -> Iterator[Marked]:
     """Yield every document under `path` with the split that its file, folder or row names, or None."""
     files = files_of(path)
+    root = path if path.is_dir() else path.parent
     for file in files:
-        table = file.suffix.lower() in (*TABLES, ANNOTATIONS)
+        table = kind_of(file) in TABLES + ANNOTATIONS
         _check_size(file, MAX_TABLE_BYTES if table else MAX_TEXT_BYTES)
         name = file.name if file == path else file.relative_to(path).as_posix()
         place = _place(file, path)
         if table:
-            for document, mark in read_table(file, name, wanted, on_bad):
-                yield document, mark or place
+            yield from read_table(file, name, wanted, on_bad, root, place)
             continue
         try:
             document = _read_text(file, name, wanted)
@@ -121,20 +128,23 @@ def read(path: Path, wanted: Wanted = WANTED, on_bad: OnBad | None = None) -> It
 def files_of(path: Path) -> list[Path]:
     """Return the files to read: tables, or else annotations of pictures, or else texts. Raises ValueError for none."""
     if path.is_file():
-        if path.suffix.lower() not in (*TABLES, ANNOTATIONS, *TEXTS):
-            raise ValueError(
-                f"can't read {path}: documents come as {', '.join(TABLES + TEXTS)} files or a folder of them"
-            )
+        if kind_of(path) not in READ:
+            raise ValueError(f"can't read {path}: documents come as {', '.join(READ)} files or a folder of them")
         return [path]
     files = sorted(file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path)))
 
     def only(*suffixes: str) -> list[Path]:
-        return [file for file in files if file.suffix.lower() in suffixes]
+        return [file for file in files if kind_of(file) in suffixes]
 
     texts = [file for file in only(*TEXTS) if not file.stem.endswith(".summary")]
-    found = only(*TABLES) or (only(ANNOTATIONS) if only(*PICTURES) else []) or texts
+    if len(files) > 1:  # a README beside other files is about them
+        texts = [file for file in texts if file.stem.lower() != "readme"]
+    annotations = only(*ANNOTATIONS) if only(*PICTURE_FILES) or not texts else []
+    found = only(*TABLES) or annotations or texts
     if not found:
-        raise ValueError(f"{path} holds no documents: put {', '.join(TABLES + TEXTS)} files there")
+        names = ", ".join(file.relative_to(path).as_posix() for file in files[:5]) + ", ..." * (len(files) > 5)
+        unread = f" (it holds {names})" if files else ""
+        raise ValueError(f"{path} holds no documents{unread}: put {', '.join(READ)} files there")
     if len(found) > MAX_FILES:
         raise ValueError(f"{path} holds {len(found):,} files, more than {MAX_FILES:,}: put them into one .jsonl file")
     return found
@@ -154,7 +164,8 @@ def _check_size(file: Path, most: int) -> None:
 
 def _place(file: Path, root: Path) -> Split | None:
     """Return the split that the name of the file, or of a folder between `root` and it, stands for."""
-    names = [*file.relative_to(root).parent.parts, file.stem] if file != root else [file.stem]
+    stem = file.name[: len(file.name) - len(kind_of(file))]
+    names = [*file.relative_to(root).parent.parts, stem] if file != root else [stem]
     for name in reversed(names):
         start = name.lower().replace("_", "-").split("-")[0].split(".")[0]
         # "test-plan.txt" is a document with that name, but "test-00000-of-00001.jsonl" is a shard of the test split.
@@ -172,6 +183,8 @@ def _read_text(file: Path, name: str, wanted: Wanted) -> Document:
         summary = beside[0].read_text(encoding="utf-8-sig").strip() if beside else ""
     except UnicodeDecodeError as error:
         raise ValueError(f"{file} or its summary is not UTF-8 text: {error}") from None
+    if file.suffix.lower() == ".md":
+        text = shorten_data_uris(text)
     if not text:
         raise ValueError(f"{file} is empty")
     if beside and not summary:

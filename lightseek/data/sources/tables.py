@@ -1,26 +1,31 @@
 """Turns rows of JSONL, JSON, CSV and parquet files into documents.
 
 A row has a text and its summary, or it has pictures. Pictures are in the column `image`, `images` or the hub's
-`file_name`, as paths relative to the file's folder or as bytes in a parquet file. A row with pictures may also have a
-text, a summary, or a `question` and its `answer`.
+`file_name`, in one of the forms that `cells.py` reads. A row with pictures may also have a text, a summary, or a
+`question` and its `answer`.
 """
 
 import csv
+import gzip
 import json
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightseek.data.document import Document, check_task, split_first_sentence
+from lightseek.data.sources.cells import pictures
 from lightseek.data.splits import SPLIT_NAMES, Split
 
-TABLES = (".jsonl", ".csv", ".parquet")
-ANNOTATIONS = ".json"  # a list of objects, or one object that maps pictures to texts
+TABLES = (".jsonl", ".csv", ".parquet", ".jsonl.gz")
+# A list of objects, an object a line, or one object that maps pictures to texts. The suffix also means other things.
+ANNOTATIONS = (".json", ".json.gz")
 MAX_TABLE_BYTES = 2 << 30  # the whole table is read into memory
 MAX_TEXT_BYTES = 10 << 20
 PICTURES = ("images", "image", "file_name")
+PICTURE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 OnBad = Callable[[ValueError], None]
 Row = dict[str, Any]
 Marked = tuple[Document, Split | None]  # a document, and the split that its file, folder or row names
@@ -45,14 +50,31 @@ class Wanted:
 WANTED = Wanted()
 
 
-def read_table(file: Path, name: str, wanted: Wanted, on_bad: OnBad | None = None) -> Iterator[Marked]:
-    """Yield a table's documents. A bad row goes to `on_bad` as a ValueError; without `on_bad` the error is raised."""
+def kind_of(file: Path) -> str:
+    """Return the suffix of a file in lower case, which has two parts if it is compressed: ".jsonl.gz"."""
+    suffixes = [suffix.lower() for suffix in file.suffixes]
+    return "".join(suffixes[-2:] if suffixes[-1:] == [".gz"] else suffixes[-1:])
+
+
+def read_table(
+    file: Path,
+    name: str,
+    wanted: Wanted,
+    on_bad: OnBad | None = None,
+    root: Path | None = None,
+    place: Split | None = None,
+) -> Iterator[Marked]:
+    """Yield a table's documents. A bad row goes to `on_bad` as a ValueError; without `on_bad` the error is raised.
+
+    The paths of pictures are relative to the file and stay below `root` (default: the file's folder). The split of a
+    row is that of its column `split`, or else `place`, or else that of the folder in the path of its first picture.
+    """
     for number, row in _rows(file):
         try:
             if isinstance(row, ValueError):
                 raise row
-            document = _document(row, file.parent, f"{name}:{number}", wanted)
-            mark = _mark(row)
+            document = _document(row, file.parent, root or file.parent, f"{name}:{number}", wanted)
+            mark = _mark(row) or place or _folder_mark(document, file.parent)
         except ValueError as error:
             bad = ValueError(f"{file}, row {number}: {error}")
             if on_bad is None:
@@ -62,9 +84,9 @@ def read_table(file: Path, name: str, wanted: Wanted, on_bad: OnBad | None = Non
         yield document, mark
 
 
-def _document(row: Row, folder: Path, name: str, wanted: Wanted) -> Document:
+def _document(row: Row, folder: Path, root: Path, name: str, wanted: Wanted) -> Document:
     column = next((column for column in PICTURES if row.get(column)), None)
-    images = pictures(row[column], folder) if column else ()
+    images = pictures(row[column], folder, root) if column else ()
     question = _text(row, "question") if row.get("question") else ""
     answer = "answer" if question and not row.get(wanted.summary or "") else wanted.summary
     if images:
@@ -100,60 +122,67 @@ def _text(row: Row, column: str) -> str:
     return value.strip()
 
 
-def pictures(value: Any, folder: Path) -> tuple[Path | bytes, ...]:
-    """Return the path or the bytes of each picture.
-
-    `value` is a path below `folder`, the hub's `{"bytes", "path"}`, or a list of these. Raises ValueError for anything
-    else, and for a file that does not exist.
-    """
-    found: list[Path | bytes] = []
-    for item in value if isinstance(value, list) else [value]:
-        if isinstance(item, dict) and isinstance(item.get("bytes"), bytes):
-            found.append(item["bytes"])
-            continue
-        path = item.get("path") if isinstance(item, dict) else item
-        if not isinstance(path, str):
-            raise ValueError(f"a picture is a path, not {path!r:.40}")
-        if not (folder / path).is_file():
-            raise ValueError(f"there is no picture {path} in {folder}")
-        found.append(folder / path)
-    return tuple(found)
-
-
 def _mark(row: Row) -> Split | None:
     if not row.get("split"):
         return None
     mark = SPLIT_NAMES.get(str(row["split"]).lower())
     if mark is None:
-        raise ValueError(f"unknown split {row['split']!r}: choose one of {', '.join(SPLIT_NAMES)}")
+        raise ValueError(f"unknown split {row['split']!r:.40}: choose one of {', '.join(SPLIT_NAMES)}")
     return mark
+
+
+def _folder_mark(document: Document, folder: Path) -> Split | None:
+    """Return the split that a folder in the path of the first picture names: "test/1.png" in a table above "test"."""
+    first = document.images[0] if document.images else None
+    parts = first.relative_to(folder).parent.parts if isinstance(first, Path) else ()
+    return next((SPLIT_NAMES[part.lower()] for part in reversed(parts) if part.lower() in SPLIT_NAMES), None)
 
 
 def _rows(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
     """Yield (number, row or its error). Raises ValueError if the rest of the file can't be read either."""
     read = {".jsonl": _json_lines, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
-    return read[file.suffix.lower()](file)
+    return read[kind_of(file).removesuffix(".gz")](file)
+
+
+def _lines(file: Path) -> Iterator[bytes]:
+    """Yield the lines of a file, which may be compressed. Raises ValueError if it is damaged or grows too large."""
+    size = 0
+    try:
+        with gzip.open(file) if kind_of(file).endswith(".gz") else file.open("rb") as lines:
+            while line := lines.readline(MAX_TABLE_BYTES + 1):
+                size += len(line)
+                if size > MAX_TABLE_BYTES:
+                    raise ValueError(f"{file} has more than {MAX_TABLE_BYTES >> 20:,} MiB unpacked: split it up")
+                yield line
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f"can't read {file}: {error}") from None
 
 
 def _json_lines(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
     """Read line by line, so that the error of a bad line has its number and no line decides the type of a column."""
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8-sig"))
-            except (ValueError, RecursionError) as error:  # UTF-8 and JSON errors are ValueErrors
-                yield number, ValueError(f"not JSON: {error}")
-                continue
-            yield number, row if isinstance(row, dict) else ValueError(f"must be a JSON object, not {line[:40]!r}")
+    for number, line in enumerate(_lines(file), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:  # UTF-8 and JSON errors are ValueErrors
+            yield number, ValueError(f"not JSON: {_short(error)}")
+            continue
+        yield number, row if isinstance(row, dict) else ValueError(f"must be a JSON object, not {line[:40]!r}")
 
 
 def _json_rows(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
+    """Read a list of rows, an object of pictures and their texts, or an object a line, as `Dataset.to_json` writes."""
+    text = b"".join(_lines(file))
     try:
-        rows = json.loads(file.read_text(encoding="utf-8-sig"))
+        rows = json.loads(text.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not JSON: {error}") from None
+        if _is_object(text.lstrip(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0]):
+            yield from _json_lines(file)
+            return
+        raise ValueError(f"{file} is not JSON: {_short(error)}") from None
+    if isinstance(rows, dict) and not any(Path(key[-300:]).suffix.lower() in PICTURE_FILES for key in rows):
+        rows = [rows]  # a single row
     if isinstance(rows, dict):
         rows = [
             {"image": image, **(about if isinstance(about, dict) else {"text": about})} for image, about in rows.items()
@@ -162,6 +191,18 @@ def _json_rows(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
         raise ValueError(f"{file} must hold a list of objects, or one object of pictures and their texts")
     for number, row in enumerate(rows, start=1):
         yield number, row if isinstance(row, dict) else ValueError(f"must be a JSON object, not {row!r:.40}")
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def _short(error: Exception) -> str:
+    """Return the message of an error. That of a wrong character in UTF-8 would hold the whole text."""
+    return f"{error!s:.200}"
 
 
 def _csv_rows(file: Path) -> Iterator[tuple[int, Row | ValueError]]:

@@ -1,4 +1,7 @@
-"""Turn Markdown into blocks of words. Nothing is dropped: addresses, HTML and irregular tables are drawn too."""
+"""Turn Markdown into blocks of words. Addresses, HTML and irregular tables are drawn too.
+
+Only the content of pictures that are pasted into the text is dropped (`shorten_data_uris`).
+"""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -10,6 +13,17 @@ HEADING_SCALES = {"h1": 1.8, "h2": 1.5, "h3": 1.25, "h4": 1.1, "h5": 1.0, "h6": 
 CLOSING = r"(?:(?<=&)#?\w+;)?[*_`~\]]*"  # markup that ends right after a word belongs to it
 BULLET_INDENT, NUMBER_INDENT, QUOTE_INDENT = 1.4, 2.0, 1.2  # ems
 TIGHT = 0.25  # space above an item of a tight list, in paragraph spacings
+
+# A file that is written into an address, such as data:image/png;base64,iVBORw0KGgo...: type and content.
+DATA_URI = re.compile(r"""(\bdata:[\w.+-]+/[\w.+-]+[^\s,()<>"']{0,80},)[^\s()<>"']{64,}""", re.IGNORECASE)
+
+
+def shorten_data_uris(text: str) -> str:
+    """Return Markdown whose data URIs end after their type: "data:image/png;base64,…".
+
+    Editors paste pictures so. The hundred thousands of letters of such an address are no text that someone wrote.
+    """
+    return DATA_URI.sub(r"\1…", text)
 
 
 def parse_markdown(text: str) -> list[Block]:
