@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from lightseek.model.boxes import build_box
 from lightseek.model.cache import Cache
 from lightseek.model.config import OCRConfig
 from lightseek.model.decoders import build_decoder
 from lightseek.model.encoder import DeepEncoder
-from lightseek.model.layout import Layout
 from lightseek.model.moe import Routing
 from lightseek.model.projector import Projector
 from lightseek.model.sam import AbsolutePosition
@@ -79,7 +79,7 @@ class DeepSeekOCR(DocumentModel):
         super().__init__(config)
         self.encoder = DeepEncoder(config)
         self.projector = Projector(config)
-        self.layout = Layout(config.decoder.width)
+        self.layout = build_box("layout", config)
         self.decoder = build_decoder(config.decoder)
         reset_parameters(self)
 
@@ -183,12 +183,18 @@ class DeepSeekOCR(DocumentModel):
     @property
     def device(self) -> torch.device:
         """The device of the weights."""
-        return self.layout.newline.device
+        return self._weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights."""
-        return self.layout.newline.dtype
+        return self._weight.dtype
+
+    @property
+    def _weight(self) -> nn.Parameter:
+        """A parameter that no quantizer packs: the layout's newline or, if it has none, one of the projector's."""
+        newline = getattr(self.layout, "newline", None)
+        return next(p for p in self.projector.parameters() if p.is_floating_point()) if newline is None else newline
 
     def set_gradient_checkpointing(self, on: bool = True) -> None:
         """Trade time for memory in training: keep only the input of each block, and compute the rest again."""

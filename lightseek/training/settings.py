@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightseek.data.kinds import CONTEXTS, CORRUPTIONS, SOURCES, TASKS
-from lightseek.model.kinds import ATTENTION, BOXES, COMPRESSORS, DECODERS, GLOBAL_STAGES, PROJECTORS
+from lightseek.model.kinds import ATTENTION, BOXES, COMPRESSORS, DECODERS, GLOBAL_STAGES, LAYOUTS, PROJECTORS
 from lightseek.page.kinds import NOISES
 from lightseek.page.modes import MODES, find_mode
 from lightseek.tools.files import write_json
@@ -57,6 +57,12 @@ class ModelSettings:
         kinds=GLOBAL_STAGES,
     )
     projector: str | None = option(None, "another projector; none keeps the model's own", kinds=PROJECTORS)
+    layout: str | None = option(
+        None,
+        "another order of the vision tokens in the sequence; plain leaves out newlines and separator; none keeps the "
+        "model's own",
+        kinds=LAYOUTS,
+    )
     decoder: str | None = option(None, "another decoder; none keeps the decoder of the model", kinds=DECODERS)
     attention: str = option("sdpa", "the implementation of attention", kinds=ATTENTION)
 
