@@ -8,6 +8,7 @@ model's config and its own settings, `kind(config, **settings)`, and gives a mod
                                               which makes the vision tokens, b t d2
     projector      b t d2  -> b t d           from the encoder's channels to the decoder's width
     layout         the views of an image, t d each -> p d; its class says how many `newlines` and `separators` it adds
+    text_encoder   b n d, t -> b t d          shortens a text that is shown in the place of pages
     decoder        see `decoders/__init__.py`
 """
 
@@ -51,6 +52,15 @@ LAYOUTS = Registry(
     },
     settings=True,
 )
+TEXT_ENCODERS = Registry(
+    "text encoder",
+    {
+        "none": "lightseek.model.context:NoText",
+        "meantext": "lightseek.model.context:MeanText",
+        "conv1d": "lightseek.model.context:ConvText",
+    },
+    settings=True,
+)
 HF_DECODERS = {"gpt2": "hf:openai-community/gpt2", "qwen3": "hf:Qwen/Qwen3-0.6B"}  # names for the usual ones
 DECODERS = Registry(
     "decoder",
@@ -86,4 +96,5 @@ BOXES = {
     "global_stage": Axis("encoder.clip", GLOBAL_STAGES, "clip"),
     "projector": Axis("projector.layers", PROJECTORS, "linear"),
     "layout": Axis("layout", LAYOUTS, "rows"),
+    "text_encoder": Axis("context", TEXT_ENCODERS, "none"),
 }

@@ -24,7 +24,7 @@ from lightseek.model.encoder import DeepEncoder
 from lightseek.model.moe import Routing
 from lightseek.model.projector import Projector
 from lightseek.model.sam import AbsolutePosition
-from lightseek.page.views import Page
+from lightseek.page.views import Page, TextRun
 
 IGNORED = -100  # the label of a position that the loss leaves out
 
@@ -81,6 +81,7 @@ class DeepSeekOCR(DocumentModel):
         self.projector = Projector(config)
         self.layout = build_box("layout", config)
         self.decoder = build_decoder(config.decoder)
+        self.context = build_box("text_encoder", config)
         reset_parameters(self)
 
     def forward(
@@ -155,10 +156,15 @@ class DeepSeekOCR(DocumentModel):
 
     def encode_pages(self, pages: Sequence[Page]) -> list[Float[Tensor, "_ d"]]:
         """Return `encode_page` of many images, whose sizes and modes may differ."""
-        views = [view for page in pages for view in (page.global_view, *(() if page.tiles is None else page.tiles))]
+        drawn = [page for page in pages if not isinstance(page, TextRun)]
+        views = [view for page in drawn for view in (page.global_view, *(() if page.tiles is None else page.tiles))]
         tokens = iter(self.encode_views(views))
         laid_out = []
         for page in pages:
+            if isinstance(page, TextRun):
+                embedded = self.decoder.embed(page.ids.to(self.device)[None])
+                laid_out.append(self.context(embedded, page.vectors)[0])
+                continue
             global_view = next(tokens)
             tiles = None if page.tiles is None else torch.stack([next(tokens) for _ in page.tiles])
             laid_out.append(self.layout(global_view, tiles, page.grid))

@@ -102,11 +102,12 @@ def hf_source(decoder: str) -> str:
 
 def attach(model: DeepSeekOCR, decoder: nn.Module, config: OCRConfig) -> None:
     """Put `decoder` into `model`, with a new projector and layout: the old ones lead into another embedding space."""
-    projector, layout = Projector(config), build_box("layout", config)
-    for part in (projector, layout):
+    projector, layout, context = Projector(config), build_box("layout", config), build_box("text_encoder", config)
+    for part in (projector, layout, context):
         reset_parameters(part)
     device, dtype, training = model.device, model.dtype, model.training
-    model.projector, model.layout, model.decoder, model.config = projector, layout, decoder, config
+    model.projector, model.layout, model.context = projector, layout, context
+    model.decoder, model.config = decoder, config
     model.to(device, dtype).train(training)
 
 
