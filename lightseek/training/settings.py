@@ -94,7 +94,7 @@ class ContextSettings:
 
     context: str = option(
         "vision",
-        "how the model gets the document: as pages, as its text, or as a text cut or shortened to mode",
+        "how the model gets a document: as pages, as text, or as text of as many tokens as a page has",
         kinds=CONTEXTS,
     )
     mode: str = option(
