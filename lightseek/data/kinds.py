@@ -11,8 +11,12 @@ CONTEXTS = Registry(
     {
         "vision": "lightseek.data.context.cached:vision_context",
         "text": "lightseek.data.context.text:text_context",
+        "truncated": "lightseek.data.context.text:truncated_context",
+        "meantext": "lightseek.data.context.text:shortened_context",
+        "conv1d": "lightseek.data.context.text:shortened_context",
     },
 )
+PAGELESS = ("text", "truncated", "meantext", "conv1d")  # of these, the model sees no pages
 
 # Source -> a function (split, limit, seed, max_characters) that returns documents. The data sets of the hub are in
 # `sources/registry.py`, and the path of a file or a folder is a source too.

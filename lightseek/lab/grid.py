@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightseek.data.kinds import PAGELESS
 from lightseek.model.kinds import BOXES
 from lightseek.tools.files import fingerprint
 from lightseek.training.settings import LearningSettings, ModelSettings, RunConfig, check, decisive, differences
@@ -74,8 +75,11 @@ def without_idle(config: RunConfig, lists: dict[str, list[Any]]) -> RunConfig:
     """
     if config.decoder and config.decoder.startswith("seq2seq:"):
         config = replace(config, context="text")
-    if config.context == "text":  # there are no pages
-        config = replace(config, mode=lists.get("mode", [config.mode])[0], cache_vision=False, **dict.fromkeys(BOXES))
+    if config.context in PAGELESS:
+        boxes = {axis: None for axis in BOXES if hasattr(config, axis)}
+        config = replace(config, cache_vision=False, **boxes)
+    if config.context == "text":  # a mode is a budget for the others
+        config = replace(config, mode=lists.get("mode", [config.mode])[0])
     if config.epochs is not None:  # the steps follow from it
         config = replace(config, steps=RunConfig.steps)
     return config
@@ -150,7 +154,7 @@ def check_model(config: RunConfig) -> None:
     model = skeleton(config)
     # int8 stands for every quantizer here: those of bitsandbytes need real weights.
     choose_what_learns(model, replace(config, quantize=config.quantize and "int8"))
-    if config.context == "text":
+    if config.context in PAGELESS:
         freeze_eyes(model)
     else:
         model.config.arithmetic.check(config.mode)

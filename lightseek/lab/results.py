@@ -124,8 +124,8 @@ def results_table(cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> Tabl
 
 
 def setting(cell: dict[str, Any], name: str) -> str:
-    """Return a cell's setting as the table shows it. The mode is "text" if the cell's documents are given as text."""
-    if name == "mode" and not cell.get("vision_tokens", 1):
+    """Return a cell's setting as the table shows it. The mode is "text" if the documents are given as whole texts."""
+    if name == "mode" and not cell.get("vision_tokens", 1) and cell["settings"].get("context") != "truncated":
         return "text"
     return shown(name, current(cell["settings"]).get(name))
 

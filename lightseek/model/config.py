@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightseek.model.config_json import Reader, read_fields, read_official, write_official, write_transformers
-from lightseek.model.kinds import BOXES
+from lightseek.model.kinds import BOXES, LAYOUTS
 from lightseek.model.sizes import (
     PATCH,
     BoxConfig,
@@ -125,7 +125,8 @@ class OCRConfig:
     @property
     def arithmetic(self) -> Arithmetic:
         """How many tokens and sequence positions a page has for this model."""
-        return Arithmetic(self.token_side)
+        layout = LAYOUTS.find(self.box("layout").kind)
+        return Arithmetic(self.token_side, layout.newlines, layout.separators)
 
     @property
     def letters(self) -> tuple[int, int]:

@@ -7,6 +7,8 @@ model's config and its own settings, `kind(config, **settings)`, and gives a mod
     global_stage   b d r r -> b 1+r*r d       a class token comes first; its class names its `join`, see `join.py`,
                                               which makes the vision tokens, b t d2
     projector      b t d2  -> b t d           from the encoder's channels to the decoder's width
+    layout         the views of an image, t d each -> p d; its class says how many `newlines` and `separators` it adds
+    text_encoder   b n d, t -> b t d          shortens a text that is shown in the place of pages
     decoder        see `decoders/__init__.py`
 """
 
@@ -39,6 +41,23 @@ PROJECTORS = Registry(
     {
         "linear": "lightseek.model.projector:linear",
         "mlp": "lightseek.model.projector:mlp",
+    },
+    settings=True,
+)
+LAYOUTS = Registry(
+    "layout",
+    {
+        "rows": "lightseek.model.layout:Layout",
+        "plain": "lightseek.model.layout:PlainLayout",
+    },
+    settings=True,
+)
+TEXT_ENCODERS = Registry(
+    "text encoder",
+    {
+        "none": "lightseek.model.context:NoText",
+        "meantext": "lightseek.model.context:MeanText",
+        "conv1d": "lightseek.model.context:ConvText",
     },
     settings=True,
 )
@@ -76,4 +95,6 @@ BOXES = {
     "compressor": Axis("encoder.compressor", COMPRESSORS, "conv", {"factor": 4}),
     "global_stage": Axis("encoder.clip", GLOBAL_STAGES, "clip"),
     "projector": Axis("projector.layers", PROJECTORS, "linear"),
+    "layout": Axis("layout", LAYOUTS, "rows"),
+    "text_encoder": Axis("context", TEXT_ENCODERS, "none"),
 }

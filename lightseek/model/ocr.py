@@ -16,15 +16,15 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from lightseek.model.boxes import build_box
 from lightseek.model.cache import Cache
 from lightseek.model.config import OCRConfig
 from lightseek.model.decoders import build_decoder
 from lightseek.model.encoder import DeepEncoder
-from lightseek.model.layout import Layout
 from lightseek.model.moe import Routing
 from lightseek.model.projector import Projector
 from lightseek.model.sam import AbsolutePosition
-from lightseek.page.views import Page
+from lightseek.page.views import Page, TextRun
 
 IGNORED = -100  # the label of a position that the loss leaves out
 
@@ -82,8 +82,9 @@ class DeepSeekOCR(DocumentModel):
         super().__init__(config)
         self.encoder = DeepEncoder(config)
         self.projector = Projector(config)
-        self.layout = Layout(config.decoder.width)
+        self.layout = build_box("layout", config)
         self.decoder = build_decoder(config.decoder)
+        self.context = build_box("text_encoder", config)
         reset_parameters(self)
 
     def forward(
@@ -158,10 +159,15 @@ class DeepSeekOCR(DocumentModel):
 
     def encode_pages(self, pages: Sequence[Page]) -> list[Float[Tensor, "_ d"]]:
         """Return `encode_page` of many images, whose sizes and modes may differ."""
-        views = [view for page in pages for view in (page.global_view, *(() if page.tiles is None else page.tiles))]
+        drawn = [page for page in pages if not isinstance(page, TextRun)]
+        views = [view for page in drawn for view in (page.global_view, *(() if page.tiles is None else page.tiles))]
         tokens = iter(self.encode_views(views))
         laid_out = []
         for page in pages:
+            if isinstance(page, TextRun):
+                embedded = self.decoder.embed(page.ids.to(self.device)[None])
+                laid_out.append(self.context(embedded, page.vectors)[0])
+                continue
             global_view = next(tokens)
             tiles = None if page.tiles is None else torch.stack([next(tokens) for _ in page.tiles])
             laid_out.append(self.layout(global_view, tiles, page.grid))
@@ -186,12 +192,18 @@ class DeepSeekOCR(DocumentModel):
     @property
     def device(self) -> torch.device:
         """The device of the weights."""
-        return self.layout.newline.device
+        return self._weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of the weights."""
-        return self.layout.newline.dtype
+        return self._weight.dtype
+
+    @property
+    def _weight(self) -> nn.Parameter:
+        """A parameter that no quantizer packs: the layout's newline or, if it has none, one of the projector's."""
+        newline = getattr(self.layout, "newline", None)
+        return next(p for p in self.projector.parameters() if p.is_floating_point()) if newline is None else newline
 
     def set_gradient_checkpointing(self, on: bool = True) -> None:
         """Trade time for memory in training: keep only the input of each block, and compute the rest again."""

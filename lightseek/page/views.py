@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -69,10 +69,25 @@ class EncodedPage:
         return round(len(view) ** 0.5)
 
 
-Page = PageViews | EncodedPage
+@dataclass(frozen=True, eq=False)
+class TextRun:
+    """A text in the place of a page: the model's text encoder shortens its `ids` to so many `vectors`.
+
+    Raises ValueError for an empty text or a number of vectors below 1.
+    """
+
+    ids: Int[Tensor, " n"]
+    vectors: int
+
+    def __post_init__(self) -> None:
+        if not len(self.ids) or self.vectors < 1:
+            raise ValueError(f"a text of {len(self.ids)} tokens cannot be shortened to {self.vectors} vectors")
 
 
-def check_grid(page: Page) -> None:
+Page = PageViews | EncodedPage | TextRun
+
+
+def check_grid(page: PageViews | EncodedPage) -> None:
     """Raise ValueError if the number of tiles of a page does not match its grid."""
     columns, rows = page.grid
     tiles = 0 if page.tiles is None else len(page.tiles)
@@ -82,6 +97,8 @@ def check_grid(page: Page) -> None:
 
 def count(page: Page, arithmetic: Arithmetic = OFFICIAL) -> Count:
     """Return what fills the sequence positions of this page in a model whose `config.arithmetic` is given."""
+    if isinstance(page, TextRun):
+        return Count(page.vectors, 0, 0)
     tile = 0 if page.tiles is None else page.side(page.tiles[0], arithmetic)
     return arithmetic.count(page.side(page.global_view, arithmetic), tile, page.grid)
 

@@ -6,9 +6,10 @@ load -> initial weights of parts -> other boxes -> another decoder -> attention 
 import torch
 
 from lightseek.data.context.vision_cache import VisionCache, cache_folder
+from lightseek.data.kinds import PAGELESS
 from lightseek.model.attention import set_attention
 from lightseek.model.config import DecoderConfig
-from lightseek.model.kinds import BOXES
+from lightseek.model.kinds import BOXES, TEXT_ENCODERS
 from lightseek.model.ocr import DeepSeekOCR, DocumentModel
 from lightseek.tools.devices import find_device, find_dtype
 from lightseek.tools.registry import Registry
@@ -49,6 +50,8 @@ def swap_boxes(model: DeepSeekOCR, config: RunConfig) -> None:
         if (name := getattr(config, axis, None)) is not None:
             kind, settings = Registry.split(name)
             swap_box(model, axis, kind, settings, config.seed)
+    if config.context in TEXT_ENCODERS:
+        swap_box(model, "text_encoder", config.context, seed=config.seed)
 
 
 def finish_model(model: DocumentModel, config: RunConfig) -> tuple[DocumentModel, list[BoxCount]]:
@@ -58,7 +61,7 @@ def finish_model(model: DocumentModel, config: RunConfig) -> tuple[DocumentModel
         model.decoder.set_attention(config.attention)
     model.set_gradient_checkpointing(config.gradient_checkpointing)
     counts = choose_what_learns(model, config)
-    return model, freeze_eyes(model) if config.context == "text" else counts
+    return model, freeze_eyes(model) if config.context in PAGELESS else counts
 
 
 def choose_what_learns(model: DocumentModel, config: RunConfig) -> list[BoxCount]:

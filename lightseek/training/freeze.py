@@ -21,7 +21,8 @@ from lightseek.training.kinds import PARTS
 EYES = re.compile("|".join(PARTS[part] for part in ("encoder", "projector", "layout")))
 LAST = re.compile(r"decoder-last-(\d+)")
 ADAPTERS = re.compile(r".*\.lora_[AB]\.")
-BOXES = ("sam", "compressor", "clip", "projector", "layout", "decoder")  # each parameter is in exactly one of them
+# Each parameter is in exactly one of them.
+BOXES = ("sam", "compressor", "clip", "projector", "layout", "decoder", "context")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def freeze(model: nn.Module, policy: str | None) -> list[BoxCount]:
 
 
 def freeze_eyes(model: nn.Module) -> list[BoxCount]:
-    """Freeze the boxes that a document given as text does not use: the encoder, the projector and the layout.
+    """Freeze the boxes that a document without pages does not use: the encoder, the projector and the layout.
 
     Returns the parameter counts of each box. Raises ValueError if no parameter learns any more.
     """

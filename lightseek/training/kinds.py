@@ -16,6 +16,7 @@ PARTS = Registry(
         "projector": r"projector\.",
         "layout": r"layout\.",
         "decoder": r"decoder\.",
+        "context": r"context\.",
         "decoder-layers": r"decoder\.layers\.\d+\.",
         "final-norm": r"decoder\.norm\.",
         "embeddings": r"decoder\.embed\.",

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from lightseek.data.kinds import CONTEXTS, CORRUPTIONS, SOURCES, TASKS
-from lightseek.model.kinds import ATTENTION, BOXES, COMPRESSORS, DECODERS, GLOBAL_STAGES, PROJECTORS
+from lightseek.data.kinds import CONTEXTS, CORRUPTIONS, PAGELESS, SOURCES, TASKS
+from lightseek.model.kinds import ATTENTION, BOXES, COMPRESSORS, DECODERS, GLOBAL_STAGES, LAYOUTS, PROJECTORS
 from lightseek.page.kinds import NOISES
 from lightseek.page.modes import MODES, find_mode
 from lightseek.tools.files import write_json
@@ -63,6 +63,12 @@ class ModelSettings:
         kinds=GLOBAL_STAGES,
     )
     projector: str | None = option(None, "another projector; none keeps the model's own", kinds=PROJECTORS)
+    layout: str | None = option(
+        None,
+        "another order of the vision tokens in the sequence; plain leaves out newlines and separator; none keeps the "
+        "model's own",
+        kinds=LAYOUTS,
+    )
     decoder: str | None = option(None, "another decoder; none keeps the decoder of the model", kinds=DECODERS)
     attention: str = option("sdpa", "the implementation of attention", kinds=ATTENTION)
 
@@ -92,7 +98,11 @@ class LearningSettings:
 class ContextSettings:
     """Context and pages: how a document is shown to the model."""
 
-    context: str = option("vision", "whether the decoder gets the document as pages or as text tokens", kinds=CONTEXTS)
+    context: str = option(
+        "vision",
+        "how the model gets a document: as pages, as text, or as text of as many tokens as a page has",
+        kinds=CONTEXTS,
+    )
     mode: str = option(
         "small",
         f"the vision tokens of each page, as the name of a mode or its number of tokens: "
@@ -233,10 +243,12 @@ def check(config: RunConfig) -> None:
     if config.decoder and config.decoder.startswith("seq2seq:") and config.context != "text":
         raise ValueError(f"decoder={config.decoder} reads text, not pages: add context=text")
     for axis in BOXES:
-        if getattr(config, axis) is not None and config.context == "text":
-            raise ValueError(f"{axis}={getattr(config, axis)} is for pages, and context=text has none: leave one out")
-    if config.cache_vision and config.context == "text":
-        raise ValueError("cache_vision keeps encoded pages, and context=text has none: leave one of them out")
+        if (kind := getattr(config, axis, None)) is not None and config.context in PAGELESS:
+            raise ValueError(f"{axis}={kind} is for pages, and context={config.context} has none: leave one out")
+    if config.cache_vision and config.context in PAGELESS:
+        raise ValueError(
+            f"cache_vision keeps encoded pages, and context={config.context} has none: leave one of them out"
+        )
 
 
 def check_value(name: str, value: Any, limits: Mapping[str, Any]) -> None:

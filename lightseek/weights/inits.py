@@ -16,13 +16,16 @@ def init_parts(model: DeepSeekOCR, init: str, seed: int = 0) -> None:
     """Give each part that `init` names its new weights, in place. Random weights are drawn from `seed`.
 
     `pretrained` and `random` change nothing here, because `load_model` has taken care of them.
-    Raises ValueError as `split_init` does, and for a checkpoint in which a part has other sizes.
+    Raises ValueError as `split_init` does, for a checkpoint in which a part has other sizes, and for a part without
+    weights.
     """
     for part, source in split_init(init):
         if source == "sam+clip":
             from lightseek.weights.public import init_from_public, public_towers
 
             init_from_public(model, *public_towers())
+        elif part and not any(True for _ in model.get_submodule(INIT_PARTS[part]).parameters()):
+            raise ValueError(f"init {part}:{source}: this model's {part} is of a kind that has no weights")
         elif part and source == "random":
             redraw(model.get_submodule(INIT_PARTS[part]), seed)
         elif part:

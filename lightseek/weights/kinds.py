@@ -20,6 +20,7 @@ INIT_PARTS = {
     "projector": "projector",
     "layout": "layout",
     "decoder": "decoder",
+    "context": "context",
 }
 
 

@@ -18,7 +18,6 @@ from lightseek.model.boxes import build_box, encoder_width
 from lightseek.model.config import DecoderConfig, HFDecoderConfig, OCRConfig
 from lightseek.model.decoders import build_decoder
 from lightseek.model.kinds import BOXES, DECODERS, HF_DECODERS
-from lightseek.model.layout import Layout
 from lightseek.model.ocr import DeepSeekOCR, reset_parameters
 from lightseek.model.projector import Projector
 
@@ -103,11 +102,12 @@ def hf_source(decoder: str) -> str:
 
 def attach(model: DeepSeekOCR, decoder: nn.Module, config: OCRConfig) -> None:
     """Put `decoder` into `model`, with a new projector and layout, because the old ones fit another embedding space."""
-    projector, layout = Projector(config), Layout(config.decoder.width)
-    for part in (projector, layout):
+    projector, layout, context = Projector(config), build_box("layout", config), build_box("text_encoder", config)
+    for part in (projector, layout, context):
         reset_parameters(part)
     device, dtype, training = model.device, model.dtype, model.training
-    model.projector, model.layout, model.decoder, model.config = projector, layout, decoder, config
+    model.projector, model.layout, model.context = projector, layout, context
+    model.decoder, model.config = decoder, config
     model.to(device, dtype).train(training)
 
 

@@ -151,5 +151,5 @@ def test_a_kind_of_ones_own_needs_a_maker_and_a_name(monkeypatch):
 
 
 def test_an_unknown_kind_is_refused_with_the_kinds_there_are():
-    with pytest.raises(ValueError, match="unknown context 'sound': choose one of vision, text"):
+    with pytest.raises(ValueError, match="unknown context 'sound': choose one of vision, text, truncated, meantext"):
         ExampleMaker(SMALL, NANO, "summarize", PageSpec("tiny"), context="sound")

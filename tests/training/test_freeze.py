@@ -89,14 +89,14 @@ def test_a_frozen_encoder_keeps_no_activations(model):
 
 def test_counts_per_box_add_up_to_the_model(model):
     counts = freeze(model, "encoder")
-    assert [count.box for count in counts] == list(BOXES)
+    assert [count.box for count in counts] == [box for box in BOXES if box != "context"]  # it has no weights here
     assert sum(count.trainable + count.frozen for count in counts) == sum(p.numel() for p in model.parameters())
     assert {count.box for count in counts if count.trainable} == {"projector", "layout", "decoder"}
     assert count_parameters(model) == counts
 
 
 @settings(deadline=None)  # the first example pays for building the model
-@given(st.sampled_from(sorted(PARTS)))
+@given(st.sampled_from(sorted(set(PARTS) - {"context"})))  # nano has no text encoder
 def test_all_but_a_part_is_the_complement_of_the_part(part):
     frozen, complement = frozen_pattern(part, 4), frozen_pattern(f"all-but-{part}", 4)
     with torch.device("meta"):

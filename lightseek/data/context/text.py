@@ -1,4 +1,10 @@
-"""Gives the decoder a document's text as tokens, where the vision context would give it pages."""
+"""Gives the decoder a document's text as tokens, where the vision context would give it pages.
+
+`truncated` and the contexts that shorten the text keep to the budget of a page: as many positions as the mode has
+vision tokens.
+"""
+
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -6,7 +12,12 @@ from lightseek.data.context.base import ContextMaker, Shown
 from lightseek.data.context.pages import PageMaker
 from lightseek.data.context.spec import ContextSpec
 from lightseek.data.document import Document
+from lightseek.page.modes import gundam_grid, vision_tokens
+from lightseek.page.render import page_style
 from lightseek.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from lightseek.page.views import Page
 
 ROOM = 3 / 4  # the document's largest share of the positions; the rest is for the prompt's words and the answer
 
@@ -15,6 +26,25 @@ def text_context(spec: ContextSpec) -> "TextMaker":
     """Return the context maker of the kind `text`. It cuts texts so that the decoder has room for the task."""
     most = most_tokens(spec.config.decoder.max_positions, spec.task)
     return TextMaker(spec.tokenizer, most, PageMaker(spec.page))
+
+
+def truncated_context(spec: ContextSpec) -> "TextMaker":
+    """The maker of the beginning of a text: as many tokens as a page has vision tokens in the mode."""
+    most = min(page_budget(spec), most_tokens(spec.config.decoder.max_positions, spec.task))
+    return TextMaker(spec.tokenizer, most, PageMaker(spec.page))
+
+
+def shortened_context(spec: ContextSpec) -> "ShortenedMaker":
+    """The maker of a text that the model shortens to as many vectors as a page has vision tokens in the mode."""
+    most = most_tokens(spec.config.decoder.max_positions, spec.task)
+    return ShortenedMaker(spec.tokenizer, most, PageMaker(spec.page), page_budget(spec))
+
+
+def page_budget(spec: ContextSpec) -> int:
+    """Return the vision tokens of one drawn page in the mode, for the boxes of this model."""
+    style, mode = page_style(spec.page.mode, spec.page.font), spec.page.mode
+    grid = gundam_grid(style.width, style.height, mode.tile) if mode.tile else (1, 1)
+    return vision_tokens(mode, grid, spec.config.arithmetic)
 
 
 class TextMaker(ContextMaker):
@@ -47,6 +77,28 @@ class TextMaker(ContextMaker):
     def pictures(self, document: Document) -> list[Image.Image]:
         """Return the pages that the context `vision` would show."""
         return self.pages.pictures(document)
+
+
+class ShortenedMaker(TextMaker):
+    """The text stands in the place of a page: it fills `vectors` positions, and `model/context.py` makes them."""
+
+    def __init__(self, tokenizer: Tokenizer, most_tokens: int, pages: PageMaker, vectors: int) -> None:
+        """`vectors` is the number of positions; the rest is as for `TextMaker`."""
+        super().__init__(tokenizer, most_tokens, pages)
+        self.vectors = vectors
+
+    def views(self, shown: Shown) -> "list[Page]":
+        import torch
+
+        from lightseek.page.views import TextRun
+
+        return [TextRun(torch.tensor(self.tokenizer.encode(shown.text)), self.vectors)]
+
+    def ids(self, shown: Shown) -> list[int]:
+        return []
+
+    def positions(self, document: Document, tokens_per_character: float) -> int:
+        return self.vectors
 
 
 def most_tokens(max_positions: int, task: str) -> int:
