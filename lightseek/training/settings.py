@@ -286,7 +286,7 @@ def has_dropout(config: RunConfig) -> bool:
 
 def is_free(name: str, config: RunConfig) -> bool:
     """Whether a setting changes no result. `accumulate` does with dropout, which each part of a batch draws itself."""
-    free = RunConfig.__dataclass_fields__[name].metadata["free"]
+    free = config.__dataclass_fields__[name].metadata["free"]
     return free and not (name == "accumulate" and has_dropout(config))
 
 
