@@ -1,4 +1,4 @@
-"""Summarises a grid from its folder alone: a row for each group of cells that differ only in their seed, and differences.
+"""Summarises a grid from its folder alone: a row for the cells that differ only in their seed, and differences.
 
 OUT/grid.json and the cells' folders -> `summarise` -> `Summary`, from which the table, the plot, results.csv and the
 report are made.
