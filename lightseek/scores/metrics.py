@@ -1,4 +1,4 @@
-"""Computes the metrics of texts: CER, WER and two kinds of precision for reading; ROUGE, facts and novelty for summaries.
+"""Computes the metrics of texts: CER, WER and precision for reading; ROUGE, facts and novelty for summaries.
 
 Repetition and length are computed for both. All metrics but lengths are in percent. Before texts are compared, each run
 of white space becomes one space and the ends are stripped, because line breaks are layout and not text. Texts that
@@ -105,7 +105,8 @@ def word_precision(prediction: Texts, reference: Texts) -> float:
 
     White space separates words. Order and repetition do not count, and a word with one wrong letter is wrong. So it
     falls faster than `ocr_precision`: on pages of random letters, the outputs of arXiv 2601.03714 have a word precision
-    of 20 % and an OCR precision of 60 % at 64 tokens. It is `nltk.metrics.precision` of the two sets of words. A text without words scores 100 if its reference has none either, else 0.
+    of 20 % and an OCR precision of 60 % at 64 tokens. It is `nltk.metrics.precision` of the two sets of words. A text
+    without words scores 100 if its reference has none either, else 0.
     """
     return reading(prediction, reference)["word_precision"].value
 
