@@ -132,28 +132,31 @@ def differences_table(summary: Summary) -> Table | None:
         return None
     metric = METRICS[rows[0].metric]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
-    table.title = escape(f"{metric.title}, minus {rows[0].baseline} on the same documents")
+    base = next(row for row in summary.rows if row.name == rows[0].baseline)
+    n = f"{base.documents} documents and {base.seeds} seed{'s' * (base.seeds > 1)}"
+    table.title = escape(f"{metric.title} minus that of {base.name}, {n}")
     table.add_column("", style="bold", overflow="fold")
     for title in ("difference", "95 % interval", "p (Holm)"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("verdict", overflow="fold")
-    counts = {row.name: (row.documents, row.seeds) for row in summary.rows}
     for one in rows:
         interval = "" if math.isnan(one.figure.low) else f"[{one.figure.low:+.1f}, {one.figure.high:+.1f}]"
         p = "<0.001" if one.adjusted < 0.001 else f"{one.adjusted:.3f}"
-        table.add_row(escape(one.row), f"{one.figure.value:+.1f}", escape(interval), p, verdict(one, *counts[one.row]))
+        name = escape(one.row.replace(", ", "\n"))
+        table.add_row(name, f"{one.figure.value:+.1f}", escape(interval), p, verdict(one))
     if summary.winner:
         table.caption = f"{escape(summary.winner)} is better than each other row, resolved."
         table.caption_justify = "left"
     return table
 
 
-def verdict(one: Difference, documents: int, seeds: int) -> str:
+def verdict(one: Difference) -> str:
     """Return in plain words whether a difference is resolved, and if not, how large it would have to be."""
     if one.resolved:
         better = (one.figure.value < 0) == METRICS[one.metric].lower_is_better
         return f"{'better' if better else 'worse'}, resolved"
-    n = f"{documents} documents and {seeds} seed{'s' * (seeds > 1)}"
     if math.isinf(one.detectable):
-        return f"not resolved: {n} can't show any difference"
-    return f"not resolved: differences under {one.detectable:.1f} can't be seen with {n}"
+        return "not resolved: so few documents can't show any difference"
+    if one.detectable == 0:
+        return "the scores are equal on all documents"
+    return f"not resolved: differences under {one.detectable:.1f} can't be seen"
