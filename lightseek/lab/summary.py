@@ -134,7 +134,9 @@ def summarise(folder: Path, baseline: str | None = None) -> Summary:
     rows += [_row(name, "before", group, swept, metrics) for name, group in befores.items()]
     lead3 = score_lead(first.scored) if task == "summarize" and first.scored else None
     if lead3:
-        figures = {name: _interval(lead3.tallies[name]) for name in metrics if name in lead3.tallies}
+        figures = {
+            name: _interval(lead3.tallies[name], most=METRICS[name].most) for name in metrics if name in lead3.tallies
+        }
         rows.append(Row(LEAD, "lead-3", {}, [], figures, 1, len(lead3.predictions), 0, {}, None))
     chosen = _find_baseline(groups, baseline or grid["baseline"], baseline is not None)
     differences = _differences(scored, chosen, metrics) if chosen in scored else []
@@ -242,7 +244,8 @@ def _parameters(results: Mapping[str, Any]) -> int | None:
 def _interval(*tallies: Tally, most: float = np.inf) -> Interval:
     """Return the figure of one metric over seeds and documents. The interval stays in the metric's range."""
     found = _estimate(tallies, None)
-    return Interval(found.value, max(0.0, found.low), min(most, found.high))
+    low, high = np.clip((found.low, found.high), 0.0, most)  # NaN stays
+    return Interval(found.value, float(low), float(high))
 
 
 def _estimate(tallies: Sequence[Tally], level: float | None = LEVEL) -> Estimate:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import random
 import shutil
 from dataclasses import asdict
@@ -189,6 +190,19 @@ def test_the_official_vocabulary_is_found_or_left_out(monkeypatch):
     assert tokenizer.vocab_size > 128_000 and len(tokenizer.encode("The pump failed at noon.")) == 6
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert Tokenizer.official() is None
+
+
+def test_one_document_has_no_interval(out):
+    listed = json.loads((out / "grid.json").read_text())
+    for number, name in enumerate(listed["cells"]):
+        freeze = [None, "sam", "decoder"][number // 3]
+        fill(Cell(RunConfig(freeze=freeze, seed=number % 3), out / name), 0.5, documents=1)
+    summary = summarise(out)
+    assert math.isnan(summary.rows[0].figures["rouge1"].low) and math.isnan(summary.rows[0].figures["rouge1"].high)
+    assert {one.adjusted for one in summary.differences} == {1.0}
+    assert "so few documents can't show any" in " ".join(shown(differences_table(summary)).split())
+    assert results_table(summary).row_count == 5 and "nan" not in shown(results_table(summary))
+    plot_grid(out / "grid.png", summary)
 
 
 def test_seeds_of_other_documents_are_refused(out, summary):
