@@ -203,7 +203,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_says_what_to_do(tmp_path)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps": 0}, "steps must be at least 1"),
+        ({"steps": -1}, "steps must be at least 0"),
         ({"accumulate": 9}, "is more than batch"),
         ({"task": "translate"}, "choose one of ocr, summarize"),
         ({"mode": "65"}, "unknown mode '65'"),
@@ -235,3 +235,21 @@ def test_training_evaluation_and_generate_see_the_same_corrupted_and_noisy_pages
         one, other = run.make(ours), make(theirs)
         assert torch.equal(one.pages[0].global_view, other.pages[0].global_view) and one.target == other.target
         assert not torch.equal(one.pages[0].global_view, plain.make(ours).pages[0].global_view)
+
+
+def test_no_steps_evaluate_the_weights_as_they_are_and_save_nothing(tmp_path):
+    config = tiny_run(tiny_checkpoint(tmp_path / "tiny"), steps=0, samples=1, best="eval_loss")
+    run = Run(config, tmp_path / "run")
+    before = {name: value.clone() for name, value in run.model.state_dict().items()}
+    trained = run.fit()
+    assert trained["steps_taken"] == 0 and trained["eval_loss"] > 0 and "train_loss" not in trained
+    assert all(torch.equal(before[name], value) for name, value in run.model.state_dict().items())
+    assert [row["step"] for row in run.rows] == [0] and len(run.documents) == 1
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
+def test_all_seeds_are_tested_on_the_same_documents(tmp_path):
+    model = tiny_checkpoint(tmp_path / "tiny")
+    runs = [Run(tiny_run(model, seed=seed, corrupt="random"), tmp_path / str(seed)) for seed in (0, 1)]
+    assert runs[0].test == runs[1].test and runs[0].validation == runs[1].validation
+    assert runs[0].documents != runs[1].documents
