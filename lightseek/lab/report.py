@@ -1,6 +1,6 @@
 """Writes `report.html`: what a grid found, in one file that opens anywhere without a network.
 
-    Summary, folders of the cells -> tables, plots (`figures.py`) and sample pages (`samples.py`) -> templates/report.html
+    Summary, folders of the cells -> tables, plots (`figures.py`), sample pages (`samples.py`) -> templates/report.html
 
 Nothing from the data can become markup or a script: the template escapes every value, and the page's
 Content-Security-Policy allows only the style sheet and the script of the template, by their hashes, and pictures that
@@ -21,9 +21,8 @@ from markupsafe import Markup
 
 from lightseek import __version__
 from lightseek.lab.figures import STRIP, Axis, chart, interval, looks, si, strip
-from lightseek.lab.results import RESULTS
 from lightseek.lab.samples import sample_documents
-from lightseek.lab.summary import Difference, Row, Summary, summarise
+from lightseek.lab.summary import ERROR, RESULTS, Difference, Row, Summary, summarise
 from lightseek.scores.kinds import METRICS, headlines, plotted
 from lightseek.tools.files import write_text
 from lightseek.training.settings import current, shown
@@ -39,6 +38,8 @@ COSTS: dict[str, tuple[str, str, float, int | None]] = {
     "trainable_parameters": ("parameters that learn", "", 1, None),
     "flops_page": ("FLOPs a page", "", 1, None),
     "flops_token": ("FLOPs a token", "", 1, None),
+    "train_loss": ("training loss", "", 1, 3),
+    "eval_loss": ("validation loss", "", 1, 3),
     "seconds": ("time", "s", 1, 0),
     "peak_bytes": ("peak memory", "MB", 1 / 2**20, 0),
     "vision_tokens": ("vision tokens a document", "", 1, 0),
@@ -52,9 +53,13 @@ def write_report(folder: Path, baseline: str | None = None) -> Path:
 
     `baseline` is the row that the others are compared with, as `summarise` takes it. Raises what `summarise` raises.
     """
-    path = folder / REPORT
-    write_text(path, render(summarise(folder, baseline)))
-    return path
+    return save_report(folder, summarise(folder, baseline))
+
+
+def save_report(folder: Path, summary: Summary) -> Path:
+    """Write the report of a summary to the grid's folder, and return the path of the file."""
+    write_text(folder / REPORT, render(summary))
+    return folder / REPORT
 
 
 def render(summary: Summary) -> str:
@@ -76,7 +81,8 @@ class Page:
         self.settings = [_settings(row, records) for row, records in zip(self.rows, self.records, strict=True)]
         present = [name for name in summary.metrics if any(name in row.figures for row in self.rows)]
         judged = headlines(summary.task)
-        self.main = [name for name in present if name in judged or METRICS[name].column]
+        in_table = lambda name: METRICS[name].column and summary.task in METRICS[name].table  # noqa: E731
+        self.main = [name for name in present if name in judged or in_table(name)]
         self.plotted = [name for name in present if name in judged or name in plotted(summary.task)]
         self.all = present
         self.looks, self.legends = looks(self.rows, summary.swept)
@@ -177,14 +183,16 @@ class Page:
         metric, said = METRICS[name], []
         cells = [row for row in self.rows if row.kind == "cell" and name in row.figures]
         compared = [difference for difference in self.summary.differences if difference.metric == name]
-        if cells:
+        if len(cells) == 1:
+            said.append(f"{metric.title} is {interval(cells[0].figures[name])} after training.")
+        elif cells:
             best = (min if metric.lower_is_better else max)(cells, key=lambda row: row.figures[name].value)
             extreme = "lowest" if metric.lower_is_better else "highest"
-            said.append(
-                f"The {extreme} {metric.title} is {interval(best.figures[name])}, of {best.name}."
-                if len(cells) > 1
-                else f"{best.name} has {metric.title} {interval(best.figures[name])}."
-            )
+            found = f"the {extreme} {metric.title}, {interval(best.figures[name])}"
+            if best.name == self.summary.winner:
+                said.append(f"{best.name} has {found}, and is better than each other row.")
+            else:
+                said.append(f"No row is better than all others. {best.name} has {found}.")
             said += [_about(difference) for difference in compared if difference.row == best.name]
         for kind in ("before", "lead-3"):
             others = [row for row in self.rows if row.kind == kind and name in row.figures]
@@ -312,20 +320,16 @@ def figure(value: float | None, factor: float = 1, digits: int | None = 1) -> st
 
 
 def _about(difference: Difference) -> str:
-    against = f"{interval(difference.figure, signed=True)} against {difference.baseline}"
-    if difference.resolved:
-        return (
-            f"That is {verdict(difference)} than the baseline: {against} (adjusted p {p_value(difference.adjusted)})."
-        )
-    return (
-        f"Its difference to the baseline is not resolved: {against} (adjusted p {p_value(difference.adjusted)}). "
-        "So this grid names no winner."
-    )
+    """Return a sentence about the difference of the best row to the baseline."""
+    what = "Its difference to the baseline" if difference.resolved else "Even its difference to the baseline"
+    told = "is resolved" if difference.resolved else "is not resolved"
+    of = f"{interval(difference.figure, signed=True)} against {difference.baseline}"
+    return f"{what} {told}: {of} (adjusted p {p_value(difference.adjusted)})."
 
 
 def _records(row: Row) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Return (results, error) of each cell of a row. Both are empty for a cell that has not run."""
-    return [tuple(_json(folder / name) for name in (RESULTS, "error.json")) for folder in row.folders]  # type: ignore
+    return [tuple(_json(folder / name) for name in (RESULTS, ERROR)) for folder in row.folders]  # type: ignore
 
 
 def _settings(row: Row, records: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> dict[str, Any]:

@@ -17,8 +17,7 @@ from PIL import Image
 from rapidfuzz.distance import Levenshtein
 
 from lightseek.data.kinds import PAGELESS
-from lightseek.lab.results import PREDICTIONS
-from lightseek.lab.summary import Row
+from lightseek.lab.summary import PREDICTIONS, Row
 from lightseek.scores.predictions import Prediction, read_predictions
 
 Kind = Literal["equal", "delete", "insert"]
