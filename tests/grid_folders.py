@@ -3,6 +3,8 @@
 import json
 import random
 from dataclasses import asdict
+from functools import cache
+from io import BytesIO
 from itertools import product
 from pathlib import Path
 
@@ -17,14 +19,20 @@ SENTENCE = "The committee in Calder approved the new harbour wall on 21 August 2
 
 
 def page(path: Path, side: int, text: str, grain: int = 0) -> None:
-    """Draw a page. `grain` adds noise, which makes its file large."""
+    """Write a page to a PNG file. `grain` adds noise, which makes its file large."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(drawn(side, text, grain))
+
+
+@cache
+def drawn(side: int, text: str, grain: int) -> bytes:
     image = Image.new("L", (side, side), "white")
     ImageDraw.Draw(image).multiline_text((20, 20), text, fill="black", font_size=side // 28)
     if grain:
-        noise = Image.effect_noise((side, side), grain)
-        image = Image.blend(image, noise, 0.3)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path, compress_level=1)
+        image = Image.blend(image, Image.effect_noise((side, side), grain), 0.3)
+    buffer = BytesIO()
+    image.save(buffer, format="PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def misread(text: str, share: float, draw: random.Random) -> str:

@@ -216,7 +216,7 @@ def _linear(values: Sequence[float], count: int) -> tuple[float, float, list[flo
     margin = 0.06 * (high - low)
     low, high = low - margin if low < 0 or low > margin else min(low, 0.0) - margin / 3, high + margin
     rough = (high - low) / count
-    power = 10 ** math.floor(math.log10(rough))
+    power = 10.0 ** math.floor(math.log10(rough))
     step = next(digit * power for digit in (1, 2, 5, 10) if digit * power >= rough)
     first = math.ceil(low / step)
     return low, high, [round(step * place, 10) for place in range(first, math.floor(high / step) + 1)]

@@ -34,17 +34,17 @@ SAMPLE_SIZES = ((4, 1500), (3, 1000), (2, 700), (1, 500), (0, 0))
 MOST_PICTURES = 3_000_000  # bytes of all pages together
 # Key of `Row.cost` -> title, unit, factor, digits after the point (None: a prefix such as M).
 COSTS: dict[str, tuple[str, str, float, int | None]] = {
-    "parameters": ("parameters", "", 1, None),
-    "trainable_parameters": ("parameters that learn", "", 1, None),
-    "flops_page": ("FLOPs a page", "", 1, None),
-    "flops_token": ("FLOPs a token", "", 1, None),
-    "train_loss": ("training loss", "", 1, 3),
-    "eval_loss": ("validation loss", "", 1, 3),
-    "seconds": ("time", "s", 1, 0),
+    "parameters": ("parameters", "", 1.0, None),
+    "trainable_parameters": ("parameters that learn", "", 1.0, None),
+    "flops_page": ("FLOPs a page", "", 1.0, None),
+    "flops_token": ("FLOPs a token", "", 1.0, None),
+    "train_loss": ("training loss", "", 1.0, 3),
+    "eval_loss": ("validation loss", "", 1.0, 3),
+    "seconds": ("time", "s", 1.0, 0),
     "peak_bytes": ("peak memory", "MB", 1 / 2**20, 0),
-    "vision_tokens": ("vision tokens a document", "", 1, 0),
-    "compression_ratio": ("text tokens per vision token", "", 1, 2),
-    "official_ratio": ("the same in tokens of the official vocabulary", "", 1, 2),
+    "vision_tokens": ("vision tokens a document", "", 1.0, 0),
+    "compression_ratio": ("text tokens per vision token", "", 1.0, 2),
+    "official_ratio": ("the same in tokens of the official vocabulary", "", 1.0, 2),
 }
 
 
@@ -152,7 +152,7 @@ class Page:
             return [None] * len(self.rows)
         there = [row.figures[self.main[0]] for row in self.rows if self.main[0] in row.figures]
         ends = [end for figure in there for end in (figure.value, figure.low, figure.high) if math.isfinite(end)]
-        low, high = min(ends, default=0), max(ends, default=0)
+        low, high = min(ends, default=0.0), max(ends, default=0.0)
         return [
             strip(row.figures[self.main[0]], low, high) if self.main[0] in row.figures else None for row in self.rows
         ]
@@ -164,7 +164,7 @@ class Page:
         for difference in self.summary.differences:
             same = [other.figure for other in self.summary.differences if other.metric == difference.metric]
             ends = [abs(end) for other in same for end in (other.value, other.low, other.high) if math.isfinite(end)]
-            reach = max(ends, default=0) or 1.0
+            reach = max(ends, default=0.0) or 1.0
             found.append(
                 {
                     "of": difference,
@@ -231,7 +231,7 @@ class Page:
     def totals(self) -> dict[str, str]:
         """Return what the whole grid took."""
         results = [results for records in self.records for results, _ in records if results]
-        seconds = sum(each.get("seconds", 0.0) for each in results)
+        seconds = sum(float(each.get("seconds", 0.0)) for each in results)
         peaks = [each["peak_bytes"] for each in results if each.get("peak_bytes")]
         return {
             "cells that ran to their end": str(len(results)),
@@ -312,7 +312,7 @@ def p_value(p: float) -> str:
     return "–" if not math.isfinite(p) else "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
 
 
-def figure(value: float | None, factor: float = 1, digits: int | None = 1) -> str:
+def figure(value: float | None, factor: float = 1.0, digits: int | None = 1) -> str:
     """Return a number as the tables show it: multiplied by `factor`, and with a prefix if `digits` is None."""
     if value is None or not math.isfinite(value):
         return "–"
