@@ -22,7 +22,7 @@ from markupsafe import Markup
 from lightseek import __version__
 from lightseek.lab.figures import STRIP, Axis, chart, interval, looks, si, strip
 from lightseek.lab.samples import sample_documents
-from lightseek.lab.summary import ERROR, RESULTS, Difference, Row, Summary, summarise
+from lightseek.lab.summary import BEFORE, ERROR, RESULTS, Difference, Row, Summary, summarise
 from lightseek.scores.kinds import METRICS, headlines, plotted
 from lightseek.tools.files import write_text
 from lightseek.training.settings import current, shown
@@ -100,6 +100,7 @@ class Page:
             lstrip_blocks=True,
         )
         environment.filters |= {"interval": interval, "p": p_value, "figure": figure, "metric": METRICS.__getitem__}
+        charts = self.charts()
         html = environment.get_template("report.html").render(
             title=self.summary.question or f"What changes with {_listed(self.summary.swept)}?",
             summary=self.summary,
@@ -114,7 +115,8 @@ class Page:
             legends=self.legends,
             strips=self.strips(),
             strip_width=STRIP,
-            charts=self.charts(),
+            charts=charts,
+            has_lines=any(drawn.lines for metric in charts.values() for drawn in metric),
             findings=self.findings(),
             differences=self.differences(),
             costs=self.costs(),
@@ -194,9 +196,10 @@ class Page:
             else:
                 said.append(f"No row is better than all others. {best.name} has {found}.")
             said += [_about(difference) for difference in compared if difference.row == best.name]
+        short = lambda row: row.name.removeprefix(f"{BEFORE}, ")  # noqa: E731
         for kind in ("before", "lead-3"):
             others = [row for row in self.rows if row.kind == kind and name in row.figures]
-            listed = [f"{interval(row.figures[name])}{f' ({row.name})' * (len(others) > 1)}" for row in others[:3]]
+            listed = [f"{interval(row.figures[name])}{f' ({short(row)})' * (len(others) > 1)}" for row in others[:3]]
             if listed:
                 what = (
                     "Before training it was" if kind == "before" else "The first three sentences of the document have"
@@ -210,7 +213,9 @@ class Page:
                 f"{resolved} of {len(among)} differences to the baseline, {among[0].baseline}, are resolved: their "
                 "p-value after Holm's correction is below 0.05."
             )
-            if least:
+            if not least:
+                said.append("So few documents and seeds cannot show any difference: run more of them.")
+            else:
                 reach = f"{min(least):.1f}" + f" to {max(least):.1f}" * (max(least) - min(least) >= 0.05)
                 said.append(
                     f"This number of documents and seeds could have shown a difference of {reach} points or more; "
