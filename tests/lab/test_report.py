@@ -42,11 +42,13 @@ def wide(rows=60, values=(4, 3, 5)):
     """Return rows with all combinations of three settings."""
     places = [(i % values[0], i // values[0] % values[1], i // values[0] // values[1]) for i in range(rows)]
     names = ("mode", "freeze", "lr")
-    return [
-        Row(f"{i}", "cell", dict(zip(names, map(str, place), strict=True)), [], {"cer": Interval(float(i), i - 1.0, i + 2.0)},
-            1, 9, 0, {"vision_tokens": 64.0 * (1 + place[0])}, None)
-        for i, place in enumerate(places)
-    ]  # fmt: skip
+    found = []
+    for i, place in enumerate(places):
+        settings = dict(zip(names, map(str, place), strict=True))
+        figures = {"cer": Interval(float(i), i - 1.0, i + 2.0)}
+        cost = {"vision_tokens": 64.0 * (1 + place[0])}
+        found.append(Row(f"{i}", "cell", settings, [], figures, 1, 9, 0, cost, None))
+    return found
 
 
 @pytest.mark.parametrize(
