@@ -80,16 +80,19 @@ def run_training(config: RunConfig, out: Path, save_model: bool, hub_id: str | N
 def run_before(config: RunConfig, out: Path) -> None:
     """Evaluate the weights that the run starts from, in OUT/before, for the row "before training" of the table.
 
-    Several processes leave it out, because their model may be sharded: `train.py steps=0` evaluates these weights.
+    Under `accelerate launch` it is left out, because the model may be sharded: `train.py steps=0` evaluates it alone.
     """
     import os
 
     from lightseek.commands.progress import running
-    from lightseek.lab.grid import Cell, before_training, run_cell
+    from lightseek.lab.grid import Cell, before_training, check_model, check_surroundings, run_cell
     from lightseek.tools.console import console
 
     cells = before_training([Cell(config, out)], out)
-    if cells and config.steps and int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    launched = {"WORLD_SIZE", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & os.environ.keys()
+    if cells and config.steps and not launched:
+        check_surroundings(config)
+        check_model(config)  # a mistake shows now, and not after the evaluation
         console.print("[dim]first the weights before training are evaluated[/]")
         with running() as (on_step, on_eval):
             run_cell(Cell(cells[0].config, out / "before"), on_step, on_eval)

@@ -9,6 +9,7 @@ import pytest
 
 from lightseek.__main__ import parser
 from lightseek.commands.arguments import parse_run
+from lightseek.commands.summary import add_flags
 from lightseek.model.kinds import COMPRESSORS
 from lightseek.training.settings import RunConfig, check
 
@@ -41,6 +42,7 @@ def test_every_setting_of_a_training_command_is_one(page, monkeypatch):
     def extra(command: argparse.ArgumentParser) -> None:
         command.add_argument("--out")
         command.add_argument("--push-to-hub")
+        add_flags(command)
         for flag in ("--overfit", "--save-model"):
             command.add_argument(flag, action="store_true")
 

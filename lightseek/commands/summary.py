@@ -49,13 +49,16 @@ def show_summary(folder: Path, baseline: str | None = None) -> None:
     from lightseek.lab.plots import plot_grid
     from lightseek.lab.report import save_report
     from lightseek.lab.summary import summarise, write_csv
-    from lightseek.lab.tables import differences_table, results_table
-    from lightseek.tools.console import console
+    from lightseek.lab.tables import differences_table, notes, results_table
+    from lightseek.tools.console import console, escape
 
     summary = summarise(folder, baseline)
     write_csv(folder / "results.csv", summary)
     plot_grid(folder / "grid.png", summary)
     save_report(folder, summary)
     console.print(results_table(summary))
+    for note in notes(summary):
+        console.print(f"[dim]{escape(note)}[/]")
+    console.print()
     if (table := differences_table(summary)) is not None:
         console.print(table)

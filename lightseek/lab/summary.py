@@ -134,7 +134,9 @@ def summarise(folder: Path, baseline: str | None = None) -> Summary:
     rows += [_row(name, "before", group, swept, metrics) for name, group in befores.items()]
     lead3 = score_lead(first.scored) if task == "summarize" and first.scored else None
     if lead3:
-        figures = {name: _interval(lead3.tallies[name]) for name in metrics if name in lead3.tallies}
+        figures = {
+            name: _interval(lead3.tallies[name], most=METRICS[name].most) for name in metrics if name in lead3.tallies
+        }
         rows.append(Row(LEAD, "lead-3", {}, [], figures, 1, len(lead3.predictions), 0, {}, None))
     chosen = _find_baseline(groups, baseline or grid["baseline"], baseline is not None)
     differences = _differences(scored, chosen, metrics) if chosen in scored else []
@@ -241,11 +243,12 @@ def _parameters(results: Mapping[str, Any]) -> int | None:
 
 def _interval(*tallies: Tally, most: float = np.inf) -> Interval:
     """Return the figure of one metric over seeds and documents. The interval stays in the metric's range."""
-    found = _estimate(tallies)
-    return Interval(found.value, max(0.0, found.low), min(most, found.high))
+    found = _estimate(tallies, None)
+    low, high = np.clip((found.low, found.high), 0.0, most)  # NaN stays
+    return Interval(found.value, float(low), float(high))
 
 
-def _estimate(tallies: Sequence[Tally], level: float = LEVEL) -> Estimate:
+def _estimate(tallies: Sequence[Tally], level: float | None = LEVEL) -> Estimate:
     """Return the mean over the seeds, one tally for each, and how sure it is."""
     return estimate(np.stack([tally.amounts for tally in tallies]), np.stack([tally.sizes for tally in tallies]), level)
 
@@ -356,5 +359,5 @@ def write_csv(path: Path, summary: Summary) -> None:
     write_text(path, text.getvalue())
 
 
-def _number(value: float | None) -> str:
+def _number(value: float | int | None) -> str:
     return "" if value is None or np.isnan(value) else f"{value:.6g}"
