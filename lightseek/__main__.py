@@ -26,6 +26,7 @@ COMMANDS = (  # each a file in lightseek/commands
     "prepare",
     "generate",
     "evaluate",
+    "report",
 )
 
 

@@ -1,8 +1,8 @@
 """Evaluates a trained run on its test documents, and writes the results to the run's folder.
 
 The files are `results.json` (all figures), `predictions.jsonl` (all outputs), `samples.md` (some outputs with their
-references), `page.png` (the first test page as the model sees it) and `curve.png` (the losses). The run itself wrote
-`config.json` and `metrics.jsonl`.
+references), `page.png` (the first test page as the model sees it), `pages/` (the first pages of some documents, for the
+report) and `curve.png` (the losses). The run itself wrote `config.json` and `metrics.jsonl`.
 """
 
 import time
@@ -17,6 +17,7 @@ from lightseek.scores.metrics import evaluate, lead
 from lightseek.scores.plots import plot_losses
 from lightseek.scores.predictions import Prediction, predict, save_predictions
 from lightseek.text.tokenizer import Tokenizer
+from lightseek.tools.devices import machine
 from lightseek.tools.files import write_json, write_text
 from lightseek.training.log import write_page
 from lightseek.training.run import Run
@@ -24,6 +25,7 @@ from lightseek.training.run import Run
 RESULTS = "results.json"
 PREDICTIONS = "predictions.jsonl"  # an input of `python -m lightseek evaluate`
 SAMPLES = 8  # documents in samples.md
+PAGES = 4  # documents in pages/
 
 
 def read_test(run: Run, tick: Callable[[int, int], None] | None = None) -> list[Prediction]:
@@ -69,14 +71,24 @@ def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] |
         "lead3": evaluate(leads, references, documents, task) if all(leads) else {},
         "missing_glyphs": dict(run.make.missing_glyphs),
         "truncated": asdict(run.make.truncated),
+        "machine": machine(run.model.device),
         "settings": asdict(run.config),
     }
     save_predictions(run.folder / PREDICTIONS, asdict(run.config), readings)
     write_samples(run.folder / "samples.md", run, readings)
-    write_page(run.folder / "page.png", run.make.images(documents[0])[0])
+    write_pages(run, documents[:PAGES])
     plot_losses(run.folder / "curve.png", run.rows)
     write_json(run.folder / RESULTS, results)
     return results
+
+
+def write_pages(run: Run, documents: Sequence[Document]) -> None:
+    """Write the first page of each document, as the model sees it. The name of the file tells how many pages follow."""
+    for number, document in enumerate(documents, 1):
+        pages = run.make.images(document)
+        write_page(run.folder / "pages" / f"document-{number}-page-1-of-{len(pages)}.png", pages[0])
+        if number == 1:
+            write_page(run.folder / "page.png", pages[0])
 
 
 def official_tokens(run: Run, documents: Sequence[Document]) -> int:

@@ -1,8 +1,14 @@
 """Find devices and dtypes by name, and test a device before anything is loaded onto it."""
 
+import os
 import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
 
 import torch
+
+PACKAGES = ("lightseek", "torch", "transformers", "accelerate", "peft", "timm", "tokenizers", "numpy")
 
 
 def find_device(name: str | torch.device | None = None) -> torch.device:
@@ -39,3 +45,36 @@ def device_name(kind: str) -> str:
 
         return torch.cuda.get_device_name()
     return f"{kind} ({platform.machine()})"
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """Describe the machine and the installed versions, for the record of a run. `memory_bytes` is its main memory."""
+    import psutil
+
+    names = {device_name(device.type): None, processor(): None}  # a GPU and the processor beside it
+    return {
+        "device": ", ".join(names),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": psutil.virtual_memory().total,
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := installed(name))},
+    }
+
+
+def processor() -> str:
+    """Return the name of the processor, or its architecture where the system does not tell the name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def installed(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
