@@ -129,7 +129,7 @@ def side_by_side(names: dict[Path, str], total: int) -> "Iterator[Watch]":
         def watch(worker: int, cell: "Cell", event: str, value: Any) -> None:
             name = names[cell.folder]
             if event == "start":
-                console.print(title(names, cell, f"worker {worker + 1}: {cell.folder}"))
+                console.print(title(names, cell, f"starts in worker {worker + 1}"))
                 if worker not in rows:
                     rows[worker] = progress.add_task("", total=None, figures="")
                 progress.reset(rows[worker], description=escape(name), total=None, figures="starts", visible=True)

@@ -46,7 +46,7 @@ def submit(
 ) -> "list[submitit.Job[int]]":
     """Submit the jobs and return them. `argv` are the arguments of `program`, without those that are for Slurm.
 
-    `minutes` is the time limit of a job; `gpus` and `cores` are those of each job. The jobs' output goes to `out/slurm`.
+    `minutes` is the time limit of a job; `gpus` and `cores` are those of each job. Their output goes to `out/slurm`.
     `cluster` may also be submitit's `"local"` or `"debug"`, which need no Slurm.
     Raises ImportError without submitit, and ValueError if this machine has no Slurm or if Slurm refuses the jobs.
     """

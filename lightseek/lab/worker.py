@@ -70,8 +70,10 @@ class Worker:
             self.process.kill()
             self.process.join()
             self.process = None
-        if self.log and self.log.is_file() and not self.log.stat().st_size:
+        if self.log and self.log.is_file() and not self.log.read_text(errors="replace").strip():
             self.log.unlink()
+            with suppress(OSError):  # the others have printed something
+                self.log.parent.rmdir()
 
 
 class ignoring_interrupts:
