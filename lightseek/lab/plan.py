@@ -87,7 +87,7 @@ def kind(config: RunConfig) -> tuple[tuple[str, Any], ...]:
 def plan(
     cells: Sequence[Cell], threads: int | None = None, tick: Callable[[int, int], None] | None = None
 ) -> list[Estimate]:
-    """Return an estimate for each cell. This writes nothing and takes about a minute at most.
+    """Return an estimate for each cell. This writes nothing, and takes about a minute on an idle machine.
 
     `threads` is the number of threads that each cell will have; None is as many as now. `tick(done, of)` is called
     after each kind of cells.
@@ -161,7 +161,7 @@ def try_out(config: RunConfig) -> tuple[Costs, int]:
             token = max(0.0, (timed(lambda: write(run, TOKENS)) - prompt) / (TOKENS - 1))
             longest = max(len(run.make(document).target_text) for document in run.test)
             peak = memory.peak
-    return Costs(load, page, float(np.mean(spent[1:] or spent)), loss, prompt, token, peak), longest
+    return Costs(load, page, float(np.mean(spent[1:] or spent)), loss, prompt, token, float(peak)), longest
 
 
 def write(run: Run, tokens: int) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightseek.lab.grid import Cell, run_cell
+from lightseek.lab.worker import Worker
 from lightseek.tools.files import write_json, write_text
 from lightseek.tools.locks import Locked, locked_folder
 
@@ -142,9 +143,7 @@ def in_folder(cells: Sequence[Cell]) -> tuple[list[dict[str, Any]], list[Cell]]:
 
 def in_processes(queue: Queue, workers: int, logs: Path | None) -> None:
     """Run the cells of the queue in processes. A process that dies is a failed cell, and a new one takes its place."""
-    from lightseek.lab.worker import Worker
-
-    crew = [Worker(number, workers, logs, queue.cells(number)) for number in range(workers)]
+    crew = [Worker(attempt, number, workers, logs, queue.cells(number)) for number in range(workers)]
     try:
         while busy := {worker.pipe: worker for worker in crew if worker.cell or worker.take()}:
             for pipe in connection.wait(list(busy)):

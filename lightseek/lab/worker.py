@@ -10,23 +10,26 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from multiprocessing import connection, get_context, parent_process
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from lightseek.lab.grid import Cell
 from lightseek.tools.errors import Note
 
 PATIENCE = 5  # seconds that a worker has to end when it is asked to
 
+# run(cell, report): runs a cell, calls report(event, value) while it runs, and returns the value of the event "end".
+Run = Callable[[Cell, Callable[[str, Any], None]], Any]
+
 
 class Worker:
     """One worker as the program sees it. Its process starts with its first cell, and again after it has died."""
 
-    def __init__(self, number: int, workers: int, logs: Path | None, cells: Iterator[Cell]) -> None:
-        self.number, self.workers, self.cells = number, workers, cells
+    def __init__(self, run: Run, number: int, workers: int, logs: Path | None, cells: Iterator[Cell]) -> None:
+        self.run, self.number, self.workers, self.cells = run, number, workers, cells
         self.log = logs and logs / f"worker-{number + 1}.log"
         self.cell: Cell | None = None  # the one that it runs
         self.process, self.pipe = None, None
@@ -48,7 +51,9 @@ class Worker:
         self.pipe, theirs = context.Pipe()
         there = gpus()
         gpu = there[self.number % len(there)] if there else None
-        self.process = context.Process(target=serve, args=(theirs, share_of_cores(self.workers), gpu, self.log))
+        self.process = context.Process(
+            target=serve, args=(self.run, theirs, share_of_cores(self.workers), gpu, self.log)
+        )
         with ignoring_interrupts():
             self.process.start()
         theirs.close()
@@ -89,7 +94,7 @@ class ignoring_interrupts:
             signal.signal(signal.SIGINT, self.before)
 
 
-def serve(pipe: connection.Connection, threads: int, gpu: str | None, log: Path | None) -> None:
+def serve(run: Run, pipe: connection.Connection, threads: int, gpu: str | None, log: Path | None) -> None:
     """Run the cells that come through the pipe, until the program ends this process. This is the process's `main`."""
     threading.Thread(target=end_with_parent, daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exception, so that unfinished files are removed
@@ -97,8 +102,6 @@ def serve(pipe: connection.Connection, threads: int, gpu: str | None, log: Path 
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu  # CUDA reads this when it starts, which is later
     import torch
-
-    from lightseek.lab.run_cells import attempt
 
     torch.set_num_threads(min(torch.get_num_threads(), threads))
     usual = warnings.showwarning
@@ -111,7 +114,7 @@ def serve(pipe: connection.Connection, threads: int, gpu: str | None, log: Path 
     warnings.showwarning = show
     with suppress(EOFError, OSError):  # the program has closed the pipe
         while True:
-            outcome = attempt(pipe.recv(), lambda event, value: pipe.send((event, value)))
+            outcome = run(pipe.recv(), lambda event, value: pipe.send((event, value)))
             pipe.send(("end", outcome))
 
 
