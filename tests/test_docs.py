@@ -9,6 +9,7 @@ import pytest
 
 from lightseek.__main__ import parser
 from lightseek.commands.arguments import parse_run
+from lightseek.commands.cells import add_flags
 from lightseek.model.kinds import COMPRESSORS
 from lightseek.training.settings import RunConfig, check
 
@@ -43,6 +44,8 @@ def test_every_setting_of_a_training_command_is_one(page, monkeypatch):
         command.add_argument("--push-to-hub")
         for flag in ("--overfit", "--save-model"):
             command.add_argument(flag, action="store_true")
+        if program == "ablate":
+            add_flags(command)
 
     monkeypatch.chdir(ROOT)  # for --config
     commands = re.findall(r"^python (train|ablate)\.py (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
