@@ -3,7 +3,7 @@
     python ablate.py --tokens 100 --freeze encoder
     python ablate.py --tokens 64 100 256 400 --freeze encoder none --task ocr
     python ablate.py --data pydoc --steps 600
-    python ablate.py --freeze none encoder decoder --seeds 3 --baseline freeze=none
+    python ablate.py --freeze none encoder decoder --seeds 3 --baseline freeze=none --workers 2
 
 Without --model it trains `nano`, the same boxes at a few million parameters, on a laptop.
 """
@@ -11,44 +11,39 @@ Without --model it trains `nano`, the same boxes at a few million parameters, on
 import sys
 from pathlib import Path
 
+from lightseek.commands import cells as many
+from lightseek.commands import summary
 from lightseek.commands.arguments import parse_run
-from lightseek.commands.summary import add_flags, find_baseline, show_summary, with_seeds
-from lightseek.lab.grid import before_training, check_cells, grid, run_cell, save_grid
-from lightseek.training.settings import RunConfig, shown
+from lightseek.lab.grid import before_training, check_cells, grid, save_grid
+from lightseek.training.settings import RunConfig
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     def extra(parser):
         parser.add_argument("--out", type=Path, default=Path("runs/ablate"), help="folder of all cells (runs/ablate)")
-        add_flags(parser)
+        summary.add_flags(parser)
+        many.add_flags(parser)
 
     lists, arguments = parse_run("ablate.py", __doc__.split("\n")[0], argv, extra, grid=True)
-    from lightseek.commands.progress import freeze_table, running, tell_missing, tell_truncated
     from lightseek.tools.console import console, escape, failing
 
     with failing():
         out = arguments.out
-        cells, swept = grid(RunConfig(), with_seeds(lists, arguments.seeds), out)
+        cells, swept = grid(RunConfig(), summary.with_seeds(lists, arguments.seeds), out)
         before = before_training(cells, out)
-        baseline = find_baseline(cells, arguments.baseline)
+        baseline = summary.find_baseline(cells, arguments.baseline)
         check_cells([*before, *cells])  # a mistake in the last cell shows before the first one trains
-        command = ["python", "ablate.py", *argv]
-        save_grid(out, command, cells, before, swept, baseline, arguments.question)
-        for number, cell in enumerate([*before, *cells], 1 - len(before)):
-            name = f"cell {number}/{len(cells)}  " if number > 0 else "before training  "
-            name += "  ".join(f"{key} {shown(key, getattr(cell.config, key))}" for key in swept)
-            done = cell.finished() is not None
-            where = "finished before, skipped" if done else str(cell.folder)
-            console.print(f"[bold]{escape(name)}[/]  [dim]{escape(where)}[/]")
-            with running() as (on_step, on_eval):
-                results = run_cell(cell, on_step, on_eval)
-            if not done and cell not in before:
-                console.print(freeze_table(results["parameters"], cell.config.freeze))
-                tell_missing(results["missing_glyphs"])
-                tell_truncated(results["truncated"])
-        show_summary(out)
-        console.print(f"[dim]samples, pages, curves and figures: {escape(str(out))}[/]")
+        if arguments.plan:
+            return many.show_plan([*before, *cells], swept, arguments)
+        save_grid(out, ["python", "ablate.py", *argv], cells, before, swept, baseline, arguments.question)
+        if arguments.slurm:
+            return many.submit_shown(Path(__file__), argv, arguments)
+        outcomes = many.run_shown(cells, before, swept, arguments)
+        if many.has_tables([*before, *cells], arguments):
+            summary.show_summary(out)
+            console.print(f"[dim]samples, pages, curves and figures: {escape(str(out))}[/]")
+        return many.tell_rest(outcomes)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

@@ -9,7 +9,8 @@ import pytest
 
 from lightseek.__main__ import parser
 from lightseek.commands.arguments import parse_run
-from lightseek.commands.summary import add_flags
+from lightseek.commands import cells as many
+from lightseek.commands import summary
 from lightseek.model.kinds import COMPRESSORS
 from lightseek.training.settings import RunConfig, check
 
@@ -42,9 +43,11 @@ def test_every_setting_of_a_training_command_is_one(page, monkeypatch):
     def extra(command: argparse.ArgumentParser) -> None:
         command.add_argument("--out")
         command.add_argument("--push-to-hub")
-        add_flags(command)
         for flag in ("--overfit", "--save-model"):
             command.add_argument(flag, action="store_true")
+        if program == "ablate":
+            summary.add_flags(command)
+            many.add_flags(command)
 
     monkeypatch.chdir(ROOT)  # for --config
     commands = re.findall(r"^python (train|ablate)\.py (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)

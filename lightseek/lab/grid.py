@@ -159,6 +159,11 @@ def cell_name(config: RunConfig) -> str:
     return f"{_safe(name)}-{digest}"
 
 
+def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Return the cells in groups. A group runs in one process, one cell after the other, and is never split."""
+    return [[cell] for cell in cells]
+
+
 def _safe(name: str) -> str:
     return "".join(c if c.isalnum() or c in "=,.+-_" else "_" for c in name)[:120]
 

@@ -38,8 +38,8 @@ SCHEDULES = Registry(
 
 PRECISIONS = Registry("mixed precision", {"bf16": "bfloat16", "fp16": "float16"})
 
-# Log -> the package that it needs.
-LOGS = Registry("log", {"jsonl": None, "tensorboard": "tensorboard"})
+# Log -> the package that it needs. All but the first are accelerate's trackers of the same name.
+LOGS = Registry("log", {"jsonl": None, "tensorboard": "tensorboard", "wandb": "wandb", "trackio": "trackio"})
 
 # What the best weights can be chosen by: the validation loss, or a metric of the sampled outputs.
 MEASURES = Registry(

@@ -362,7 +362,7 @@ class Run:
 
     def log(self) -> AbstractContextManager:
         """Return the open log on the main process, and a context without a log on the others."""
-        return RunLog(self.folder, self.rows, self.config.log == "tensorboard") if self.main else nullcontext()
+        return RunLog(self.folder, self.rows, self.config) if self.main else nullcontext()
 
     def save_progress(self, log: RunLog | None = None) -> None:
         """Write the checkpoint, complete or not at all. Every process calls this.

@@ -192,7 +192,12 @@ class WatchingSettings:
         None, "end with the weights that were best by this measure; none ends with the last", kinds=MEASURES
     )
     patience: int | None = option(None, "stop after this many evaluations in a row without a better one", least=1)
-    log: str = option("jsonl", "write the figures to metrics.jsonl, or also to TensorBoard", kinds=LOGS, free=True)
+    log: str = option(
+        "jsonl",
+        "where the figures go while the run trains; all but jsonl write metrics.jsonl too",
+        kinds=LOGS,
+        free=True,
+    )
     save_seconds: float = option(60.0, "the number of seconds between two checkpoints of a run", least=0, free=True)
     max_new_tokens: int = option(512, "the length of the longest text that the model may write, in tokens", least=1)
 
