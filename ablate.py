@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lightseek.commands.arguments import parse_run
 from lightseek.lab.grid import check_cells, grid, run_cell
-from lightseek.training.settings import RunConfig, shown
+from lightseek.training.settings import RunConfig, at_test, shown
 
 
 def main(argv: list[str]) -> None:
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> None:
         results = []
         for number, cell in enumerate(cells, 1):
             name = f"cell {number}/{len(cells)}  " + "  ".join(
-                f"{key} {shown(key, getattr(cell.config, key))}" for key in swept
+                f"{key} {shown(key, at_test(vars(cell.config), key))}" for key in swept
             )
             done = cell.finished() is not None
             where = "finished before, skipped" if done else str(cell.folder)

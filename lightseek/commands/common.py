@@ -45,6 +45,10 @@ def open_model(arguments: argparse.Namespace) -> "LightSeekOCR":
         from lightseek.weights.lora import merge
 
         merge(model)  # a command does not switch adapters, and a merged model is faster
+    if (edit := getattr(arguments, "eval_vision", None)) is not None:
+        from lightseek.model.vision_edit import set_edit
+
+        set_edit(model, edit, arguments.seed)
     return model
 
 
@@ -162,8 +166,8 @@ def add(commands: Any, run: Callable[[argparse.Namespace], None], about: str) ->
 
 
 def add_input(command: Parser) -> None:
-    """Add the flags of the mode and of the prompt."""
-    add_settings(command, mode="base")
+    """Add the flags of the mode, of the edit of the vision tokens and of the prompt."""
+    add_settings(command, mode="base", eval_vision=None)
     command.add_argument(
         "--prompt",
         default="ocr",

@@ -86,7 +86,14 @@ def open_maker(arguments: argparse.Namespace) -> "tuple[LightSeekOCR, ExampleMak
     model = open_model(arguments)
     if model.tokenizer is None:
         raise ValueError(f"{arguments.model} has no tokenizer.json, and text needs it: put the official one there")
-    page = PageSpec(arguments.mode, arguments.font, arguments.noise, arguments.max_pages, seed=arguments.seed)
+    page = PageSpec(
+        arguments.mode,
+        arguments.font,
+        arguments.noise,
+        arguments.max_pages,
+        seed=arguments.seed,
+        letters=arguments.letters,
+    )
     return model, ExampleMaker(model.config, model.tokenizer, arguments.task, page, context=arguments.context)
 
 
@@ -110,7 +117,8 @@ def open_documents(arguments: argparse.Namespace) -> "list[Document]":
 
 def add_writing(command: Parser) -> None:
     """Add the flags of the model, of the pages and of generation."""
-    add_settings(command, mode="base", context="vision", max_pages=8, font="DejaVuSans", noise=None)
+    add_settings(command, mode="base", context="vision", max_pages=8, font="DejaVuSans", letters=None, noise=None)
+    add_settings(command, eval_vision=None)
     add_model(command)
     command.add_argument(
         "--batch", type=int, default=BATCH, metavar="N", help=f"the number of documents at once (default: {BATCH})"

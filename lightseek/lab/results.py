@@ -6,6 +6,7 @@ references), `page.png` (the first test page as the model sees it) and `curve.pn
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 from rich.table import Table
 
+from lightseek.data.context.base import Truncation
+from lightseek.model.vision_edit import edited
 from lightseek.page.modes import vision_tokens
 from lightseek.scores.kinds import METRICS
 from lightseek.scores.metrics import evaluate, lead
@@ -21,7 +24,7 @@ from lightseek.scores.predictions import Prediction, predict, save_predictions
 from lightseek.tools.files import write_json, write_text
 from lightseek.training.log import write_page
 from lightseek.training.run import Run
-from lightseek.training.settings import current, shown
+from lightseek.training.settings import at_test, current, shown
 
 RESULTS = "results.json"
 PREDICTIONS = "predictions.jsonl"  # an input of `python -m lightseek evaluate`
@@ -43,10 +46,12 @@ def read_test(run: Run, tick: Callable[[int, int], None] | None = None) -> list[
     """Return the greedy outputs for the test documents, in order. Calls `tick(done, total)` after each document."""
     found = []
     config = run.config
-    for prediction in predict(run.model, run.make, run.test, batch=config.batch, max_new_tokens=config.max_new_tokens):
-        found.append(prediction)
-        if tick:
-            tick(len(found), len(run.test))
+    options = {"batch": config.batch, "max_new_tokens": config.max_new_tokens}
+    with edited(run.model, config.eval_vision, config.seed):
+        for prediction in predict(run.model, run.make_test, run.test, **options):
+            found.append(prediction)
+            if tick:
+                tick(len(found), len(run.test))
     return found
 
 
@@ -75,16 +80,24 @@ def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] |
         "eval_seconds": took,
         "seconds": trained["train_seconds"] + took,
         "lead3": evaluate(leads, references, documents, task) if all(leads) else {},
-        "missing_glyphs": dict(run.make.missing_glyphs),
-        "truncated": asdict(run.make.truncated),
+        **left_out(run),
         "settings": asdict(run.config),
     }
     save_predictions(run.folder / PREDICTIONS, asdict(run.config), readings)
     write_samples(run.folder / "samples.md", run, readings)
-    write_page(run.folder / "page.png", run.make.images(documents[0])[0])
+    write_page(run.folder / "page.png", run.make_test.images(documents[0])[0])
     plot_losses(run.folder / "curve.png", run.rows)
     write_json(run.folder / RESULTS, results)
     return results
+
+
+def left_out(run: Run) -> dict[str, dict[str, int]]:
+    """Return the characters that the font could not draw, and how much of the documents did not fit."""
+    makers = list(dict.fromkeys([run.make, run.make_test]))
+    return {
+        "missing_glyphs": dict(sum((make.missing_glyphs for make in makers), Counter())),
+        "truncated": {name: sum(getattr(make.truncated, name) for make in makers) for name in asdict(Truncation())},
+    }
 
 
 def write_samples(path: Path, run: Run, readings: Sequence[Prediction]) -> None:
@@ -127,7 +140,7 @@ def setting(cell: dict[str, Any], name: str) -> str:
     """Return a cell's setting as the table shows it. The mode is "text" if the documents are given as whole texts."""
     if name == "mode" and not cell.get("vision_tokens", 1) and cell["settings"].get("context") != "truncated":
         return "text"
-    return shown(name, current(cell["settings"]).get(name))
+    return shown(name, at_test(current(cell["settings"]), name))
 
 
 def cell_names(cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> list[str]:
