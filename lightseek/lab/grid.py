@@ -22,12 +22,12 @@ from lightseek.training.settings import (
     LearningSettings,
     ModelSettings,
     RunConfig,
+    as_tested,
+    as_trained,
     check,
     decisive,
     differences,
     page_spec,
-    tested,
-    trained,
 )
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def grid(base: RunConfig, lists: dict[str, list[Any]], out: Path) -> tuple[list[
         check(config)
         folder = out / cell_name(config)
         cells.setdefault(folder, config)
-    trainings = {folder: out / cell_name(trained(config)) for folder, config in cells.items()}
+    trainings = {folder: out / cell_name(as_trained(config)) for folder, config in cells.items()}
     return [
         Cell(config, folder, trainings[folder], tuple(f for f in cells if trainings[f] == trainings[folder]))
         for folder, config in cells.items()
@@ -170,7 +170,6 @@ def check_surroundings(config: RunConfig) -> None:
     from lightseek.data.context.pages import PageMaker
     from lightseek.data.sources.load import check_source
     from lightseek.model.kinds import FLASH_PACKAGE
-    from lightseek.page.typeset.fonts import font_files
     from lightseek.tools.devices import find_device
     from lightseek.training.kinds import LOGS
     from lightseek.training.processes import check_precision
@@ -184,8 +183,7 @@ def check_surroundings(config: RunConfig) -> None:
     if config.device != "auto":
         find_device(config.device)
     check_precision(config)
-    for seen in (config, tested(config)):
-        font_files(seen.font)
+    for seen in (config, as_tested(config)):
         PageMaker(page_spec(seen))
     check_source(config.data)
 

@@ -99,16 +99,10 @@ def edited(model: DocumentModel, name: str | None, seed: int = 0) -> Iterator[No
     if name is None:
         yield
         return
-    before = getattr(model, "vision_edit", None)
-    set_edit(model, name, seed)
+    if not isinstance(model, DeepSeekOCR):
+        raise ValueError(f"the edit {name} changes vision tokens, and this model reads text")
+    before, model.vision_edit = model.vision_edit, VISION_EDITS.call(name, seed=seed)
     try:
         yield
     finally:
         model.vision_edit = before
-
-
-def set_edit(model: DocumentModel, name: str, seed: int = 0) -> None:
-    """Give the model the edit `name` for good. Raises ValueError as `edited` does."""
-    if not isinstance(model, DeepSeekOCR):
-        raise ValueError(f"the edit {name} changes vision tokens, and this model reads text")
-    model.vision_edit = VISION_EDITS.call(name, seed=seed)

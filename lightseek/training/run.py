@@ -47,7 +47,7 @@ from lightseek.training.processes import (
     whole,
     wrap,
 )
-from lightseek.training.settings import RunConfig, check, differences, must_match, page_spec, tested, trained
+from lightseek.training.settings import RunConfig, as_tested, as_trained, check, differences, must_match, page_spec
 from lightseek.training.state import BEST, load_state, newest_state, read_place, save_state, save_weights
 from lightseek.training.step import gradient_step
 
@@ -89,12 +89,14 @@ class Run:
         self.training = self.folder if training is None else Path(training)
         self.accelerator = start(config)
         self.main = self.accelerator.is_main_process  # the one that writes
-        self.files = file_states(trained(config))  # before they are read
+        self.files = file_states(as_trained(config))  # before they are read
         self.model, self.counts = build_model(config, device_of(config, self.accelerator))
         self.cache, self.encoded = open_cache(self.model, config), False
         self.make = self.maker(config)
         # Test documents have a maker of their own only if the settings show them in another way.
-        self.make_test = self.make if page_spec(tested(config)) == page_spec(config) else self.maker(tested(config))
+        self.make_test = (
+            self.make if page_spec(as_tested(config)) == page_spec(config) else self.maker(as_tested(config))
+        )
         self.documents = self.load("train", config.train_documents)
         for document in self.documents:
             self.make.context.check(document)
@@ -128,12 +130,12 @@ class Run:
     @cached_property
     def test(self) -> list[Document]:
         """The documents on which the trained model is scored, once. The evaluation settings may corrupt them."""
-        return self.load("test", self.config.eval_documents, tested(self.config).corrupt)
+        return self.load("test", self.config.eval_documents, as_tested(self.config).corrupt)
 
     @cached_property
     def origin(self) -> dict[str, str]:
         """The fingerprints of the documents and the files that the run is made from."""
-        same = tested(self.config).corrupt == self.config.corrupt
+        same = as_tested(self.config).corrupt == self.config.corrupt
         test = self.test if same else self.load("test", self.config.eval_documents)  # as a run without `eval_corrupt`
         return self.files | {"data": documents_state([*self.documents, *self.validation, *test])}
 
@@ -184,7 +186,7 @@ class Run:
             self.config.save(self.folder / "config.json")
             if self.training != self.folder:
                 self.training.mkdir(parents=True, exist_ok=True)
-                trained(self.config).save(self.training / "config.json")
+                as_trained(self.config).save(self.training / "config.json")
         with explaining(self.config, self.training, lambda: self.saved_step):
             self.encode_pages()  # before `wrap`, after which a process may hold only a part of the encoder
             self.wrap()
@@ -381,7 +383,7 @@ class Run:
         place = {"step": self.step, "seconds": self.seconds, "tokens": self.tokens, "peak": self.peak}
         if scaler := self.accelerator.scaler:
             place["scaler"] = scaler.state_dict()
-        place["settings"], place["origin"] = must_match(trained(self.config)), self.origin
+        place["settings"], place["origin"] = must_match(as_trained(self.config)), self.origin
         save_state(self.model, self.optimizer, self.training, place, self.main)
         self.saved_step = self.step
 
@@ -400,7 +402,7 @@ class Run:
                 "experiments/accelerate/gpu-fsdp2.yaml, or choose another --out"
             )
         before = read_place(path)
-        if other := differences(before["settings"], trained(self.config)):
+        if other := differences(before["settings"], as_trained(self.config)):
             told = ", ".join(other[:3])
             raise ValueError(f"{path} is from a run with other settings ({told}): choose another --out or delete it")
         if "origin" in before and (changed := changes(before["origin"], self.origin, self.config)):

@@ -301,7 +301,7 @@ def check(config: RunConfig) -> None:
                 raise ValueError(
                     f"{name}={value} is for pages, and context={config.context} shows the model none: leave one out"
                 )
-    for seen in (config, tested(config)):
+    for seen in (config, as_tested(config)):
         page_spec(seen)
     if config.eval_vision is not None:
         VISION_EDITS.call(config.eval_vision, seed=config.seed)
@@ -329,13 +329,13 @@ def page_spec(config: RunConfig) -> PageSpec:
     return PageSpec(config.mode, config.font, config.noise, config.max_pages, seed=config.seed, letters=config.letters)
 
 
-def tested(config: RunConfig) -> RunConfig:
+def as_tested(config: RunConfig) -> RunConfig:
     """Return the settings with those that the test documents have in the place of those of the training."""
     given = {name: getattr(config, name) for name in AT_TEST}
     return replace(config, **{AT_TEST[name]: value for name, value in given.items() if value is not None})
 
 
-def trained(config: RunConfig) -> RunConfig:
+def as_trained(config: RunConfig) -> RunConfig:
     """Return the settings of the training alone: the evaluation settings have their defaults."""
     return replace(config, **{setting.name: setting.default for setting in fields(EvaluationSettings)})
 

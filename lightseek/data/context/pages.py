@@ -21,6 +21,7 @@ from lightseek.page.noise import add_noise
 from lightseek.page.pictures import PictureFrames, open_picture
 from lightseek.page.render import PageStyle, count_pages, fit_pages, page_style, render_text
 from lightseek.page.spec import LETTER, PageSpec
+from lightseek.page.typeset.fonts import font_files
 
 if TYPE_CHECKING:
     from lightseek.page.views import Page
@@ -41,11 +42,12 @@ class PageMaker(ContextMaker):
     def __init__(self, spec: PageSpec, arithmetic: Arithmetic = OFFICIAL) -> None:
         """`spec` says what the pages look like, and `arithmetic` counts the model's vision tokens.
 
-        Raises ValueError if the views of the mode do not hold whole vision tokens of that model, or if the letters are
-        too large for its pages.
+        Raises ValueError if the views of the mode do not hold whole vision tokens of that model, if there is no such
+        font, or if the letters are too large for the pages.
         """
         super().__init__()
         arithmetic.check(spec.mode)
+        font_files(spec.font)
         self.arithmetic = arithmetic
         self.spec, self.mode, self.most = spec, find_mode(spec.mode), spec.max_pages
         self.style = page_style(self.mode, spec.font)
