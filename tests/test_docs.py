@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from lightseek.__main__ import parser
-from lightseek.commands.arguments import parse_run
 from lightseek.commands import cells as many
 from lightseek.commands import summary
+from lightseek.commands.arguments import parse_run
 from lightseek.model.kinds import COMPRESSORS
 from lightseek.training.settings import RunConfig, check
 

@@ -69,14 +69,14 @@ def run_shown(
     `before` are the cells without training, which run first.
     """
     from lightseek.lab.run_cells import run_cells
-    from lightseek.training.settings import shown
+    from lightseek.training.settings import at_test, shown
 
     numbers = {cell.folder: f"cell {number}/{len(cells)}" for number, cell in enumerate(cells, 1)}
     names = {
         cell.folder: "  ".join(
             [
                 numbers.get(cell.folder, "before training"),
-                *(f"{key} {shown(key, getattr(cell.config, key))}" for key in swept),
+                *(f"{key} {shown(key, at_test(vars(cell.config), key))}" for key in swept),
             ]
         )
         for cell in [*before, *cells]
@@ -218,7 +218,7 @@ def show_plan(cells: "Sequence[Cell]", swept: Sequence[str], arguments: argparse
     from lightseek.lab.plan import finish_time, plan
     from lightseek.lab.worker import share_of_cores
     from lightseek.tools.console import bars, console, escape
-    from lightseek.training.settings import shown
+    from lightseek.training.settings import at_test, shown
 
     chosen = part(cells, arguments.shard)
     threads = None if arguments.workers == 1 else share_of_cores(arguments.workers)
@@ -236,7 +236,7 @@ def show_plan(cells: "Sequence[Cell]", swept: Sequence[str], arguments: argparse
         table.add_column(title, justify="left" if title == "estimate" else "right")
     for estimate in estimates:
         figures = (f"{estimate.seconds / 60:.1f}", f"{estimate.memory / 2**20:,.0f}") if estimate.seconds else ("", "")
-        settings = (shown(name, getattr(estimate.cell.config, name)) for name in swept)
+        settings = (shown(name, at_test(vars(estimate.cell.config), name)) for name in swept)
         table.add_row(*map(escape, settings), *figures, escape(estimate.how))
     console.print(table)
     minutes = finish_time(chosen, estimates, arguments.workers) / 60

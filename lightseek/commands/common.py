@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightseek.commands.arguments import Parser, add_settings
+from lightseek.model.kinds import VISION_EDITS
 from lightseek.text.kinds import GUARDS, IMAGE_TAG, PROMPTS
 from lightseek.tools.streams import takes_unicode
 
@@ -29,9 +30,14 @@ EPILOG = "To try the official sizes without the official weights: `formula` writ
 
 
 def open_model(arguments: argparse.Namespace) -> "LightSeekOCR":
-    """Load the model that the flags of `add_model` describe. Its adapter, if it has one, is merged where possible."""
+    """Load the model that the flags of `add_model` describe. Its adapter, if it has one, is merged where possible.
+
+    If the command has the flag --eval-vision, the model gets that edit of its vision tokens.
+    """
     from lightseek.weights.loading import load_model
 
+    name = getattr(arguments, "eval_vision", None)
+    edit = None if name is None else VISION_EDITS.call(name, seed=arguments.seed)  # a mistake shows before loading
     watched = sys.stdout.isatty()  # the progress bar goes to stdout, and must not get into a file of results
     model = load_model(
         arguments.model,
@@ -45,6 +51,8 @@ def open_model(arguments: argparse.Namespace) -> "LightSeekOCR":
         from lightseek.weights.lora import merge
 
         merge(model)  # a command does not switch adapters, and a merged model is faster
+    if edit is not None:
+        model.vision_edit = edit
     return model
 
 
@@ -162,8 +170,8 @@ def add(commands: Any, run: Callable[[argparse.Namespace], None], about: str) ->
 
 
 def add_input(command: Parser) -> None:
-    """Add the flags of the mode and of the prompt."""
-    add_settings(command, mode="base")
+    """Add the flags of the mode, of the edit of the vision tokens and of the prompt."""
+    add_settings(command, mode="base", eval_vision=None)
     command.add_argument(
         "--prompt",
         default="ocr",

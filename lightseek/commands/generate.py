@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightseek.commands.arguments import Parser, add_settings
 from lightseek.commands.common import add, add_guard, add_model, guard_of, open_model, say
-from lightseek.data.kinds import SOURCES
+from lightseek.data.kinds import PAGELESS, SOURCES
 from lightseek.data.sources.registry import DATA_SET_NAMES
 from lightseek.data.splits import SPLITS
 from lightseek.page.spec import PageSpec
@@ -80,13 +80,23 @@ def writing_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def open_maker(arguments: argparse.Namespace) -> "tuple[LightSeekOCR, ExampleMaker]":
-    """Return the model and its example maker. Raises ValueError if the model has no tokenizer."""
+    """Return the model and its example maker. Raises ValueError if the model has no tokenizer, or no pages to edit."""
     from lightseek.data.examples import ExampleMaker
 
+    if arguments.eval_vision is not None and arguments.context in PAGELESS:
+        how = f"--eval-vision {arguments.eval_vision}"
+        raise ValueError(f"{how} is for pages, and --context {arguments.context} shows the model none")
     model = open_model(arguments)
     if model.tokenizer is None:
         raise ValueError(f"{arguments.model} has no tokenizer.json, and text needs it: put the official one there")
-    page = PageSpec(arguments.mode, arguments.font, arguments.noise, arguments.max_pages, seed=arguments.seed)
+    page = PageSpec(
+        arguments.mode,
+        arguments.font,
+        arguments.noise,
+        arguments.max_pages,
+        seed=arguments.seed,
+        letters=arguments.letters,
+    )
     return model, ExampleMaker(model.config, model.tokenizer, arguments.task, page, context=arguments.context)
 
 
@@ -110,7 +120,8 @@ def open_documents(arguments: argparse.Namespace) -> "list[Document]":
 
 def add_writing(command: Parser) -> None:
     """Add the flags of the model, of the pages and of generation."""
-    add_settings(command, mode="base", context="vision", max_pages=8, font="DejaVuSans", noise=None)
+    add_settings(command, mode="base", context="vision", max_pages=8, font="DejaVuSans", letters=None, noise=None)
+    add_settings(command, eval_vision=None)
     add_model(command)
     command.add_argument(
         "--batch", type=int, default=BATCH, metavar="N", help=f"the number of documents at once (default: {BATCH})"

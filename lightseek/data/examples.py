@@ -6,7 +6,8 @@ document -> pages at the size of the mode -> views
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from zlib import crc32
 
 import torch
 from jaxtyping import Bool, Int
@@ -22,7 +23,7 @@ from lightseek.model.config import OCRConfig
 from lightseek.model.ocr import IGNORED
 from lightseek.page.modes import find_mode
 from lightseek.page.spec import PageSpec
-from lightseek.page.views import Page, image_positions, image_tokens
+from lightseek.page.views import Page, TextRun, image_positions, image_tokens
 from lightseek.text.kinds import IMAGE_TAG, PROMPTS
 from lightseek.text.prompts import fill_prompt
 from lightseek.text.tokenizer import Tokenizer
@@ -102,6 +103,9 @@ class ExampleMaker:
             views = self.context.views(shown)
         except ValueError as error:  # such as a picture that is too thin
             raise ValueError(f"document {document.name}: {error}") from error
+        views = [
+            view if isinstance(view, TextRun) else replace(view, key=key(document, i)) for i, view in enumerate(views)
+        ]
         if self.task == "ocr" and shown.dropped_pages:
             raise ValueError(
                 f"document {document.name} has {shown.dropped_pages} page(s) more than {len(views)}, "
@@ -148,6 +152,11 @@ class ExampleMaker:
     def target(self, document: Document) -> str:
         """Return the text that the model should write: the document's answer, its summary, or the text on its pages."""
         return self.context.visible(document) if self.task == "ocr" else document.summary
+
+
+def key(document: Document, page: int) -> int:
+    """Return a number for a page of a document. It does not depend on the text, so a corrupted copy has the same."""
+    return crc32(f"{page} {document.name}".encode())
 
 
 def collate(examples: Sequence[Example], pad: int) -> Batch:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lightseek.model.clip import ClipEmbeddings
 from lightseek.model.decoder import DecoderLayer, DenseMLP
 from lightseek.model.moe import MoE
-from lightseek.model.ocr import DeepSeekOCR
+from lightseek.model.ocr import DeepSeekOCR, Untouched
 from lightseek.model.sam import AbsolutePosition, SamBlock
 
 BOX, STAGE, INSIDE = 0, 1, 2  # levels
@@ -119,7 +119,8 @@ class Recorder:
 def stage_names(model: DeepSeekOCR) -> Iterator[tuple[str, str, int]]:
     """Yield (module path, box, level) of all traced modules. It reads the model, so swapped boxes show too."""
     encoder = [f"encoder.{name}" for name, _ in model.encoder.named_children()] or ["encoder"]
-    for box in [*encoder, "projector", "layout", "decoder"]:
+    edit = [] if isinstance(model.vision_edit, Untouched) else ["vision_edit"]
+    for box in [*encoder, "projector", *edit, "layout", "decoder"]:
         module = model.get_submodule(box)
         children = getattr(module, "stages", None) or dict(_flat_children(module))  # another decoder names its stages
         if box == "projector":

@@ -17,14 +17,19 @@ from lightseek.data.kinds import PAGELESS
 from lightseek.model.kinds import BOXES
 from lightseek.tools.files import fingerprint, write_json
 from lightseek.training.settings import (
+    AT_TEST,
+    PAGE_SETTINGS,
     LearningSettings,
     ModelSettings,
     OptimizerSettings,
     RunConfig,
     WatchingSettings,
+    as_tested,
+    as_trained,
     check,
     decisive,
     differences,
+    page_spec,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +46,12 @@ class Cell:
 
     config: RunConfig
     folder: Path
+    training: Path | None = None  # the folder of its training, which cells that differ only in evaluation share
+    group: tuple[Path, ...] = ()  # the folders of the cells of the grid that share it
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "training", self.training or self.folder)
+        object.__setattr__(self, "group", self.group or (self.folder,))
 
     def finished(self) -> dict[str, Any] | None:
         """Return the results of the cell, or None if it has not run to its end.
@@ -70,13 +81,28 @@ def grid(base: RunConfig, lists: dict[str, list[Any]], out: Path) -> tuple[list[
         if len(values) > 1 and RunConfig.__dataclass_fields__[name].metadata["free"]:
             raise ValueError(f"{name} changes no result, so a grid cannot compare its values: give it one value")
     swept = list(dict.fromkeys([*ALWAYS_SHOWN, *(name for name, values in lists.items() if len(values) > 1)]))
-    cells: dict[Path, Cell] = {}
+    cells: dict[Path, RunConfig] = {}
     for values in itertools.product(*lists.values()):
         config = without_idle(replace(base, **dict(zip(lists, values, strict=True))), lists)
         check(config)
         folder = out / cell_name(config)
-        cells.setdefault(folder, Cell(config, folder))
-    return list(cells.values()), swept
+        cells.setdefault(folder, config)
+    trainings = {folder: out / cell_name(as_trained(config)) for folder, config in cells.items()}
+    return [
+        Cell(config, folder, trainings[folder], tuple(f for f in cells if trainings[f] == trainings[folder]))
+        for folder, config in cells.items()
+    ], swept
+
+
+def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Return the cells in groups that train once, in the order of their first cells.
+
+    One process must run all cells of a group, one after the other: the first trains, and the others take its weights.
+    """
+    found: dict[Path, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.training, []).append(cell)
+    return list(found.values())
 
 
 def without_idle(config: RunConfig, lists: dict[str, list[Any]]) -> RunConfig:
@@ -91,6 +117,15 @@ def without_idle(config: RunConfig, lists: dict[str, list[Any]]) -> RunConfig:
         config = replace(config, cache_vision=False, **boxes)
     if config.context == "text":  # a mode is a budget for the others
         config = replace(config, mode=lists.get("mode", [config.mode])[0])
+        config = replace(config, **dict.fromkeys(PAGE_SETTINGS))
+    usual = {"clean": None, "fit": None}  # other words for the default
+    config = replace(
+        config, **{name: usual.get(value := getattr(config, name), value) for name in ("noise", "letters")}
+    )
+    for name, of_training in AT_TEST.items():
+        value = getattr(config, name)
+        if usual.get(value, value) == getattr(config, of_training):
+            config = replace(config, **{name: None})
     if config.epochs is not None:  # the steps follow from it
         config = replace(config, steps=RunConfig.steps)
     elif config.steps == 0:
@@ -159,11 +194,6 @@ def cell_name(config: RunConfig) -> str:
     return f"{_safe(name)}-{digest}"
 
 
-def groups(cells: Sequence[Cell]) -> list[list[Cell]]:
-    """Return the cells in groups. A group runs in one process, one cell after the other, and is never split."""
-    return [[cell] for cell in cells]
-
-
 def _safe(name: str) -> str:
     return "".join(c if c.isalnum() or c in "=,.+-_" else "_" for c in name)[:120]
 
@@ -191,9 +221,9 @@ def check_surroundings(config: RunConfig) -> None:
     """Raise ImportError, ValueError or FileNotFoundError if a package, the device, the font or the data is missing."""
     from importlib.util import find_spec
 
+    from lightseek.data.context.pages import PageMaker
     from lightseek.data.sources.load import check_source
     from lightseek.model.kinds import FLASH_PACKAGE
-    from lightseek.page.typeset.fonts import font_files
     from lightseek.tools.devices import find_device
     from lightseek.training.kinds import LOGS
     from lightseek.training.processes import check_precision
@@ -207,7 +237,8 @@ def check_surroundings(config: RunConfig) -> None:
     if config.device != "auto":
         find_device(config.device)
     check_precision(config)
-    font_files(config.font)
+    for seen in (config, as_tested(config)):
+        PageMaker(page_spec(seen))
     check_source(config.data)
 
 
@@ -291,16 +322,22 @@ def run_cell(
     train_report: Callable[..., None] | None = None,
     eval_tick: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
-    """Train and evaluate one cell and return its results. A finished cell is not run again."""
-    if (found := cell.finished()) is not None:
-        return found
-    from lightseek.lab.results import finish
-    from lightseek.tools.memory import release_memory
-    from lightseek.training.run import Run
-    from lightseek.training.state import remove_states
+    """Train and evaluate one cell and return its results. A finished cell is not run again.
 
-    release_memory()  # otherwise the peak memory of this cell would include memory of the cell before
-    run = Run(cell.config, cell.folder)
-    results = finish(run, run.fit(train_report), eval_tick)
-    remove_states(cell.folder)
+    The trained state stays until all cells of the group are finished. It is in the folder of the cell whose evaluation
+    settings have their defaults, even if the grid does not have that cell.
+    """
+    if (results := cell.finished()) is None:
+        from lightseek.lab.results import finish
+        from lightseek.tools.memory import release_memory
+        from lightseek.training.run import Run
+
+        release_memory()  # otherwise the peak memory of this cell would include memory of the cell before
+        run = Run(cell.config, cell.folder, cell.training)
+        results = finish(run, run.fit(train_report), eval_tick)
+    left = any(cell.training.glob("*.safetensors"))  # also of a cell that was killed after its results were written
+    if left and all((folder / "results.json").is_file() for folder in cell.group):
+        from lightseek.training.state import remove_states
+
+        remove_states(cell.training)
     return results

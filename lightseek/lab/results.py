@@ -6,12 +6,15 @@ report) and `curve.png` (the losses). The run itself wrote `config.json` and `me
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from lightseek.data.context.base import Truncation
 from lightseek.data.document import Document
+from lightseek.model.vision_edit import edited
 from lightseek.page.modes import vision_tokens
 from lightseek.scores.metrics import evaluate, lead
 from lightseek.scores.plots import plot_losses
@@ -32,10 +35,12 @@ def read_test(run: Run, tick: Callable[[int, int], None] | None = None) -> list[
     """Return the greedy outputs for the test documents, in order. Calls `tick(done, total)` after each document."""
     found = []
     config = run.config
-    for prediction in predict(run.model, run.make, run.test, batch=config.batch, max_new_tokens=config.max_new_tokens):
-        found.append(prediction)
-        if tick:
-            tick(len(found), len(run.test))
+    options = {"batch": config.batch, "max_new_tokens": config.max_new_tokens}
+    with edited(run.model, config.eval_vision, config.seed):
+        for prediction in predict(run.model, run.make_test, run.test, **options):
+            found.append(prediction)
+            if tick:
+                tick(len(found), len(run.test))
     return found
 
 
@@ -69,8 +74,7 @@ def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] |
         "eval_seconds": took,
         "seconds": trained["train_seconds"] + took,
         "lead3": evaluate(leads, references, documents, task) if all(leads) else {},
-        "missing_glyphs": dict(run.make.missing_glyphs),
-        "truncated": asdict(run.make.truncated),
+        **left_out(run),
         "machine": machine(run.model.device),
         "settings": asdict(run.config),
     }
@@ -85,7 +89,7 @@ def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] |
 def write_pages(run: Run, documents: Sequence[Document]) -> None:
     """Write the first page of each document, as the model sees it. The name of the file tells how many pages follow."""
     for number, document in enumerate(documents, 1):
-        pages = run.make.images(document)
+        pages = run.make_test.images(document)
         write_page(run.folder / "pages" / f"document-{number}-page-1-of-{len(pages)}.png", pages[0])
         if number == 1:
             write_page(run.folder / "page.png", pages[0])
@@ -98,7 +102,19 @@ def official_tokens(run: Run, documents: Sequence[Document]) -> int:
     depends on the text: a token of a docstring has 4.1 characters, one of the generated documents with numbers 3.2.
     """
     tokenizer = Tokenizer.official()
-    return sum(len(tokenizer.encode(run.make.context.visible(document))) for document in documents) if tokenizer else 0
+    if tokenizer is None:
+        return 0
+    visible = run.make_test.context.visible
+    return sum(len(tokenizer.encode(visible(document))) for document in documents)
+
+
+def left_out(run: Run) -> dict[str, dict[str, int]]:
+    """Return the characters that the font could not draw, and how much of the documents did not fit."""
+    makers = list(dict.fromkeys([run.make, run.make_test]))
+    return {
+        "missing_glyphs": dict(sum((make.missing_glyphs for make in makers), Counter())),
+        "truncated": {name: sum(getattr(make.truncated, name) for make in makers) for name in asdict(Truncation())},
+    }
 
 
 def write_samples(path: Path, run: Run, readings: Sequence[Prediction]) -> None:

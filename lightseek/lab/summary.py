@@ -23,7 +23,7 @@ from lightseek.scores.kinds import METRICS, headlines, plotted
 from lightseek.scores.metrics import Tally
 from lightseek.scores.significance import Estimate, estimate, holm
 from lightseek.tools.files import write_text
-from lightseek.training.settings import ALIASES, RunConfig, current, shown
+from lightseek.training.settings import ALIASES, RunConfig, at_test, current, shown
 
 RESULTS, PREDICTIONS, ERROR = "results.json", "predictions.jsonl", "error.json"
 BEFORE = "before training"
@@ -178,7 +178,8 @@ def _shown(cell: _Cell, name: str) -> str:
     settings = current(cell.settings)
     if name == "mode" and settings.get("context") == "text":
         return "text"
-    return shown(name, settings.get(name, RunConfig.__dataclass_fields__[name].default))
+    given = {name: entry.default for name, entry in RunConfig.__dataclass_fields__.items()} | settings
+    return shown(name, at_test(given, name))
 
 
 def _group(cells: Sequence[_Cell], varied: Sequence[str], alone: str) -> dict[str, list[_Cell]]:

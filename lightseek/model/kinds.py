@@ -9,6 +9,7 @@ model's config and its own settings, `kind(config, **settings)`, and gives a mod
     projector      b t d2  -> b t d           from the encoder's channels to the decoder's width
     layout         the views of an image, t d each -> p d; its class says how many `newlines` and `separators` it adds
     text_encoder   b n d, t -> b t d          shortens a text that is shown in the place of pages
+    vision_edit    t d -> t d                 called with `seed` and its settings alone, see `vision_edit.py`
     decoder        see `decoders/__init__.py`
 """
 
@@ -58,6 +59,16 @@ TEXT_ENCODERS = Registry(
         "none": "lightseek.model.context:NoText",
         "meantext": "lightseek.model.context:MeanText",
         "conv1d": "lightseek.model.context:ConvText",
+    },
+    settings=True,
+)
+VISION_EDITS = Registry(
+    "edit of the vision tokens",
+    {
+        "zeroed": "lightseek.model.vision_edit:Zeroed",
+        "permuted": "lightseek.model.vision_edit:Permuted",
+        "mean": "lightseek.model.vision_edit:Mean",
+        "drop": "lightseek.model.vision_edit:Drop",
     },
     settings=True,
 )

@@ -75,6 +75,15 @@ class DocumentModel(nn.Module):
         raise NotImplementedError
 
 
+class Untouched(nn.Module):
+    """The edit of the vision tokens that changes nothing. `vision_edit.py` has the others."""
+
+    def forward(
+        self, global_view: Float[Tensor, "t d"], tiles: Float[Tensor, "k t2 d"] | None = None, key: int = 0
+    ) -> tuple[Float[Tensor, "t d"], Float[Tensor, "k t2 d"] | None]:
+        return global_view, tiles
+
+
 class DeepSeekOCR(DocumentModel):
     """All boxes of a config, with random weights. `LightSeekOCR` in weights/loading.py adds files and text to it."""
 
@@ -82,6 +91,7 @@ class DeepSeekOCR(DocumentModel):
         super().__init__(config)
         self.encoder = DeepEncoder(config)
         self.projector = Projector(config)
+        self.vision_edit = Untouched()  # an evaluation may put another one here
         self.layout = build_box("layout", config)
         self.decoder = build_decoder(config.decoder)
         self.context = build_box("text_encoder", config)
@@ -170,7 +180,7 @@ class DeepSeekOCR(DocumentModel):
                 continue
             global_view = next(tokens)
             tiles = None if page.tiles is None else torch.stack([next(tokens) for _ in page.tiles])
-            laid_out.append(self.layout(global_view, tiles, page.grid))
+            laid_out.append(self.layout(*self.vision_edit(global_view, tiles, page.key), page.grid))
         return laid_out
 
     def encode_views(

@@ -32,6 +32,7 @@ class PageViews:
     global_view: Float[Tensor, "3 s s"]
     tiles: Float[Tensor, "k 3 t t"] | None = None
     grid: tuple[int, int] = (1, 1)
+    key: int = 0  # tells pages apart where an edit of their tokens is random
 
     def __post_init__(self) -> None:
         check_grid(self)
@@ -56,6 +57,7 @@ class EncodedPage:
     global_view: Float[Tensor, "t d"]
     tiles: Float[Tensor, "k t2 d"] | None = None
     grid: tuple[int, int] = (1, 1)
+    key: int = 0  # tells pages apart where an edit of their tokens is random
 
     def __post_init__(self) -> None:
         check_grid(self)

@@ -108,7 +108,7 @@ def check_same(one: Scored, other: Scored) -> None:
 
     A page with another reference is a different page, unless the models read corrupted text of different kinds.
     """
-    corrupted = one.settings.get("corrupt") != other.settings.get("corrupt")
+    corrupted = any(one.settings.get(name) != other.settings.get(name) for name in ("corrupt", "eval_corrupt"))
     for number, (a, b) in enumerate(zip_longest(one.predictions, other.predictions), start=1):
         if a is None or b is None or a.id != b.id:
             ids = " and ".join(f"{x.id if x else 'missing'} in {m.name}" for x, m in ((a, one), (b, other)))

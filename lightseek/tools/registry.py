@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 
@@ -11,7 +12,8 @@ class Registry(Mapping[str, Any]):
 
     A kind may be given as `"module:attribute"`. It is then imported when it is first asked for, so that a program can
     name all kinds without loading PyTorch. `open` lists prefixes that take a source after them, for example
-    `{"hf:": "FOLDER_OR_ID"}`. With `settings` a name may bring the kind's own: `"meanpool:factor=8"`.
+    `{"hf:": "FOLDER_OR_ID"}`. With `settings` a name may bring the kind's own: `"meanpool:factor=8"`. With `joined` a
+    name may be several kinds, one applied after the other: `"blur+rotate:degrees=3"`.
 
     >>> Registry("colour", {"red": 1, "blue": 2}).find("green")
     Traceback (most recent call last):
@@ -19,9 +21,14 @@ class Registry(Mapping[str, Any]):
     """
 
     def __init__(
-        self, what: str, kinds: Mapping[str, Any], open: Mapping[str, str] | None = None, settings: bool = False
+        self,
+        what: str,
+        kinds: Mapping[str, Any],
+        open: Mapping[str, str] | None = None,
+        settings: bool = False,
+        joined: bool = False,
     ) -> None:
-        self.what, self.open, self.settings = what, dict(open or {}), settings
+        self.what, self.open, self.settings, self.joined = what, dict(open or {}), settings, joined
         self._kinds = dict(kinds)
 
     def __getitem__(self, name: str) -> Any:
@@ -54,9 +61,14 @@ class Registry(Mapping[str, Any]):
 
     def check(self, name: str) -> None:
         """Raise ValueError, listing the choices, unless there is such a kind."""
-        kind = self.split(name)[0] if self.settings else name
-        if kind not in self and not any(name.startswith(prefix) and name != prefix for prefix in self.open):
-            raise ValueError(f"unknown {self.what} {name!r}: choose one of {self.choices}")
+        for part in self.parts(name):
+            kind = self.split(part)[0] if self.settings else part
+            if kind not in self and not any(part.startswith(prefix) and part != prefix for prefix in self.open):
+                raise ValueError(f"unknown {self.what} {part!r}: choose one of {self.choices}")
+
+    def parts(self, name: str) -> list[str]:
+        """Return the kinds that are joined in a name, with their settings: one, unless this registry joins kinds."""
+        return name.split("+") if self.joined else [name]
 
     @staticmethod
     def split(name: str) -> tuple[str, dict[str, Any]]:
@@ -80,3 +92,16 @@ class Registry(Mapping[str, Any]):
         """The kind of that name. Raises ValueError, listing the choices, when there is none."""
         self.check(name)
         return self[name]
+
+    def call(self, name: str, *given: Any, **more: Any) -> Any:
+        """Call the kind that a name such as `"drop:percent=50"` stands for, with its settings, and return the result.
+
+        Raises ValueError if there is no such kind, or if it does not take these settings.
+        """
+        kind, settings = self.split(name)
+        found = self.find(kind)
+        try:
+            signature(found).bind(*given, **more, **settings)
+        except TypeError as error:
+            raise ValueError(f"{self.what} {name!r}: {error}") from None
+        return found(*given, **more, **settings)

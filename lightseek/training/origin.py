@@ -28,6 +28,7 @@ def file_states(config: RunConfig) -> dict[str, str]:
         "init": [source for _, source in parts],
         "decoder": [config.decoder and config.decoder.partition(":")[2]],
         "font": [config.font],
+        "eval_font": [config.eval_font],
     }
     found = {name: "".join(fingerprint(path or None) for path in named) for name, named in paths.items()}
     if config.model is None:

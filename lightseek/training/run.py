@@ -24,15 +24,15 @@ from lightseek.data.document import Document
 from lightseek.data.examples import Example, ExampleMaker, collate
 from lightseek.data.sources.load import load_documents
 from lightseek.model.ocr import OCROutput
-from lightseek.page.spec import PageSpec
 from lightseek.scores.metrics import evaluate
 from lightseek.scores.predictions import Prediction, predict
 from lightseek.tools.devices import device_name
+from lightseek.tools.files import write_text
 from lightseek.tools.memory import PeakMemory
 from lightseek.training.advice import explaining
 from lightseek.training.build import build_model, open_cache
 from lightseek.training.kinds import MEASURES
-from lightseek.training.log import RunLog, read_rows
+from lightseek.training.log import METRICS, RunLog, read_rows
 from lightseek.training.optimizer import adamw, learning_rate, rate_share, set_rates, widen_learning
 from lightseek.training.origin import changes, documents_state, file_states
 from lightseek.training.processes import (
@@ -47,7 +47,7 @@ from lightseek.training.processes import (
     whole,
     wrap,
 )
-from lightseek.training.settings import RunConfig, check, differences, must_match
+from lightseek.training.settings import RunConfig, as_tested, as_trained, check, differences, must_match, page_spec
 from lightseek.training.state import BEST, load_state, newest_state, read_place, save_state, save_weights
 from lightseek.training.step import gradient_step
 
@@ -74,24 +74,28 @@ class Run:
     """One training run: its model, its data and its folder.
 
     build the model -> load documents -> make examples -> wrap -> steps -> the trained model
+
+    Runs that differ only in their evaluation settings train alike. If they get the same `training` folder, the first
+    of them trains and the others take its weights. Each of them has a `folder` of its own for its results.
     """
 
-    def __init__(self, config: RunConfig, folder: Path) -> None:
-        """Load the model and the documents, and check the settings. Raises ValueError for settings that cannot work."""
+    def __init__(self, config: RunConfig, folder: Path, training: Path | None = None) -> None:
+        """Load the model and the documents, and check the settings. Raises ValueError for settings that cannot work.
+
+        `training` is the folder of the checkpoints and of metrics.jsonl. The default is `folder`.
+        """
         check(config)
         self.config, self.folder = config, Path(folder)
+        self.training = self.folder if training is None else Path(training)
         self.accelerator = start(config)
         self.main = self.accelerator.is_main_process  # the one that writes
-        self.files = file_states(config)  # before they are read
+        self.files = file_states(as_trained(config))  # before they are read
         self.model, self.counts = build_model(config, device_of(config, self.accelerator))
         self.cache, self.encoded = open_cache(self.model, config), False
-        self.make = ExampleMaker(
-            self.model.config,
-            self.model.tokenizer,
-            config.task,
-            PageSpec(config.mode, config.font, config.noise, config.max_pages, seed=config.seed),
-            self.cache,
-            config.context,
+        self.make = self.maker(config)
+        # Test documents have a maker of their own only if the settings show them in another way.
+        self.make_test = (
+            self.make if page_spec(as_tested(config)) == page_spec(config) else self.maker(as_tested(config))
         )
         only_evaluates = config.steps == 0 and config.epochs is None
         self.documents = self.load("train", 1 if only_evaluates else config.train_documents)
@@ -114,6 +118,11 @@ class Run:
         self.peak = 0  # bytes of memory
         self.rows: list[dict] = []  # the rows of metrics.jsonl
 
+    def maker(self, config: RunConfig) -> ExampleMaker:
+        """Return what makes the examples of documents whose pages look as `config` says."""
+        model = self.model
+        return ExampleMaker(model.config, model.tokenizer, config.task, page_spec(config), self.cache, config.context)
+
     @cached_property
     def validation(self) -> list[Document]:
         """The documents on which the loss is measured during training."""
@@ -121,16 +130,18 @@ class Run:
 
     @cached_property
     def test(self) -> list[Document]:
-        """The documents on which the trained model is scored, once."""
-        return self.load("test", self.config.eval_documents)
+        """The documents on which the trained model is scored, once. The evaluation settings may corrupt them."""
+        return self.load("test", self.config.eval_documents, as_tested(self.config).corrupt)
 
     @cached_property
     def origin(self) -> dict[str, str]:
         """The fingerprints of the documents and the files that the run is made from."""
-        return self.files | {"data": documents_state([*self.documents, *self.validation, *self.test])}
+        same = as_tested(self.config).corrupt == self.config.corrupt
+        test = self.test if same else self.load("test", self.config.eval_documents)  # as a run without `eval_corrupt`
+        return self.files | {"data": documents_state([*self.documents, *self.validation, *test])}
 
-    def load(self, split: str, limit: int) -> list[Document]:
-        """Return at most `limit` documents of a split, corrupted if the settings say so.
+    def load(self, split: str, limit: int, corruption: str | None = None) -> list[Document]:
+        """Return at most `limit` documents of a split. The default of `corruption` is that of the training.
 
         The seed changes only the training documents. So runs with other seeds can be compared document by document.
         """
@@ -146,7 +157,7 @@ class Run:
             max_characters=config.characters or DEFAULT_CHARACTERS.get(config.data),
             task=config.task,
         )
-        return corrupt_documents(found, config.corrupt, seed)
+        return corrupt_documents(found, corruption or config.corrupt, seed)
 
     def encode_pages(self, tick: Callable[[int, int], None] | None = None) -> None:
         """Put the pages of all steps and evaluations into the vision cache, if the run has one.
@@ -156,7 +167,9 @@ class Run:
         if self.cache is None or self.encoded:
             return
         visited = {i for step in range(self.config.steps) for i in self.order(step)}
-        documents = [*(self.documents[i] for i in sorted(visited)), *self.validation, *self.test]
+        documents = [*(self.documents[i] for i in sorted(visited)), *self.validation]
+        if self.make_test is self.make:
+            documents += self.test
         self.make.context.fill(documents[self.accelerator.process_index :: self.accelerator.num_processes], tick)
         self.accelerator.wait_for_everyone()
         self.encoded = True
@@ -176,12 +189,17 @@ class Run:
         if self.main:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.config.save(self.folder / "config.json")
-        with explaining(self.config, self.folder, lambda: self.saved_step):
+            if self.training != self.folder:
+                self.training.mkdir(parents=True, exist_ok=True)
+                as_trained(self.config).save(self.training / "config.json")
+        with explaining(self.config, self.training, lambda: self.saved_step):
             self.encode_pages()  # before `wrap`, after which a process may hold only a part of the encoder
             self.wrap()
             self.resume()
             self.train(report)
             self.settle()
+        if self.main and self.training != self.folder:
+            write_text(self.folder / METRICS, (self.training / METRICS).read_text(encoding="utf-8"))
         losses = [row["train_loss"] for row in self.rows if "train_loss" in row]
         last = losses[-max(1, len(losses) // 10) :]
         return {
@@ -222,7 +240,7 @@ class Run:
                 if log:
                     log.row(row)
                 if row is self.best_row():
-                    save_weights(self.model, self.folder / BEST, {"step": self.step}, self.main)
+                    save_weights(self.model, self.training / BEST, {"step": self.step}, self.main)
                 if self.agree(time.monotonic() - saved > wait) and self.step < steps:
                     began = time.monotonic()
                     self.save_progress(log)
@@ -230,7 +248,8 @@ class Run:
                     wait = max(self.config.save_seconds, (saved - began) / SAVING_SHARE)
                 if report and self.main:
                     report(Progress(self.step, steps, loss, tokens / spent, self.peak, row.get("eval_loss")))
-            self.save_progress(log)
+            if self.step > self.saved_step:
+                self.save_progress(log)
 
     def train_step(self, step: int) -> tuple[float, int]:
         """Take one step. Return (mean cross-entropy per target token, number of target tokens) over all processes."""
@@ -362,7 +381,7 @@ class Run:
 
     def log(self) -> AbstractContextManager:
         """Return the open log on the main process, and a context without a log on the others."""
-        return RunLog(self.folder, self.rows, self.config) if self.main else nullcontext()
+        return RunLog(self.training, self.rows, self.config) if self.main else nullcontext()
 
     def save_progress(self, log: RunLog | None = None) -> None:
         """Write the checkpoint, complete or not at all. Every process calls this.
@@ -376,17 +395,17 @@ class Run:
         place = {"step": self.step, "seconds": self.seconds, "tokens": self.tokens, "peak": self.peak}
         if scaler := self.accelerator.scaler:
             place["scaler"] = scaler.state_dict()
-        place["settings"], place["origin"] = must_match(self.config), self.origin
-        save_state(self.model, self.optimizer, self.folder, place, self.main)
+        place["settings"], place["origin"] = must_match(as_trained(self.config)), self.origin
+        save_state(self.model, self.optimizer, self.training, place, self.main)
         self.saved_step = self.step
 
     def resume(self) -> None:
-        """Continue from the folder's checkpoint, if it has one.
+        """Continue from the checkpoint in the training's folder, if there is one. It may be that of the last step.
 
         Raises ValueError under DeepSpeed, if the checkpoint is from other settings, or if the documents or the files
         have changed since.
         """
-        path = from_main(self.accelerator, newest_state(self.folder) if self.main else None)
+        path = from_main(self.accelerator, newest_state(self.training) if self.main else None)
         if path is None:
             return
         if by_deepspeed():
@@ -395,7 +414,7 @@ class Run:
                 "experiments/accelerate/gpu-fsdp2.yaml, or choose another --out"
             )
         before = read_place(path)
-        if other := differences(before["settings"], self.config):
+        if other := differences(before["settings"], as_trained(self.config)):
             told = ", ".join(other[:3])
             raise ValueError(f"{path} is from a run with other settings ({told}): choose another --out or delete it")
         if "origin" in before and (changed := changes(before["origin"], self.origin, self.config)):
@@ -408,7 +427,7 @@ class Run:
         self.seconds, self.tokens, self.peak = place["seconds"], place["tokens"], place["peak"]
         if scaler := self.accelerator.scaler:
             scaler.load_state_dict(place["scaler"])
-        self.rows = from_main(self.accelerator, read_rows(self.folder, self.step) if self.main else None)
+        self.rows = from_main(self.accelerator, read_rows(self.training, self.step) if self.main else None)
 
     def settle(self) -> None:
         """Give the main process the whole model in its own precision, after the last step.
@@ -416,7 +435,7 @@ class Run:
         With the setting `best` its weights are the best ones.
         """
         if self.config.best and self.step:
-            load_state(self.model, None, self.folder / BEST)
+            load_state(self.model, None, self.training / BEST)
         learned = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         if any(isinstance(parameter, DTensor) for _, parameter in learned):
             values = [(name, whole(parameter).cpu()) for name, parameter in learned]

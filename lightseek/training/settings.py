@@ -7,14 +7,24 @@ these kinds. The command line (`commands/arguments.py`), the help, the checks an
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from lightseek.data.kinds import CONTEXTS, CORRUPTIONS, PAGELESS, SOURCES, TASKS
-from lightseek.model.kinds import ATTENTION, BOXES, COMPRESSORS, DECODERS, GLOBAL_STAGES, LAYOUTS, PROJECTORS
+from lightseek.model.kinds import (
+    ATTENTION,
+    BOXES,
+    COMPRESSORS,
+    DECODERS,
+    GLOBAL_STAGES,
+    LAYOUTS,
+    PROJECTORS,
+    VISION_EDITS,
+)
 from lightseek.page.kinds import NOISES
 from lightseek.page.modes import MODES, find_mode
+from lightseek.page.spec import PageSpec
 from lightseek.tools.files import write_json
 from lightseek.tools.registry import Registry
 from lightseek.training.kinds import LOGS, MEASURES, PARTS, PRECISIONS, SCHEDULES
@@ -109,7 +119,14 @@ class ContextSettings:
         f"{', '.join(mode.label for mode in MODES.values())}",
     )
     font: str = option("DejaVuSans", "the font of the drawn pages: a DejaVu font or a font file")
-    noise: str | None = option(None, "the noise that is added to the pages", kinds=NOISES)
+    letters: str | None = option(
+        None,
+        "the size of the letters on drawn pages: pixels such as 20, or characters a line such as 60/line; none takes "
+        "the largest letters with which the text fits",
+    )
+    noise: str | None = option(
+        None, "the noise that is added to the pages, such as rotate:degrees=3 or blur+jpeg", kinds=NOISES
+    )
     max_pages: int = option(8, "the largest number of pages of a document; text that does not fit is counted", least=1)
 
 
@@ -140,6 +157,34 @@ class DataSettings:
         least=0,
         most=2**62,
     )
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """Evaluation: how the trained model is tested. The training and its validation documents do not depend on it."""
+
+    eval_vision: str | None = option(
+        None,
+        "change the vision tokens of the test pages, to see what the decoder leans on: all zeroed, permuted within "
+        "their page, replaced by their mean, or the weakest zeroed (drop:percent=50)",
+        kinds=VISION_EDITS,
+    )
+    eval_noise: str | None = option(
+        None, "the noise of the test pages; none is that of the training, clean is no noise", kinds=NOISES
+    )
+    eval_corrupt: str | None = option(
+        None,
+        "how much language is taken out of the test documents; none is as in training",
+        kinds=CORRUPTIONS,
+    )
+    eval_font: str | None = option(None, "the font of the test pages; none is that of the training")
+    eval_letters: str | None = option(
+        None, "the size of the letters on the test pages; none is that of the training, fit fits the text"
+    )
+
+
+# Evaluation setting -> the setting of the training that it replaces for the test documents.
+AT_TEST = {"eval_noise": "noise", "eval_corrupt": "corrupt", "eval_font": "font", "eval_letters": "letters"}
 
 
 @dataclass(frozen=True)
@@ -207,6 +252,7 @@ class RunConfig(  # a dataclass takes the fields of its last base first
     WatchingSettings,
     MachineSettings,
     OptimizerSettings,
+    EvaluationSettings,
     DataSettings,
     ContextSettings,
     LearningSettings,
@@ -258,6 +304,16 @@ def check(config: RunConfig) -> None:
         raise ValueError(
             f"cache_vision keeps encoded pages, and context={config.context} has none: leave one of them out"
         )
+    if config.context in PAGELESS:
+        for name in PAGE_SETTINGS:
+            if (value := getattr(config, name)) is not None:
+                raise ValueError(
+                    f"{name}={value} is for pages, and context={config.context} shows the model none: leave one out"
+                )
+    for seen in (config, as_tested(config)):
+        page_spec(seen)
+    if config.eval_vision is not None:
+        VISION_EDITS.call(config.eval_vision, seed=config.seed)
 
 
 def check_value(name: str, value: Any, limits: Mapping[str, Any]) -> None:
@@ -272,6 +328,25 @@ def check_value(name: str, value: Any, limits: Mapping[str, Any]) -> None:
         raise ValueError(f"{name} must be greater than {limits['above']}, got {value}")
     if isinstance(value, int | float) and not abs(value) <= limits["most"]:
         raise ValueError(f"{name} must be a number of at most {limits['most']:,}, got {value}")
+
+
+PAGE_SETTINGS = ("noise", "letters", "eval_vision", "eval_noise", "eval_font", "eval_letters")
+
+
+def page_spec(config: RunConfig) -> PageSpec:
+    """Return what the pages of the training and the validation documents look like. Raises ValueError as it does."""
+    return PageSpec(config.mode, config.font, config.noise, config.max_pages, seed=config.seed, letters=config.letters)
+
+
+def as_tested(config: RunConfig) -> RunConfig:
+    """Return the settings with those that the test documents have in the place of those of the training."""
+    given = {name: getattr(config, name) for name in AT_TEST}
+    return replace(config, **{AT_TEST[name]: value for name, value in given.items() if value is not None})
+
+
+def as_trained(config: RunConfig) -> RunConfig:
+    """Return the settings of the training alone: the evaluation settings have their defaults."""
+    return replace(config, **{setting.name: setting.default for setting in fields(EvaluationSettings)})
 
 
 def learning_rates(boxes: str | None) -> dict[str, float]:
@@ -320,6 +395,16 @@ def current(settings: Mapping[str, Any]) -> dict[str, Any]:
     found = {ALIASES.get(name, name): value for name, value in settings.items()}
     found |= {name: None for name in optional if found.get(name) in ("none", "no")}
     return found | ({"mode": find_mode(found["mode"]).name} if "mode" in found else {})
+
+
+def at_test(settings: Mapping[str, Any], name: str) -> Any:
+    """Return the value of a setting. An evaluation setting that is not given has the value of the training.
+
+    >>> at_test({"corrupt": "random", "eval_corrupt": None}, "eval_corrupt")
+    'random'
+    """
+    value = settings.get(name)
+    return settings.get(AT_TEST[name]) if value is None and name in AT_TEST else value
 
 
 def shown(name: str, value: Any) -> str:

@@ -36,6 +36,18 @@ def test_a_short_text_fills_one_page_with_large_letters():
     assert PageMaker(PageSpec("tiny", FONT)).fit("One line.").font_size == 96 > SMALLEST_FONT
 
 
+@pytest.mark.parametrize("letters", ["20", "40/line"])
+def test_letters_of_one_size_for_every_text(letters):
+    make = PageMaker(PageSpec("tiny", "DejaVuSansMono", letters=letters, max_pages=2))
+    size = 20 if letters == "20" else int(480 / 40 / 0.55)
+    assert {make.fit(text).font_size for text in ("One line.", words(100), words(1500))} == {size}
+    pages = make(Document(words(1500), "", "long"))
+    assert len(pages.images) == 2 and pages.dropped_characters > 0
+    assert make.visible(Document(words(1500), "", "long")) == pages.text
+    assert make.needed(words(1500)) == 3 and make.needed(pages.text) == 2  # counting stops above the budget
+    assert PageSpec("tiny", letters="fit") == PageSpec("tiny")
+
+
 def test_a_long_text_takes_the_fewest_pages_and_the_largest_font_on_those():
     make = PageMaker(PageSpec("tiny", FONT))
     text = words(1500)

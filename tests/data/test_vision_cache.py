@@ -14,6 +14,7 @@ from small import SMALL
 
 from lightseek import LightSeekOCR
 from lightseek.data.context import vision_cache
+from lightseek.data.context.cached import PROBE
 from lightseek.data.context.pages import PageMaker
 from lightseek.data.context.vision_cache import VisionCache, cache_folder, encoder_digest
 from lightseek.data.document import Document
@@ -147,11 +148,13 @@ def test_documents_are_keyed_by_what_their_pages_are_made_from(model, tmp_path, 
     keys.add(make.key(Document("", "s", "scan", images=(picture.read_bytes(),))))
     for options in ({"max_pages": 2}, {"noise": "speckle"}, {"noise": "speckle", "seed": 1}):
         keys.add(maker(cache, model, **options).context.key(DOCUMENTS[0]))
+    usual = make.fit(PROBE).font_size  # the test text looks the same in letters of this size
+    keys.add(maker(cache, model, letters=str(usual)).context.key(DOCUMENTS[0]))
     keys.add(maker(cache, model, "small").context.key(DOCUMENTS[0]))
     Image.new("RGB", (80, 60), "grey").save(picture)
     os.utime(picture, (0, 0))
     keys.add(make.key(scan))
-    assert len(keys) == 9
+    assert len(keys) == 10
     assert maker(cache, model).context.key(DOCUMENTS[0]) in keys
     monkeypatch.setattr(PageMaker, "fit", lambda self, text: replace(self.style, font_size=19))
     assert maker(cache, model).context.key(DOCUMENTS[0]) not in keys  # as if another version drew texts differently

@@ -29,7 +29,8 @@ def test_noise_keeps_the_size_and_depends_on_its_arguments_alone(kind, page):
     before = page.copy()
     noisy = add_noise(page, kind, 3)
     assert noisy.size == page.size and noisy.mode == "RGB" and (pixels(page) == pixels(before)).all()
-    assert (pixels(noisy) == pixels(add_noise(page, kind, 3))).all() and (pixels(noisy) != pixels(page)).any()
+    assert (pixels(noisy) == pixels(add_noise(page, kind, 3))).all()
+    assert (pixels(noisy) == pixels(page)).all() == (kind == "clean")
     other = (pixels(noisy) != pixels(add_noise(page, kind, 4))).any()
     assert other == (kind in ("speckle", "rotate"))  # the others are not random
 
@@ -54,6 +55,43 @@ def test_rotation_turns_about_the_centre_by_a_few_degrees_onto_white():
         rises = np.argmin(dark[:, 20]) - np.argmin(dark[:, 180])
         assert abs(np.degrees(np.arctan2(rises, 160))) <= ANGLE + 0.5
         assert np.argmin(dark[:, 100]) == 100 and dark[0, 0] == 255
+
+
+@pytest.mark.parametrize(
+    ("usual", "weak"),
+    [
+        ("blur:radius=1", "blur:radius=0"),
+        ("speckle:spread=32", "speckle:spread=0"),
+        ("rotate:degrees=2", "rotate:degrees=0"),
+        ("jpeg:quality=20", "jpeg:quality=95"),
+    ],
+)
+def test_a_kind_takes_its_setting(usual, weak, page):
+    plain, usually = pixels(page), pixels(add_noise(page, usual, 3))
+    assert (usually == pixels(add_noise(page, usual.partition(":")[0], 3))).all()
+    weakly = pixels(add_noise(page, weak, 3))
+    assert abs(weakly - plain).mean() < 0.1 * abs(usually - plain).mean()
+
+
+def test_kinds_are_joined_in_their_order(page):
+    blurred = add_noise(page, "blur:radius=2", 3)
+    assert (pixels(add_noise(page, "blur:radius=2+speckle", 3)) == pixels(add_noise(blurred, "speckle", 3))).all()
+    assert (pixels(add_noise(page, "speckle+blur", 3)) != pixels(add_noise(page, "blur+speckle", 3))).any()
+
+
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        ("blur+coffee", "unknown noise 'coffee': choose one of blur, speckle, jpeg, rotate, clean"),
+        ("rotate:degrees=200", "degrees must be a number from 0 to 180, got 200"),
+        ("jpeg:quality=true", "quality must be a number from 1 to 95, got True"),
+        ("blur:degrees=3", "noise 'blur:degrees=3': got an unexpected keyword argument 'degrees'"),
+        ("blur:3", "settings of a kind are KEY=VALUE"),
+    ],
+)
+def test_noise_that_cannot_be_is_refused_before_there_is_a_page(noise, message):
+    with pytest.raises(ValueError, match=message):
+        PageSpec("tiny", noise=noise)
 
 
 def test_a_page_maker_adds_the_noise_of_its_spec_and_none_by_default():

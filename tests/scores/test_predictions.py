@@ -200,12 +200,27 @@ def test_generate_reads_corrupted_pages(tmp_path):
     assert found[0].reference == corrupt(load_documents("synthetic", "test", 1)[0].text, "random", 0)
 
 
+def test_generate_with_edited_vision_tokens(tmp_path):
+    """Without its vision tokens, the model writes the same about every page of the same size."""
+    command = ["generate", "synthetic", "--task", "ocr", "--eval-vision", "zeroed", "--letters", "40", *QUICK]
+    assert main([*command, "--out", str(tmp_path / "p.jsonl"), "--limit", "2"]) == 0
+    head, found = read_predictions(tmp_path / "p.jsonl")
+    assert (head["settings"]["eval_vision"], head["settings"]["letters"]) == ("zeroed", "40")
+    assert found[0].prediction == found[1].prediction and found[0].reference != found[1].reference
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["no/such/file.jsonl"], "there is no such file or folder"),
         (["synthetic", "--batch", "0"], "--batch must be at least 1, got 0"),
         (["synthetic", "--corrupt", "noise"], "unknown kind of text 'noise'"),
+        (["synthetic", "--eval-vision", "drop"], "missing a required argument: 'percent'"),
+        (
+            ["synthetic", "--eval-vision", "mean", "--context", "text"],
+            "is for pages, and --context text shows the model",
+        ),
+        (["synthetic", "--letters", "big"], "letters=big: expected fit, pixels such as 20, or 60/line"),
         (["synthetic", "--model", "no/such/model"], "no/such/model"),
     ],
 )

@@ -42,3 +42,18 @@ def test_a_name_may_bring_settings_of_its_kind():
         kinds.check("pol:factor=8")
     with pytest.raises(ValueError, match="settings of a kind are KEY=VALUE, such as factor=8, and not '8'"):
         kinds.check("pool:8")
+
+
+def test_a_kind_is_called_with_the_settings_of_its_name():
+    kinds = Registry("shape", {"box": lambda side, depth=1: (side, depth)}, settings=True, joined=True)
+    assert kinds.call("box:depth=3", 2) == kinds.call("box:side=2,depth=3") == (2, 3)
+    for name, message in {
+        "box": "missing a required argument: 'side'",
+        "box:side=1,hue=2": "unexpected .* 'hue'",
+    }.items():
+        with pytest.raises(ValueError, match=f"shape '{name}': .*{message}"):
+            kinds.call(name)
+    kinds.check("box+box:side=1")
+    assert kinds.parts("box+box:side=1") == ["box", "box:side=1"]
+    with pytest.raises(ValueError, match="unknown shape 'ball': choose one of box"):
+        kinds.check("box+ball")

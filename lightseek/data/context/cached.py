@@ -42,8 +42,9 @@ class CachedPageMaker(PageMaker):
         # A changed font file or library gives other pixels here, so pages that the old one drew are not used.
         sample = [image.tobytes() for image in self.render(PROBE).images]
         noise = (spec.noise, spec.seed) if spec.noise else ()
+        letters = ("letters", spec.letters) if spec.letters else ()
         names = [item.name for item in fields(Pages)]
-        self.renderer = digest(self.mode, self.style, spec.max_pages, names, *sample, *noise)
+        self.renderer = digest(self.mode, self.style, spec.max_pages, names, *sample, *noise, *letters)
 
     def make(self, document: Document) -> CachedPages:
         return self.known(document) or self.encode(document)

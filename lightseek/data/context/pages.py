@@ -20,12 +20,13 @@ from lightseek.page.modes import OFFICIAL, Arithmetic, check_shape, find_mode, g
 from lightseek.page.noise import add_noise
 from lightseek.page.pictures import PictureFrames, open_picture
 from lightseek.page.render import PageStyle, count_pages, fit_pages, page_style, render_text
-from lightseek.page.spec import PageSpec
+from lightseek.page.spec import LETTER, PageSpec
+from lightseek.page.typeset.fonts import font_files
 
 if TYPE_CHECKING:
     from lightseek.page.views import Page
 
-LETTER = 0.55  # width of an average letter, in font sizes
+LARGEST_FONT = 96  # pixels
 
 
 @dataclass(frozen=True)
@@ -39,15 +40,21 @@ class PageMaker(ContextMaker):
     """Makes the pages of documents. Equal documents give equal pages."""
 
     def __init__(self, spec: PageSpec, arithmetic: Arithmetic = OFFICIAL) -> None:
-        """`spec` says what the pages look like: mode, font, noise and their largest number. `arithmetic` counts tokens.
+        """`spec` says what the pages look like, and `arithmetic` counts the model's vision tokens.
 
-        Raises ValueError if the views of the mode do not hold whole vision tokens of that model.
+        Raises ValueError if the views of the mode do not hold whole vision tokens of that model, if there is no such
+        font, or if the letters are too large for the pages.
         """
         super().__init__()
         arithmetic.check(spec.mode)
+        font_files(spec.font)
         self.arithmetic = arithmetic
         self.spec, self.mode, self.most = spec, find_mode(spec.mode), spec.max_pages
         self.style = page_style(self.mode, spec.font)
+        size = spec.letter_size(self.style.columns)
+        self.smallest, self.largest = (spec.smallest_font, LARGEST_FONT) if size is None else (size, size)
+        if size is not None:
+            render_text("W", replace(self.style, font_size=size))  # letters that are too large show now
 
     def make(self, document: Document) -> Pages:
         return self.draw(document)
@@ -73,7 +80,7 @@ class PageMaker(ContextMaker):
         """Estimate the positions of a document's pictures, or of the pages of its text in the smallest letters."""
         style, mode = self.style, self.mode
         grid = gundam_grid(style.width, style.height, mode.tile) if mode.tile else (1, 1)
-        letter = LETTER * style.line_spacing * self.spec.smallest_font**2  # pixels
+        letter = LETTER * style.line_spacing * self.smallest**2  # pixels
         drawn = math.ceil(len(document.text) * letter / (style.columns * style.rows))
         return min(self.most, len(document.images) or max(1, drawn)) * self.arithmetic.of_mode(mode, grid).positions
 
@@ -121,11 +128,11 @@ class PageMaker(ContextMaker):
 
     def needed(self, text: str) -> int:
         """Return how many pages `text` needs in the smallest font. Counting stops one page above the budget."""
-        return count_pages(text, replace(self.style, font_size=self.spec.smallest_font), self.most + 1)
+        return count_pages(text, replace(self.style, font_size=self.smallest), self.most + 1)
 
     def fit(self, text: str) -> PageStyle:
         """Return the style with the largest font that needs no more pages than the smallest font does."""
-        return fit_pages(text, self.style, self.spec.smallest_font, most=self.most)
+        return fit_pages(text, self.style, self.smallest, self.largest, self.most)
 
 
 @contextmanager
