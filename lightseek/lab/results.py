@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.table import Table
 
+from lightseek.lab.cost import count_flops
 from lightseek.page.modes import vision_tokens
 from lightseek.scores.kinds import METRICS
 from lightseek.scores.metrics import evaluate, lead
@@ -29,14 +30,25 @@ SAMPLES = 8  # documents in samples.md
 # Column of the table -> the key in results.json and the format of the value.
 COLUMNS: dict[str, tuple[str, str]] = {
     "ratio": ("compression_ratio", "{:.1f}x"),  # text tokens per vision token
+    "warm\nstart": ("warm_start_explained", "{:.0f}%"),  # the variance of the old box that the new one explains
+    "para-\nmeters": ("parameters_total", "{:.2f}M"),
     "train-\nable": ("trainable_parameters", "{:.2f}M"),
+    "GFLOP\na page": ("flops_page", "{:.1f}"),
+    "MFLOP\na token": ("flops_token", "{:.1f}"),
     "train\nloss": ("train_loss", "{:.2f}"),
     "eval\nloss": ("eval_loss", "{:.2f}"),
     **{metric.column: (name, "{:.1f}") for name, metric in METRICS.items() if metric.column},
     "sec": ("seconds", "{:.0f}"),
     "peak\nMB": ("peak_bytes", "{:.0f}"),
 }
-UNITS = {"trainable_parameters": 1e6, "peak_bytes": 2**20}  # the table shows these figures divided by their unit
+# The table shows these figures divided by their unit.
+UNITS = {
+    "parameters_total": 1e6,
+    "trainable_parameters": 1e6,
+    "flops_page": 1e9,
+    "flops_token": 1e6,
+    "peak_bytes": 2**20,
+}
 
 
 def read_test(run: Run, tick: Callable[[int, int], None] | None = None) -> list[Prediction]:
@@ -69,6 +81,8 @@ def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] |
         **scores,
         **({"compression_ratio": text / vision} if vision and text else {}),
         "vision_tokens": vision / len(readings),  # per document; 0 if the documents are given as text
+        **count_flops(run.config, round(text / len(readings))),
+        "parameters_total": sum(count.trainable + count.frozen for count in run.counts),
         "trainable_parameters": sum(count.trainable for count in run.counts),
         "frozen_parameters": sum(count.frozen for count in run.counts),
         "parameters": [asdict(count) for count in run.counts],

@@ -23,7 +23,8 @@ from lightseek.data.corruption import corrupt_documents
 from lightseek.data.document import Document
 from lightseek.data.examples import Example, ExampleMaker, collate
 from lightseek.data.sources.load import load_documents
-from lightseek.model.ocr import OCROutput
+from lightseek.model.kinds import BOXES
+from lightseek.model.ocr import DocumentModel, OCROutput
 from lightseek.page.spec import PageSpec
 from lightseek.scores.metrics import evaluate
 from lightseek.scores.predictions import Prediction, predict
@@ -31,6 +32,7 @@ from lightseek.tools.devices import device_name
 from lightseek.tools.memory import PeakMemory
 from lightseek.training.advice import explaining
 from lightseek.training.build import build_model, open_cache
+from lightseek.training.freeze import BoxCount
 from lightseek.training.kinds import MEASURES
 from lightseek.training.log import RunLog, read_rows
 from lightseek.training.optimizer import adamw, learning_rate, rate_share, set_rates, widen_learning
@@ -50,6 +52,7 @@ from lightseek.training.processes import (
 from lightseek.training.settings import RunConfig, check, differences, must_match
 from lightseek.training.state import BEST, load_state, newest_state, read_place, save_state, save_weights
 from lightseek.training.step import gradient_step
+from lightseek.weights.warm_start import figures as warm_figures
 
 DEFAULT_CHARACTERS = {"synthetic": 300, "pydoc": 300}  # a user's own files have no limit
 SAVING_SHARE = 0.1  # the largest share of the time that may go into checkpoints
@@ -83,17 +86,19 @@ class Run:
         self.accelerator = start(config)
         self.main = self.accelerator.is_main_process  # the one that writes
         self.files = file_states(config)  # before they are read
-        self.model, self.counts = build_model(config, device_of(config, self.accelerator))
+        self.documents = self.load("train", config.train_documents)
+        self.page = PageSpec(config.mode, config.font, config.noise, config.max_pages, seed=config.seed)
+        self.model, self.counts = self.build()
+        self.warm_start = self.model.warm_start
         self.cache, self.encoded = open_cache(self.model, config), False
         self.make = ExampleMaker(
             self.model.config,
             self.model.tokenizer,
             config.task,
-            PageSpec(config.mode, config.font, config.noise, config.max_pages, seed=config.seed),
+            self.page,
             self.cache,
             config.context,
         )
-        self.documents = self.load("train", config.train_documents)
         for document in self.documents:
             self.make.context.check(document)
         lengths = estimated_lengths(self.make, self.documents)
@@ -127,6 +132,12 @@ class Run:
     def origin(self) -> dict[str, str]:
         """The fingerprints of the documents and the files that the run is made from."""
         return self.files | {"data": documents_state([*self.documents, *self.validation, *self.test])}
+
+    def build(self) -> tuple[DocumentModel, list[BoxCount]]:
+        """Return the model and the parameter counts. The main process makes a warm start, the others read it."""
+        swaps = any(getattr(self.config, axis, None) is not None for axis in BOXES)
+        with self.accelerator.main_process_first() if swaps else nullcontext():
+            return build_model(self.config, device_of(self.config, self.accelerator), self.documents, self.page)
 
     def load(self, split: str, limit: int) -> list[Document]:
         """Return at most `limit` documents of a split, corrupted if the settings say so."""
@@ -186,6 +197,7 @@ class Run:
             "train_seconds": self.seconds,
             "train_tokens": self.tokens,
             "peak_bytes": self.peak,
+            **warm_figures(self.warm_start),
             "processes": self.accelerator.num_processes,
             "device": device_name(self.model.device.type),
         }
@@ -410,7 +422,8 @@ class Run:
             values = [(name, whole(parameter).cpu()) for name, parameter in learned]
             self.wrapped = None
             if self.main:
-                self.model = build_model(self.config, device_of(self.config, self.accelerator))[0]
+                device = device_of(self.config, self.accelerator)
+                self.model = build_model(self.config, device, self.documents, self.page)[0]
                 with torch.no_grad():
                     parameters = dict(self.model.named_parameters())
                     for name, value in values:
