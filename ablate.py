@@ -18,13 +18,18 @@ from lightseek.training.settings import RunConfig, shown
 def main(argv: list[str]) -> None:
     def extra(parser):
         parser.add_argument("--out", type=Path, default=Path("runs/ablate"), help="folder of all cells (runs/ablate)")
+        parser.add_argument(
+            "--match",
+            choices=["parameters"],
+            help="give all kinds of a box about as many parameters as the first one",
+        )
 
     lists, arguments = parse_run("ablate.py", __doc__.split("\n")[0], argv, extra, grid=True)
     from lightseek.commands.progress import freeze_table, running, tell_missing, tell_truncated
     from lightseek.tools.console import console, escape, failing
 
     with failing():
-        cells, swept = grid(RunConfig(), lists, arguments.out)
+        cells, swept = grid(RunConfig(), lists, arguments.out, arguments.match)
         check_cells(cells)  # a mistake in the last cell shows before the first one trains
         results = []
         for number, cell in enumerate(cells, 1):

@@ -24,6 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lightseek.data.kinds import PAGELESS
 from lightseek.lab.skeleton import skeleton
+from lightseek.model.config import HFDecoderConfig
 from lightseek.model.kinds import TEXT_ENCODERS
 from lightseek.model.layers import linear
 from lightseek.model.moe import Experts
@@ -111,6 +112,8 @@ def counted(run: Any) -> int:
 
 def plain(model: DocumentModel) -> DocumentModel:
     """Replace what the counter would miss or count wrong, as described above. The model then counts, but can't run."""
+    if isinstance(model.config.decoder, HFDecoderConfig):
+        model.decoder.set_attention("eager")
     for module in model.modules():
         if isinstance(module, Experts):
             module.run = one_for_all.__get__(module)

@@ -45,10 +45,13 @@ class Cell:
         return results
 
 
-def grid(base: RunConfig, lists: dict[str, list[Any]], out: Path) -> tuple[list[Cell], list[str]]:
+def grid(
+    base: RunConfig, lists: dict[str, list[Any]], out: Path, match: str | None = None
+) -> tuple[list[Cell], list[str]]:
     """Return (cells, names of the settings whose values the tables show).
 
-    `base` gives the settings that `lists` does not name, and `out` is the folder of all cells.
+    `base` gives the settings that `lists` does not name, and `out` is the folder of all cells. With `match`
+    "parameters", the kinds of a box get about as many parameters as the first one (`match.py`).
     Raises ValueError for a cell that cannot work, and for several values of a setting that changes no result.
     """
     lists = {name: list(dict.fromkeys(values)) for name, values in lists.items()}  # without repeated values
@@ -59,6 +62,10 @@ def grid(base: RunConfig, lists: dict[str, list[Any]], out: Path) -> tuple[list[
     cells: dict[Path, Cell] = {}
     for values in itertools.product(*lists.values()):
         config = without_idle(replace(base, **dict(zip(lists, values, strict=True))), lists)
+        if match is not None:
+            from lightseek.lab.match import match_parameters
+
+            config = match_parameters(config, lists)
         check(config)
         folder = out / cell_name(config)
         cells.setdefault(folder, Cell(config, folder))
@@ -77,6 +84,8 @@ def without_idle(config: RunConfig, lists: dict[str, list[Any]]) -> RunConfig:
         config = replace(config, cache_vision=False, **boxes)
     if config.context == "text":  # a mode is a budget for the others
         config = replace(config, mode=lists.get("mode", [config.mode])[0])
+    if all(getattr(config, axis, None) is None for axis in BOXES):
+        config = replace(config, warm_start=RunConfig.warm_start)  # no box is new
     if config.epochs is not None:  # the steps follow from it
         config = replace(config, steps=RunConfig.steps)
     return config

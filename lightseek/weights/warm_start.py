@@ -40,7 +40,7 @@ from lightseek.tools.files import atomic_write
 FORMAT = 1  # raise it when the procedure changes, so that older fits are not used
 STEPS = 300
 BATCH = 4  # views in a step
-VIEWS = 32  # of the first pages; every fourth is not learned but measures the fit
+VIEWS = 48  # of the first pages; every fourth is not learned but measures the fit
 RATE = 3e-3  # the highest learning rate of Adam; it falls to zero along a cosine
 
 
@@ -189,8 +189,6 @@ def fit(
     variance = torch.cat([y.flatten(2) for _, y in held], dim=2).var(dim=2, correction=0).mean().item()
     before = error(forward, held)
     for step in range(STEPS):
-        if step % 100 == 0 and __import__("os").environ.get("LS_DBG"):
-            print(step, error(forward, held) / variance, flush=True)
         x, y = learned[step % len(learned)]
         optimizer.zero_grad()
         (F.mse_loss(forward(x), y) / max(variance, 1e-12)).backward()
