@@ -41,7 +41,8 @@ def count_flops(config: RunConfig, text_tokens: int = 0) -> dict[str, int]:
     """Return `flops_page` and `flops_token` for the model and the pages of a run.
 
     `text_tokens` is the length of a typical document. Only contexts without pages need it. Equal models are counted
-    once in a process. Raises ValueError as `skeleton` does.
+    once in a process. The result is empty for models of transformers that cannot run without values: text-to-text models
+    mask by value. Raises ValueError as `skeleton` does.
     """
     names = (*ModelSettings.__annotations__, "context", "mode", "font")
     return dict(_count(tuple((name, getattr(config, name)) for name in names), text_tokens))
@@ -58,7 +59,13 @@ def _count(chosen: tuple[tuple[str, Any], ...], text_tokens: int) -> tuple[tuple
         context = seen.tokens if shortened else min(text_tokens, seen.tokens) if seen.tokens else text_tokens
     else:
         page, context = page_flops(model, config), seen.positions
-    return ("flops_page", page), ("flops_token", token_flops(model, context + WRITTEN))
+    try:
+        token = token_flops(model, context + WRITTEN)
+    except RuntimeError:
+        if not isinstance(model.config.decoder, HFDecoderConfig):
+            raise
+        return ()  # this code of transformers looks at values, and a model on the meta device has none
+    return ("flops_page", page), ("flops_token", token)
 
 
 def page_count(config: RunConfig, model: DocumentModel) -> Count:
