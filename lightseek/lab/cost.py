@@ -41,8 +41,8 @@ def count_flops(config: RunConfig, text_tokens: int = 0) -> dict[str, int]:
     """Return `flops_page` and `flops_token` for the model and the pages of a run.
 
     `text_tokens` is the length of a typical document. Only contexts without pages need it. Equal models are counted
-    once in a process. The result is empty for models of transformers that cannot run without values: text-to-text models
-    mask by value. Raises ValueError as `skeleton` does.
+    once in a process. The result is empty for models of transformers that cannot run without values, such as
+    text-to-text models. Raises ValueError as `skeleton` does.
     """
     names = (*ModelSettings.__annotations__, "context", "mode", "font")
     return dict(_count(tuple((name, getattr(config, name)) for name in names), text_tokens))

@@ -83,7 +83,7 @@ def test_the_arithmetic_agrees_with_the_sequence(mode, factor, layout):
     assert (found.tokens, found.positions) == (filled, len(sequence))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=30)
 @given(
     st.sampled_from(sorted(COMPRESSORS)),
     st.sampled_from([1, 2, 3, 4, 5, 8, 16]),
