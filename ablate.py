@@ -23,13 +23,18 @@ def main(argv: list[str]) -> int:
         parser.add_argument("--out", type=Path, default=Path("runs/ablate"), help="folder of all cells (runs/ablate)")
         summary.add_flags(parser)
         many.add_flags(parser)
+        parser.add_argument(
+            "--match",
+            choices=["parameters"],
+            help="give all kinds of a box about as many parameters as the first one",
+        )
 
     lists, arguments = parse_run("ablate.py", __doc__.split("\n")[0], argv, extra, grid=True)
     from lightseek.tools.console import console, escape, failing
 
     with failing():
         out = arguments.out
-        cells, swept = grid(RunConfig(), summary.with_seeds(lists, arguments.seeds), out)
+        cells, swept = grid(RunConfig(), summary.with_seeds(lists, arguments.seeds), out, arguments.match)
         before = before_training(cells, out)
         baseline = summary.find_baseline(cells, arguments.baseline)
         check_cells([*before, *cells])  # a mistake in the last cell shows before the first one trains

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightseek.data.kinds import PAGELESS
 from lightseek.model.kinds import BOXES
@@ -31,9 +31,6 @@ from lightseek.training.settings import (
     differences,
     page_spec,
 )
-
-if TYPE_CHECKING:
-    from lightseek.model.ocr import DocumentModel
 
 ALWAYS_SHOWN = ("mode", "freeze")
 GRID = "grid.json"
@@ -70,10 +67,13 @@ class Cell:
         return results
 
 
-def grid(base: RunConfig, lists: dict[str, list[Any]], out: Path) -> tuple[list[Cell], list[str]]:
+def grid(
+    base: RunConfig, lists: dict[str, list[Any]], out: Path, match: str | None = None
+) -> tuple[list[Cell], list[str]]:
     """Return (cells, names of the settings whose values the tables show).
 
-    `base` gives the settings that `lists` does not name, and `out` is the folder of all cells.
+    `base` gives the settings that `lists` does not name, and `out` is the folder of all cells. With `match`
+    "parameters", the kinds of a box get about as many parameters as the first one (`match.py`).
     Raises ValueError for a cell that cannot work, and for several values of a setting that changes no result.
     """
     lists = {name: list(dict.fromkeys(values)) for name, values in lists.items()}  # without repeated values
@@ -84,6 +84,10 @@ def grid(base: RunConfig, lists: dict[str, list[Any]], out: Path) -> tuple[list[
     cells: dict[Path, RunConfig] = {}
     for values in itertools.product(*lists.values()):
         config = without_idle(replace(base, **dict(zip(lists, values, strict=True))), lists)
+        if match is not None:
+            from lightseek.lab.match import match_parameters
+
+            config = match_parameters(config, lists)
         check(config)
         folder = out / cell_name(config)
         cells.setdefault(folder, config)
@@ -126,6 +130,8 @@ def without_idle(config: RunConfig, lists: dict[str, list[Any]]) -> RunConfig:
         value = getattr(config, name)
         if usual.get(value, value) == getattr(config, of_training):
             config = replace(config, **{name: None})
+    if all(getattr(config, axis, None) is None for axis in BOXES):
+        config = replace(config, warm_start=RunConfig.warm_start)  # no box is new
     if config.epochs is not None:  # the steps follow from it
         config = replace(config, steps=RunConfig.steps)
     elif config.steps == 0:
@@ -137,12 +143,14 @@ def _learning_only(config: RunConfig) -> list[str]:
     """Return the names of the settings that have no effect if there is no step."""
     groups = (OptimizerSettings, WatchingSettings)
     names = {setting.name for group in groups for setting in fields(group)} - {"steps", "max_new_tokens"}
-    names |= {"train_documents", "precision", "accumulate", "gradient_checkpointing", "cache_vision"}
+    names |= {"precision", "accumulate", "gradient_checkpointing", "cache_vision"}
     if not config.quantize:  # which needs frozen weights
         names |= {setting.name for setting in fields(LearningSettings)}
     fixed = config.init == RunConfig.init and config.decoder in (None, "moe") and config.context in FIXED_CONTEXTS
-    if fixed and not any(getattr(config, axis, None) for axis in BOXES):
-        names.add("seed")  # no weight of the start is random
+    if not any(getattr(config, axis, None) for axis in BOXES):
+        names.add("train_documents")  # a warm start looks at them
+        if fixed:
+            names.add("seed")  # no weight of the start is random
     return [name for name in names if hasattr(config, name)]
 
 
@@ -245,6 +253,7 @@ def check_surroundings(config: RunConfig) -> None:
 def check_model(config: RunConfig) -> None:
     """Raise ValueError if the model cannot learn as the settings say. Its weights are neither read nor allocated."""
     from lightseek.data.context.vision_cache import check_frozen
+    from lightseek.lab.skeleton import skeleton
     from lightseek.training.build import choose_what_learns, freeze_eyes
     from lightseek.training.optimizer import parameter_groups
 
@@ -258,63 +267,6 @@ def check_model(config: RunConfig) -> None:
     parameter_groups(model, config)
     if config.cache_vision:
         check_frozen(model.encoder)
-
-
-def skeleton(config: RunConfig) -> "DocumentModel":
-    """Return the model of a run on the meta device. Its parameters have shapes but no values."""
-    import torch
-
-    from lightseek.training.build import swap_boxes
-    from lightseek.weights.hub import find_folder
-    from lightseek.weights.loading import NANO, LightSeekOCR, read_config
-    from lightseek.weights.swap import attach, hf_source, swap_decoder, with_decoder
-
-    if config.decoder and config.decoder.startswith("seq2seq:"):
-        return empty_seq2seq(config.decoder.removeprefix("seq2seq:"))
-    sizes = read_config(find_folder(config.model or NANO))
-    with torch.device("meta"):
-        model = LightSeekOCR(sizes)
-        swap_boxes(model, config)
-        if config.decoder in ("moe", "dense"):
-            swap_decoder(model, config.decoder)
-        elif config.decoder:
-            from lightseek.model.decoders.hf import HFDecoder, describe
-
-            source = hf_source(config.decoder)
-            theirs = from_config("AutoModelForCausalLM", source)
-            decoder = HFDecoder(describe(theirs, source), theirs)
-            attach(model, decoder, with_decoder(model.config, decoder.config, {}))
-    return model
-
-
-def empty_seq2seq(source: str) -> "DocumentModel":
-    """Return a text-to-text model on the meta device. Raises ValueError if transformers cannot load its config."""
-    import torch
-
-    from lightseek.model.config import OCRConfig
-    from lightseek.model.decoders.hf import describe
-    from lightseek.model.seq2seq import Seq2Seq
-    from lightseek.weights.swap import with_decoder
-
-    with torch.device("meta"):
-        theirs = from_config("AutoModelForSeq2SeqLM", source)
-        return Seq2Seq(with_decoder(OCRConfig(), describe(theirs, source), {}), theirs, None)
-
-
-def from_config(kind: str, source: str) -> Any:
-    """Return a model of transformers, made from its config alone.
-
-    `kind` is the name of one of the Auto classes. Raises ValueError if transformers cannot load the config.
-    """
-    import transformers
-
-    from lightseek.weights.hf import first_line
-
-    try:
-        config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
-        return getattr(transformers, kind).from_config(config, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{source}: transformers can't load this ({first_line(error)})") from error
 
 
 def run_cell(

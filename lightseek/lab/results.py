@@ -14,6 +14,7 @@ from typing import Any
 
 from lightseek.data.context.base import Truncation
 from lightseek.data.document import Document
+from lightseek.lab.cost import count_flops
 from lightseek.model.vision_edit import edited
 from lightseek.page.modes import vision_tokens
 from lightseek.scores.metrics import evaluate, lead
@@ -68,6 +69,8 @@ def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] |
         **({"official_tokens": official / len(readings)} if official else {}),  # per document
         **({"official_ratio": official / vision} if official and vision else {}),
         "vision_tokens": vision / len(readings),  # per document; 0 if the documents are given as text
+        **count_flops(run.config, round(text / len(readings))),
+        "parameters_total": sum(count.trainable + count.frozen for count in run.counts),
         "trainable_parameters": sum(count.trainable for count in run.counts),
         "frozen_parameters": sum(count.frozen for count in run.counts),
         "parameters": [asdict(count) for count in run.counts],

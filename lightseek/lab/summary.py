@@ -33,6 +33,7 @@ COSTS = (
     "trainable_parameters",
     "flops_page",
     "flops_token",
+    "warm_start_explained",
     "train_loss",
     "eval_loss",
     "seconds",

@@ -14,6 +14,8 @@ from lightseek.scores.kinds import METRICS
 COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
     "compression_ratio": ("tokens\nratio", "{:.1f}x".format),  # text tokens of the model per vision token
     "official_ratio": ("official\nratio", "{:.2f}x".format),  # the same in tokens of the official vocabulary
+    "warm_start_explained": ("warm\nstart", "{:.0f}%".format),  # the variance of the old box that the new one explains
+    "parameters": ("para-\nmeters", lambda value: f"{value / 1e6:.2f}M"),
     "trainable_parameters": ("train-\nable", lambda value: f"{value / 1e6:.2f}M"),
     "flops_page": ("GFLOP\npage", lambda value: f"{value / 1e9:.3g}"),
     "flops_token": ("GFLOP\ntoken", lambda value: f"{value / 1e9:.3g}"),
@@ -84,7 +86,7 @@ def _equal_costs(cells: list[Row]) -> dict[str, float]:
     """Return the costs that follow from the settings alone and are shown as the same text in all rows."""
     done = [row for row in cells if row.seeds]
     found = {}
-    for key in list(COSTS)[:5]:
+    for key in list(COSTS)[:7]:
         shown = {COSTS[key][1](row.cost[key]) if key in row.cost else "" for row in done}
         if len(shown) == 1 and "" not in shown:
             found[key] = done[0].cost[key]

@@ -8,9 +8,14 @@ times fewer tokens.
     meanpool       the mean of f x f patches, and a linear map
     pixelshuffle   the f * f patches of a token one after the other, and a linear map: no patch is averaged away
     resampler      a learned query per token, which attends to all patches of the page
+
+`sizes` of a kind names the settings that make it larger or smaller without changing what comes out, and the step of
+each: `ablate.py --match parameters` searches over them. Mean pooling has none: its one map leads from the channels of
+SAM to those of CLIP.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,16 +32,25 @@ class Compressor(nn.Module):
     """Halves the sides of a feature map log2(f) times: officially twice, and the channels go from 256 to 512 to 1024.
 
     The last convolution leads to the last channels, and so do those between it and the second.
-    Raises ValueError if `factor` is not a power of two.
+    `hidden` gives all convolutions but the last another number of channels.
+    Raises ValueError if `factor` is not a power of two, and for `hidden` below 1 or without a convolution to have it.
     """
 
-    def __init__(self, config: OCRConfig, factor: int = 4) -> None:
+    @staticmethod
+    def sizes(factor: int = 4, **settings: Any) -> dict[str, int]:
+        return {"hidden": 1} if factor > 2 else {}
+
+    def __init__(self, config: OCRConfig, factor: int = 4, hidden: int | None = None) -> None:
         super().__init__()
         halvings = factor.bit_length() - 1
         if factor < 2 or factor != 2**halvings:
             raise ValueError(f"compressor conv halves the sides, so its factor is 2, 4, 8, ... and not {factor}")
         first, last = config.compressor
         outputs = [*([first, last] if halvings > 1 else [last]), *[last] * (halvings - 2)]
+        if hidden is not None:
+            if hidden < 1 or halvings == 1:
+                raise ValueError(f"compressor conv:factor={factor} has no hidden layer of hidden={hidden} channels")
+            outputs = [*[hidden] * (halvings - 1), last]
         for i, (c, d) in enumerate(zip([config.sam.neck, *outputs], outputs, strict=False), start=1):
             conv = Conv2d(c, d, kernel_size=3, stride=2, padding=1, bias=False)
             self.add_module(f"conv{i}", conv)  # the names of the official layout
@@ -63,12 +77,25 @@ class PixelShuffle(nn.Module):
     """Puts the channels of f x f patches one after the other, then maps them to CLIP's width. f is the `factor`.
 
     The linear map sees each patch apart, so it can keep where in its square a stroke is (Shi et al. 2016, backwards).
+    With `hidden`, two maps with a GELU and this many channels between them take its place. Raises ValueError if it is
+    below 1.
     """
 
-    def __init__(self, config: OCRConfig, factor: int = 4) -> None:
+    @staticmethod
+    def sizes(**settings: Any) -> dict[str, int]:
+        return {"hidden": 1}
+
+    def __init__(self, config: OCRConfig, factor: int = 4, hidden: int | None = None) -> None:
         super().__init__()
         self.factor = factor
-        self.mix = Conv2d(config.sam.neck * factor**2, config.compressor[-1], kernel_size=1, bias=False)
+        patches, last = config.sam.neck * factor**2, config.compressor[-1]
+        if hidden is None:
+            self.mix = Conv2d(patches, last, kernel_size=1, bias=False)
+        elif hidden < 1:
+            raise ValueError(f"compressor pixelshuffle: hidden must be at least 1, got {hidden}")
+        else:
+            first = Conv2d(patches, hidden, kernel_size=1, bias=False)
+            self.mix = nn.Sequential(first, nn.GELU(), Conv2d(hidden, last, kernel_size=1, bias=False))
 
     def forward(self, x: Float[Tensor, "b c0 g g"]) -> Float[Tensor, "b c2 r r"]:
         return self.mix(F.pixel_unshuffle(x, self.factor))
@@ -79,23 +106,42 @@ class Resampler(nn.Module):
 
     The learned queries form a grid, stored for a page of 1024 pixels and resized for others. Queries and keys also get
     sine waves of their place on the page, from 0 to 1, so that both know the same places at every size.
-    Raises ValueError for `heads` or `layers` below 1, or if CLIP's width is not a multiple of `heads` and of 4.
+    `width` is the width inside, which is CLIP's unless it is given, and `hidden` that of the MLP, 4 times the width.
+    Raises ValueError for sizes below 1, or if the width is not a multiple of `heads` and of 4.
     """
 
-    def __init__(self, config: OCRConfig, factor: int = 4, heads: int = 8, layers: int = 1) -> None:
+    @staticmethod
+    def sizes(heads: int = 8, **settings: Any) -> dict[str, int]:
+        return {"width": math.lcm(heads, 4), "hidden": 1}
+
+    def __init__(
+        self,
+        config: OCRConfig,
+        factor: int = 4,
+        heads: int = 8,
+        layers: int = 1,
+        width: int | None = None,
+        hidden: int | None = None,
+    ) -> None:
         super().__init__()
-        width = config.compressor[-1]
+        last = config.compressor[-1]
+        width = last if width is None else width
+        hidden = 4 * width if hidden is None else hidden
         if min(heads, layers) < 1 or width % heads or width % 4:
             raise ValueError(
                 f"compressor resampler: its width {width} must be a multiple of 4 and of heads={heads}, and there must "
                 f"be at least one layer, got layers={layers}"
             )
+        if min(width, hidden) < 1:
+            raise ValueError(f"compressor resampler: width and hidden must be at least 1, got {width} and {hidden}")
         self.factor = factor
         side = max(1, config.sam.grid // factor)
         self.queries = nn.Parameter(torch.zeros(side, side, width))
         self.widen = Linear(config.sam.neck, width)
         self.norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(ResamplerBlock(width, heads) for _ in range(layers))
+        self.blocks = nn.ModuleList(ResamplerBlock(width, heads, hidden) for _ in range(layers))
+        if width != last:
+            self.out = Linear(width, last)
 
     def reset_parameters(self) -> None:
         nn.init.normal_(self.queries, std=0.02)
@@ -108,20 +154,22 @@ class Resampler(nn.Module):
         y = (queries + sine_waves(r, patches)).expand(len(x), -1, -1)
         for block in self.blocks:
             y = block(y, keys, patches)
+        if hasattr(self, "out"):
+            y = self.out(y)
         return rearrange(y, "b (y x) c -> b c y x", y=r)
 
 
 class ResamplerBlock(nn.Module):
     """A pre-norm transformer block whose queries attend to the patches and not to each other."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, hidden: int) -> None:
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.q_proj, self.k_proj = Linear(width, width), Linear(width, width)
         self.v_proj, self.out_proj = Linear(width, width), Linear(width, width)
         self.attend = Sdpa()
-        self.mlp = nn.Sequential(Linear(width, 4 * width), nn.GELU(), Linear(4 * width, width))
+        self.mlp = nn.Sequential(Linear(width, hidden), nn.GELU(), Linear(hidden, width))
 
     def forward(
         self, x: Float[Tensor, "b t d"], keys: Float[Tensor, "b n d"], values: Float[Tensor, "b n d"]

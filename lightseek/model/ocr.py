@@ -62,6 +62,7 @@ class DocumentModel(nn.Module):
         # The code that loads weights sets the first two.
         self.tokenizer: Any = None  # turns text into tokens and back
         self.folder: Path | None = None  # the checkpoint that the weights came from
+        self.warm_start: list[Any] = []  # how well new boxes were fitted to old ones: weights/warm_start.py
         self.adapters: Any = None  # the `Adapters` of weights/lora.py, or None without adapters
 
     def embed(

@@ -28,7 +28,16 @@ def linear(config: OCRConfig) -> nn.Module:
     return Linear(encoder_width(config), config.projector.width)
 
 
-def mlp(config: OCRConfig) -> nn.Module:
-    """Return two linear layers with a GELU between them."""
+def mlp(config: OCRConfig, hidden: int | None = None) -> nn.Module:
+    """Return two linear layers with a GELU between them. There they have `hidden` channels, or the decoder's width.
+
+    Raises ValueError if `hidden` is below 1.
+    """
     width = config.projector.width
-    return nn.Sequential(Linear(encoder_width(config), width), nn.GELU(), Linear(width, width))
+    hidden = width if hidden is None else hidden
+    if hidden < 1:
+        raise ValueError(f"projector mlp: hidden must be at least 1, got {hidden}")
+    return nn.Sequential(Linear(encoder_width(config), hidden), nn.GELU(), Linear(hidden, width))
+
+
+mlp.sizes = lambda **settings: {"hidden": 1}  # see compressor.py

@@ -23,7 +23,8 @@ from lightseek.data.corruption import corrupt_documents
 from lightseek.data.document import Document
 from lightseek.data.examples import Example, ExampleMaker, collate
 from lightseek.data.sources.load import load_documents
-from lightseek.model.ocr import OCROutput
+from lightseek.model.kinds import BOXES
+from lightseek.model.ocr import DocumentModel, OCROutput
 from lightseek.scores.metrics import evaluate
 from lightseek.scores.predictions import Prediction, predict
 from lightseek.tools.devices import device_name
@@ -31,6 +32,7 @@ from lightseek.tools.files import write_text
 from lightseek.tools.memory import PeakMemory
 from lightseek.training.advice import explaining
 from lightseek.training.build import build_model, open_cache
+from lightseek.training.freeze import BoxCount
 from lightseek.training.kinds import MEASURES
 from lightseek.training.log import METRICS, RunLog, read_rows
 from lightseek.training.optimizer import adamw, learning_rate, rate_share, set_rates, widen_learning
@@ -50,6 +52,7 @@ from lightseek.training.processes import (
 from lightseek.training.settings import RunConfig, as_tested, as_trained, check, differences, must_match, page_spec
 from lightseek.training.state import BEST, load_state, newest_state, read_place, save_state, save_weights
 from lightseek.training.step import gradient_step
+from lightseek.weights.warm_start import figures as warm_figures
 
 DEFAULT_CHARACTERS = {"synthetic": 300, "pydoc": 300}  # a user's own files have no limit
 SAVING_SHARE = 0.1  # the largest share of the time that may go into checkpoints
@@ -90,15 +93,16 @@ class Run:
         self.accelerator = start(config)
         self.main = self.accelerator.is_main_process  # the one that writes
         self.files = file_states(as_trained(config))  # before they are read
-        self.model, self.counts = build_model(config, device_of(config, self.accelerator))
+        only_evaluates = config.steps == 0 and config.epochs is None
+        self.documents = self.load("train", 1 if only_evaluates and not self.swaps else config.train_documents)
+        self.model, self.counts = self.build()
+        self.warm_start = self.model.warm_start
         self.cache, self.encoded = open_cache(self.model, config), False
         self.make = self.maker(config)
         # Test documents have a maker of their own only if the settings show them in another way.
         self.make_test = (
             self.make if page_spec(as_tested(config)) == page_spec(config) else self.maker(as_tested(config))
         )
-        only_evaluates = config.steps == 0 and config.epochs is None
-        self.documents = self.load("train", 1 if only_evaluates else config.train_documents)
         for document in self.documents:
             self.make.context.check(document)
         lengths = estimated_lengths(self.make, self.documents)
@@ -139,6 +143,17 @@ class Run:
         same = as_tested(self.config).corrupt == self.config.corrupt
         test = self.test if same else self.load("test", self.config.eval_documents)  # as a run without `eval_corrupt`
         return self.files | {"data": documents_state([*self.documents, *self.validation, *test])}
+
+    @property
+    def swaps(self) -> bool:
+        """Whether the settings put other boxes into the model."""
+        return any(getattr(self.config, axis, None) is not None for axis in BOXES)
+
+    def build(self) -> tuple[DocumentModel, list[BoxCount]]:
+        """Return the model and the parameter counts. The main process makes a warm start, the others read it."""
+        config, accelerator = self.config, self.accelerator
+        with accelerator.main_process_first() if self.swaps else nullcontext():
+            return build_model(config, device_of(config, accelerator), self.documents, page_spec(config))
 
     def load(self, split: str, limit: int, corruption: str | None = None) -> list[Document]:
         """Return at most `limit` documents of a split. The default of `corruption` is that of the training.
@@ -210,6 +225,7 @@ class Run:
             "train_seconds": self.seconds,
             "train_tokens": self.tokens,
             "peak_bytes": self.peak,
+            **warm_figures(self.warm_start),
             "processes": self.accelerator.num_processes,
             "device": device_name(self.model.device.type),
         }
@@ -441,7 +457,8 @@ class Run:
             values = [(name, whole(parameter).cpu()) for name, parameter in learned]
             self.wrapped = None
             if self.main:
-                self.model = build_model(self.config, device_of(self.config, self.accelerator))[0]
+                device = device_of(self.config, self.accelerator)
+                self.model = build_model(self.config, device, self.documents, self.page)[0]
                 with torch.no_grad():
                     parameters = dict(self.model.named_parameters())
                     for name, value in values:

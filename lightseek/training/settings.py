@@ -79,6 +79,11 @@ class ModelSettings:
         "model's own",
         kinds=LAYOUTS,
     )
+    warm_start: bool = option(
+        True,
+        "first fit a new compressor, global stage or projector to the output of the box that it replaces; with false "
+        "it starts from random weights",
+    )
     decoder: str | None = option(None, "another decoder; none keeps the decoder of the model", kinds=DECODERS)
     attention: str = option("sdpa", "the implementation of attention", kinds=ATTENTION)
 

@@ -1,6 +1,7 @@
 """Tests that every compressor goes with every global stage and every layout, and that all count the same positions."""
 
 import itertools
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -10,13 +11,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from tiny_models import small_model
 
-from lightseek import LightSeekOCR
+from lightseek import LightSeekOCR, OCRConfig
 from lightseek.data.context.vision_cache import VisionCache
 from lightseek.inspect.trace import trace
 from lightseek.model.boxes import encoder_width
 from lightseek.model.kinds import BOXES, COMPRESSORS, GLOBAL_STAGES, LAYOUTS
 from lightseek.page.modes import MODES, Arithmetic, find_mode, positions, vision_tokens
 from lightseek.page.views import EncodedPage, image_positions, image_tokens, page_views
+from lightseek.text.generate import read
 from lightseek.text.prompts import prepare
 from lightseek.training.freeze import freeze
 from lightseek.weights.inits import init_parts
@@ -79,6 +81,57 @@ def test_the_arithmetic_agrees_with_the_sequence(mode, factor, layout):
     inputs = prepare(model.config, model.tokenizer, ["<image>"], [[views]])
     found = trace(model, inputs.input_ids, inputs.pages, mode=mode).pages[0]
     assert (found.tokens, found.positions) == (filled, len(sequence))
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.sampled_from(sorted(COMPRESSORS)),
+    st.sampled_from([1, 2, 3, 4, 5, 8, 16]),
+    st.sampled_from(sorted(MODES)),
+    st.sampled_from(sorted(LAYOUTS)),
+)
+def test_every_factor_of_every_kind_in_every_mode_works_or_says_why(kind, factor, mode, layout):
+    """The model runs on the meta device, so only shapes are computed. 2, 4 and 8 must work in all modes."""
+    with torch.device("meta"):
+        try:
+            model = combined(kind, layout=layout, factor=factor)
+        except ValueError as error:
+            assert (
+                kind == "conv" and factor in (1, 3, 5) and f"its factor is 2, 4, 8, ... and not {factor}" in str(error)
+            )
+            return
+    arithmetic, views = model.config.arithmetic, page(mode)
+    sides = [view.shape[-1] for view in (views.global_view, *(() if views.tiles is None else views.tiles))]
+    if any(side % (16 * factor) for side in sides):
+        assert factor not in (2, 4, 8)
+        with pytest.raises(ValueError, match=f"mode {mode}: a side of .* whole vision tokens of {16 * factor} pixels"):
+            arithmetic.check(mode)
+        return
+    on_meta = replace(
+        views,
+        global_view=views.global_view.to("meta"),
+        tiles=None if views.tiles is None else views.tiles.to("meta"),
+    )
+    with torch.no_grad():
+        sequence = model.encode_page(on_meta)
+    assert len(sequence) == positions(mode, views.grid, arithmetic) == image_positions(views, arithmetic)
+    assert sum((side // (16 * factor)) ** 2 for side in sides) == vision_tokens(mode, views.grid, arithmetic)
+
+
+@pytest.mark.parametrize("factor", [2, 8])
+@pytest.mark.parametrize("kind", list(COMPRESSORS))
+def test_a_model_with_4_or_64_times_fewer_tokens_reads_a_page(tmp_path, kind, factor):
+    model = combined(kind, factor=factor)
+    image = Image.new("RGB", (300, 200), "white")
+    model.save_pretrained(tmp_path)
+    texts = [
+        read(m, [image], mode="tiny", max_new_tokens=2)[0] for m in (model, LightSeekOCR.from_pretrained(tmp_path))
+    ]
+    assert texts[0].tokens == texts[1].tokens
+    assert OCRConfig.from_dict(model.config.to_dict()).factor == factor
+    model.encoder.requires_grad_(False)
+    _, encoded = VisionCache(model, tmp_path / "cache").page(image, find_mode("tiny"))
+    assert len(encoded.global_view) == (32 // factor) ** 2
 
 
 @settings(deadline=None)
