@@ -122,9 +122,11 @@ def test_the_folder_of_a_cell_names_the_settings_that_decide_its_result(tmp_path
     assert plain[0].name.startswith("defaults-")
     first, second = folders(freeze=[None, "encoder"])
     assert first == plain[0] and second.name.startswith("freeze=encoder-")
-    assert folders(freeze=["encoder"], lr=[3e-4, 1e-3])[0] == second  # the other cells of the grid do not matter
+    assert (
+        folders(freeze=["encoder"], lr=[RunConfig.lr, 5e-3])[0] == second
+    )  # the other cells of the grid do not matter
     assert folders(epochs=[1.0], steps=[5]) == folders(epochs=[1.0], steps=[6])  # epochs decide the steps
-    assert len(folders(lr=[1e-3], seed=[0, 1, 1])) == 2
+    assert len(folders(lr=[5e-3], seed=[0, 1, 1])) == 2
 
 
 def test_a_setting_of_a_later_release_leaves_every_cell_where_it_was(tmp_path):
