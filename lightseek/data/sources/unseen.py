@@ -3,7 +3,7 @@
 The weights of nano were pre-trained on the kinds of `synthetic.py`. A fair ablation needs a task that they can't do
 before the first step. So no title, no sentence and no form of a summary occurs in both sources (a test compares them),
 and a summary here needs a relation between entries that no summary there needs: the first and the last of a list, who
-is next to whom, the answer to a question. `unseen_kinds.py` lists the relations.
+is next to whom, the largest number. `unseen_kinds.py` lists the relations.
 
 As in `synthetic.py`, the facts have many values, a document depends on (seed, split, index) only, and no two splits
 share a document.

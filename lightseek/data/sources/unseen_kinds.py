@@ -1,6 +1,6 @@
 """Holds the nine kinds of lists from which unseen.py writes documents.
 
-In each kind the order of the entries, or a mark on one of them, decides what the summary must say:
+In each kind one entry differs from the others of the same form, and it decides what the summary must say:
 
     title
     head                   entries that stand first
