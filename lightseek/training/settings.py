@@ -131,7 +131,7 @@ class DataSettings:
     corrupt: str = option(
         "natural", "how much language is taken out of the texts before they are drawn", kinds=CORRUPTIONS
     )
-    train_documents: int = option(2000, "the number of documents to train on", least=1)
+    train_documents: int = option(1200, "the number of documents to train on", least=1)
     eval_documents: int = option(48, "the number of held-out documents to evaluate on", least=1)
     seed: int = option(
         0, "the seed for the initial weights, for which documents are drawn and for their order", least=0, most=2**62
@@ -149,7 +149,7 @@ class OptimizerSettings:
         50, "sort this many batches by length together, so that little is padded; 1 sorts nothing", least=1
     )
     lr: float = option(
-        3e-4, "the highest learning rate (try 1e-3 for random weights and 2e-5 for the full-size model)", above=0
+        5e-4, "the highest learning rate (try 1e-3 for random weights and 2e-5 for the full-size model)", above=0
     )
     lr_boxes: str | None = option(None, "other highest learning rates for some parts: encoder=1e-5,projector=1e-4")
     schedule: str = option("cosine", "how the learning rate falls to a tenth", kinds=SCHEDULES)
