@@ -36,7 +36,7 @@ def read_test(run: Run, tick: Callable[[int, int], None] | None = None) -> list[
     """Return the greedy outputs for the test documents, in order. Calls `tick(done, total)` after each document."""
     found = []
     config = run.config
-    options = {"batch": config.batch, "max_new_tokens": config.max_new_tokens}
+    options = {"batch": config.batch, "max_new_tokens": run.longest}
     with edited(run.model, config.eval_vision, config.seed):
         for prediction in predict(run.model, run.make_test, run.test, **options):
             found.append(prediction)

@@ -141,19 +141,19 @@ class DataSettings:
 
     task: str = option("summarize", "what the model learns to write about a document", kinds=TASKS)
     data: str = option(
-        "synthetic", f"where the documents come from: {SOURCES.choices}, a data set (docs/data.md), a file or a folder"
+        "unseen", f"where the documents come from: {SOURCES.choices}, a data set (docs/data.md), a file or a folder"
     )
     text_column: str = option("text", "the column of the text, for files")
     summary_column: str | None = option(
         "summary", "the column of the summary, for files; none takes the first sentence of the text as its summary"
     )
     characters: int | None = option(
-        None, "leave out documents with more characters; none is 300, or no limit for files", least=1
+        None, "leave out documents with more characters; none is 160 to 300, or no limit for files", least=1
     )
     corrupt: str = option(
         "natural", "how much language is taken out of the texts before they are drawn", kinds=CORRUPTIONS
     )
-    train_documents: int = option(2000, "the number of documents to train on", least=1)
+    train_documents: int = option(1200, "the number of documents to train on", least=1)
     eval_documents: int = option(48, "the number of held-out documents to evaluate on", least=1)
     seed: int = option(
         0,
@@ -203,7 +203,7 @@ class OptimizerSettings:
         50, "sort this many batches by length together, so that little is padded; 1 sorts nothing", least=1
     )
     lr: float = option(
-        3e-4, "the highest learning rate (try 1e-3 for random weights and 2e-5 for the full-size model)", above=0
+        5e-4, "the highest learning rate (try 1e-3 for random weights and 2e-5 for the full-size model)", above=0
     )
     lr_boxes: str | None = option(None, "other highest learning rates for some parts: encoder=1e-5,projector=1e-4")
     schedule: str = option("cosine", "how the learning rate falls to a tenth", kinds=SCHEDULES)
@@ -225,7 +225,9 @@ class MachineSettings:
     gradient_checkpointing: bool = option(
         False, "compute activations a second time in the backward pass, to save memory", free=True
     )
-    cache_vision: bool = option(False, "encode each page once and keep the result on disk; the encoder must be frozen")
+    cache_vision: bool | None = option(
+        None, "encode each page once and keep the result on disk; none does so exactly if the encoder is frozen"
+    )
     cache_dir: str | None = option(
         None, "the folder of the encoded pages; none is ~/.cache/lightseek/vision", free=True
     )
@@ -249,7 +251,12 @@ class WatchingSettings:
         free=True,
     )
     save_seconds: float = option(60.0, "the number of seconds between two checkpoints of a run", least=0, free=True)
-    max_new_tokens: int = option(512, "the length of the longest text that the model may write, in tokens", least=1)
+    max_new_tokens: int | None = option(
+        None,
+        "the length of the longest text that the model may write, in tokens; none is 1.5 times the longest target of "
+        "the first 1000 training documents, but at least 64",
+        least=1,
+    )
 
 
 @dataclass(frozen=True)
