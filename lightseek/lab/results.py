@@ -15,6 +15,7 @@ from rich.table import Table
 
 from lightseek.page.modes import vision_tokens
 from lightseek.scores.kinds import METRICS
+from lightseek.scores.likelihood import likelihood
 from lightseek.scores.metrics import evaluate, lead
 from lightseek.scores.plots import plot_losses
 from lightseek.scores.predictions import Prediction, predict, save_predictions
@@ -60,7 +61,8 @@ def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] |
     readings = read_test(run, tick)
     documents, references = run.test, [reading.reference for reading in readings]
     task = run.config.task
-    scores = evaluate([reading.prediction for reading in readings], references, documents, task)
+    scores = {name: tally.value for name, tally in likelihood(readings).items()}
+    scores |= evaluate([reading.prediction for reading in readings], references, documents, task)
     vision, text = (sum(getattr(reading, name) for reading in readings) for name in ("vision_tokens", "text_tokens"))
     leads = [lead(document.text) for document in documents]  # empty for documents that have pictures but no text
     took = time.monotonic() - began

@@ -30,6 +30,10 @@ class Metric:
 METRICS = Registry(
     "metric",
     {
+        "bits": Metric(
+            "bits per character", "", True, "bits/\nchar", ("continue",), ("continue",), reading=False
+        ),  # of the true continuation, `likelihood.py`
+        "exact": Metric("exact answers", "%", False, "exact\n%", ("recall",), ("recall",), reading=False),
         "rouge1": Metric(
             "ROUGE-1",
             "",
@@ -45,7 +49,7 @@ METRICS = Registry(
         "rougeLsum": Metric("ROUGE-Lsum", "", plotted=("summarize",), reading=False, latin=True),
         "facts": Metric("facts stated", column="facts\n%", plotted=("summarize",), reading=False),
         "ocr_precision": Metric("OCR precision", headline=("ocr",), plotted=("ocr",)),
-        "cer": Metric("CER", "%", True, "CER\n%", headline=("ocr", "answer"), plotted=("ocr", "answer")),
+        "cer": Metric("CER", "%", True, "CER\n%", headline=("ocr", "answer", "recall"), plotted=("ocr", "answer")),
         "wer": Metric("WER", lower_is_better=True, plotted=("ocr", "answer")),
         "novel1": Metric("novel words", reading=False),
         "novel2": Metric("novel 2-grams", reading=False),
