@@ -15,13 +15,24 @@ from typing import TYPE_CHECKING, Any
 
 from lightseek.data.kinds import PAGELESS
 from lightseek.model.kinds import BOXES
-from lightseek.tools.files import fingerprint
-from lightseek.training.settings import LearningSettings, ModelSettings, RunConfig, check, decisive, differences
+from lightseek.tools.files import fingerprint, write_json
+from lightseek.training.settings import (
+    LearningSettings,
+    ModelSettings,
+    OptimizerSettings,
+    RunConfig,
+    WatchingSettings,
+    check,
+    decisive,
+    differences,
+)
 
 if TYPE_CHECKING:
     from lightseek.model.ocr import DocumentModel
 
 ALWAYS_SHOWN = ("mode", "freeze")
+GRID = "grid.json"
+FIXED_CONTEXTS = ("vision", "text", "truncated", "meantext")  # they bring no weights of their own
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,57 @@ def without_idle(config: RunConfig, lists: dict[str, list[Any]]) -> RunConfig:
         config = replace(config, mode=lists.get("mode", [config.mode])[0])
     if config.epochs is not None:  # the steps follow from it
         config = replace(config, steps=RunConfig.steps)
+    elif config.steps == 0:
+        config = replace(config, **{name: getattr(RunConfig, name) for name in _learning_only(config)})
     return config
+
+
+def _learning_only(config: RunConfig) -> list[str]:
+    """Return the names of the settings that have no effect if there is no step."""
+    groups = (OptimizerSettings, WatchingSettings)
+    names = {setting.name for group in groups for setting in fields(group)} - {"steps", "max_new_tokens"}
+    names |= {"train_documents", "precision", "accumulate", "gradient_checkpointing", "cache_vision"}
+    if not config.quantize:  # which needs frozen weights
+        names |= {setting.name for setting in fields(LearningSettings)}
+    fixed = config.init == RunConfig.init and config.decoder in (None, "moe") and config.context in FIXED_CONTEXTS
+    if fixed and not any(getattr(config, axis, None) for axis in BOXES):
+        names.add("seed")  # no weight of the start is random
+    return [name for name in names if hasattr(config, name)]
+
+
+def before_training(cells: Sequence[Cell], out: Path) -> list[Cell]:
+    """Return the cells that evaluate the weights that `cells` start from. Cells with equal weights share one.
+
+    A cell of `cells` that has no step itself is left out, because it is one of its own.
+    """
+    found: dict[Path, Cell] = {}
+    for cell in cells:
+        config = without_idle(replace(cell.config, steps=0, epochs=None), {})
+        folder = out / cell_name(config)
+        if folder not in [cell.folder for cell in cells]:
+            found.setdefault(folder, Cell(config, folder))
+    return list(found.values())
+
+
+def save_grid(
+    out: Path,
+    argv: Sequence[str],
+    cells: Sequence[Cell],
+    before: Sequence[Cell],
+    swept: Sequence[str],
+    baseline: Path | None = None,
+    question: str | None = None,
+) -> None:
+    """Write OUT/grid.json. With it and the folders of the cells, `lab/summary.py` can remake all tables and plots."""
+    grid = {
+        "command": list(argv),
+        "question": question,
+        "swept": list(swept),
+        "baseline": (baseline or cells[0].folder).name,
+        "cells": [cell.folder.name for cell in cells],
+        "before": [cell.folder.name for cell in before],
+    }
+    write_json(out / GRID, grid)
 
 
 def cell_name(config: RunConfig) -> str:

@@ -13,12 +13,14 @@ from typing import Any
 
 from rich.table import Table
 
+from lightseek.data.document import Document
 from lightseek.page.modes import vision_tokens
 from lightseek.scores.kinds import METRICS
 from lightseek.scores.likelihood import likelihood
 from lightseek.scores.metrics import evaluate, lead
 from lightseek.scores.plots import plot_losses
 from lightseek.scores.predictions import Prediction, predict, save_predictions
+from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.files import write_json, write_text
 from lightseek.training.log import write_page
 from lightseek.training.run import Run
@@ -65,11 +67,16 @@ def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] |
     scores |= evaluate([reading.prediction for reading in readings], references, documents, task)
     vision, text = (sum(getattr(reading, name) for reading in readings) for name in ("vision_tokens", "text_tokens"))
     leads = [lead(document.text) for document in documents]  # empty for documents that have pictures but no text
+    official = official_tokens(run, documents)
     took = time.monotonic() - began
     results = {
         **trained,
         **scores,
+        "documents": len(readings),
+        "cut": sum(reading.finish_reason == "length" for reading in readings),  # texts that ended at the length limit
         **({"compression_ratio": text / vision} if vision and text else {}),
+        **({"official_tokens": official / len(readings)} if official else {}),  # per document
+        **({"official_ratio": official / vision} if official and vision else {}),
         "vision_tokens": vision / len(readings),  # per document; 0 if the documents are given as text
         "trainable_parameters": sum(count.trainable for count in run.counts),
         "frozen_parameters": sum(count.frozen for count in run.counts),
@@ -87,6 +94,16 @@ def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] |
     plot_losses(run.folder / "curve.png", run.rows)
     write_json(run.folder / RESULTS, results)
     return results
+
+
+def official_tokens(run: Run, documents: Sequence[Document]) -> int:
+    """Return the number of tokens of the documents' visible texts in the official vocabulary, the unit of the paper.
+
+    It is 0 if the package with the vocabulary is not installed. There is no estimate from the characters, because it
+    depends on the text: a token of a docstring has 4.1 characters, one of the generated documents with numbers 3.2.
+    """
+    tokenizer = Tokenizer.official()
+    return sum(len(tokenizer.encode(run.make.context.visible(document))) for document in documents) if tokenizer else 0
 
 
 def write_samples(path: Path, run: Run, readings: Sequence[Prediction]) -> None:

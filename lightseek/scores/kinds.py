@@ -3,6 +3,7 @@
 `scores/metrics.py` computes them. All tables, plots and cards take their metrics from here, in this order.
 """
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -17,10 +18,12 @@ class Metric:
     unit: str = "%"
     lower_is_better: bool = False
     column: str = ""  # its title in the table of a grid; "" leaves it out of that table
+    table: tuple[str, ...] = ("ocr", "summarize", "answer")  # the tasks whose table of a grid has that column
     headline: tuple[str, ...] = ()  # the tasks that are judged by it
     plotted: tuple[str, ...] = ()  # the tasks whose plot shows it
     reading: bool = True  # also computed for the task ocr
     latin: bool = False  # not defined for references in other scripts
+    most: float = 100.0  # the largest value that it can have
 
     @property
     def title(self) -> str:
@@ -30,10 +33,11 @@ class Metric:
 METRICS = Registry(
     "metric",
     {
+        # of the true continuation, see `likelihood.py`
         "bits": Metric(
-            "bits per character", "", True, "bits/\nchar", ("continue",), ("continue",), reading=False
-        ),  # of the true continuation, `likelihood.py`
-        "exact": Metric("exact answers", "%", False, "exact\n%", ("recall",), ("recall",), reading=False),
+            "bits per character", "", True, "bits/\nchar", ("continue",), ("continue",), ("continue",), most=math.inf
+        ),
+        "exact": Metric("exact answers", "%", False, "exact\n%", ("recall",), ("recall",), ("recall",)),
         "rouge1": Metric(
             "ROUGE-1",
             "",
@@ -48,15 +52,20 @@ METRICS = Registry(
         "rougeL": Metric("ROUGE-L", "", False, "ROUGE\nL", ("summarize",), ("summarize",), reading=False, latin=True),
         "rougeLsum": Metric("ROUGE-Lsum", "", plotted=("summarize",), reading=False, latin=True),
         "facts": Metric("facts stated", column="facts\n%", plotted=("summarize",), reading=False),
-        "ocr_precision": Metric("OCR precision", headline=("ocr",), plotted=("ocr",)),
-        "cer": Metric("CER", "%", True, "CER\n%", headline=("ocr", "answer", "recall"), plotted=("ocr", "answer")),
-        "wer": Metric("WER", lower_is_better=True, plotted=("ocr", "answer")),
+        "ocr_precision": Metric(
+            "OCR precision", column="OCR\nprec. %", headline=("ocr",), plotted=("ocr",), table=("ocr",)
+        ),
+        "word_precision": Metric("word precision", column="word\nprec. %", plotted=("ocr",), table=("ocr",)),
+        "cer": Metric(
+            "CER", "%", True, "CER\n%", headline=("ocr", "answer", "recall"), plotted=("ocr", "answer"), most=math.inf
+        ),
+        "wer": Metric("WER", lower_is_better=True, plotted=("ocr", "answer"), most=math.inf),
         "novel1": Metric("novel words", reading=False),
         "novel2": Metric("novel 2-grams", reading=False),
         "novel3": Metric("novel 3-grams", reading=False),
         "novel4": Metric("novel 4-grams", reading=False),
         "repetition": Metric("repeated 4-grams", lower_is_better=True),
-        "words": Metric("words", ""),
+        "words": Metric("words", "", most=math.inf),
     },
 )
 

@@ -1,4 +1,4 @@
-"""Computes the metrics of texts: CER, WER and OCR precision for reading; ROUGE, facts and novelty for summaries.
+"""Computes the metrics of texts: CER, WER and precision for reading; ROUGE, facts and novelty for summaries.
 
 Repetition and length are computed for both. All metrics but lengths are in percent. Before texts are compared, each run
 of white space becomes one space and the ends are stripped, because line breaks are layout and not text. Texts that
@@ -86,7 +86,7 @@ def ocr_precision(prediction: Texts, reference: Texts) -> float:
 
 
 def reading(predictions: Texts, references: Texts) -> dict[str, Tally]:
-    """Return the tallies of `cer`, `wer` and `ocr_precision`, which compare each prediction with its reference."""
+    """Return the tallies of the metrics of reading, which compare each prediction with its reference."""
     import jiwer
 
     pairs = _pairs(predictions, references)
@@ -97,7 +97,19 @@ def reading(predictions: Texts, references: Texts) -> dict[str, Tally]:
         "cer": _rate(characters, [len(r) for _, r in pairs]),
         "wer": _rate(words, [len(r.split()) for _, r in pairs]),
         "ocr_precision": Tally.mean([100 * (1 - e / n) for e, n in zip(characters, longer, strict=True)]),
+        "word_precision": Tally.mean([_word_precision(p, r) for p, r in pairs]),
     }
+
+
+def word_precision(prediction: Texts, reference: Texts) -> float:
+    """Return the share (%) of the different words of a prediction that are also in its reference; a mean over texts.
+
+    White space separates words. Order and repetition do not count, and a word with one wrong letter is wrong. So it
+    falls faster than `ocr_precision`: on pages of random letters, the outputs of arXiv 2601.03714 have a word precision
+    of 20 % and an OCR precision of 60 % at 64 tokens. It is `nltk.metrics.precision` of the two sets of words. A text
+    without words scores 100 if its reference has none either, else 0.
+    """
+    return reading(prediction, reference)["word_precision"].value
 
 
 def rouge(predictions: Texts, references: Texts) -> dict[str, float]:
@@ -175,7 +187,7 @@ def tallies(
     task: str = "summarize",
     tick: Callable[[int, int], None] | None = None,
 ) -> dict[str, Tally]:
-    """Return the metrics by name: cer, wer, ocr_precision, repetition and words. If the task is not ocr, also ROUGE.
+    """Return the metrics by name: those of `reading`, repetition and words. If the task is not ocr, also ROUGE.
 
     With `documents`, there are two more kinds of metrics for other tasks than ocr: `facts` is the mean share of the
     document's facts that a text states, and `novel1` to `novel4` are the shares of its n-grams that the document does
@@ -209,6 +221,11 @@ def _pairs(predictions: Texts, references: Texts, prepare: Callable[[str], str] 
     if not predictions:
         raise ValueError("there is nothing to evaluate: no predictions")
     return [(prepare(p), prepare(r)) for p, r in zip(predictions, references, strict=True)]
+
+
+def _word_precision(prediction: str, reference: str) -> float:
+    written, wanted = set(prediction.split()), set(reference.split())
+    return 100 * len(written & wanted) / len(written) if written else 100.0 * (not wanted)
 
 
 def _sentences(text: str) -> list[str]:

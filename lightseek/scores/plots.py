@@ -11,10 +11,11 @@ from lightseek.tools.files import atomic_write
 def plot_losses(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Draw the training loss of each step, its mean over the last 20th of the run, and the validation loss."""
     figure, axes = new_figure()
-    steps, losses = [row["step"] for row in rows], [row["train_loss"] for row in rows]
-    window = max(1, len(rows) // 20)
+    trained = [row for row in rows if "train_loss" in row]  # none if the run only evaluates
+    steps, losses = [row["step"] for row in trained], [row["train_loss"] for row in trained]
+    window = max(1, len(losses) // 20)
     smooth = [
-        sum(losses[max(0, i - window) : i + 1]) / len(losses[max(0, i - window) : i + 1]) for i in range(len(rows))
+        sum(losses[max(0, i - window) : i + 1]) / len(losses[max(0, i - window) : i + 1]) for i in range(len(losses))
     ]
     axes.plot(steps, losses, color="tab:blue", alpha=0.25, linewidth=0.8)
     axes.plot(steps, smooth, color="tab:blue", label="train")

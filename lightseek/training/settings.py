@@ -134,7 +134,11 @@ class DataSettings:
     train_documents: int = option(2000, "the number of documents to train on", least=1)
     eval_documents: int = option(48, "the number of held-out documents to evaluate on", least=1)
     seed: int = option(
-        0, "the seed for the initial weights, for which documents are drawn and for their order", least=0, most=2**62
+        0,
+        "the seed for the initial weights, for which training documents are drawn and for their order; all seeds have "
+        "the same validation and test documents",
+        least=0,
+        most=2**62,
     )
 
 
@@ -142,7 +146,7 @@ class DataSettings:
 class OptimizerSettings:
     """Optimizer: steps, batches and learning rates."""
 
-    steps: int = option(300, "the number of optimizer steps", least=1)
+    steps: int = option(300, "the number of optimizer steps; 0 only evaluates", least=0)
     epochs: float | None = option(None, "the number of passes over the training documents; it replaces steps", above=0)
     batch: int = option(8, "the number of documents in a step, over all processes", least=1, most=2**20)
     bucket: int = option(

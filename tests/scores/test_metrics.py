@@ -19,6 +19,7 @@ from lightseek.scores.metrics import (
     rouge,
     tallies,
     wer,
+    word_precision,
 )
 
 
@@ -197,6 +198,21 @@ def test_texts_that_differ_only_in_how_unicode_composes_them_are_read_right():
     assert cer("ﬁne", "fine") > 0 and cer("Ａ", "A") > 0  # other characters, though they look alike
 
 
+def test_word_precision_is_the_share_of_the_written_words_that_are_there():
+    assert word_precision("the pump the pmup", "the pump failed") == pytest.approx(100 * 2 / 3)
+    assert word_precision("failed pump the", "the pump failed") == 100  # order does not count
+    assert word_precision("", "the pump") == 0 and word_precision("", "") == 100
+    assert word_precision("the", "the pump") == 100  # it is no recall
+
+
+@given(st.lists(st.sampled_from("abcd")), st.lists(st.sampled_from("abcd")))
+def test_word_precision_is_that_of_nltk(written, wanted):
+    from nltk.metrics import precision
+
+    expected = precision(set(wanted), set(written)) if written else float(not wanted)
+    assert word_precision(" ".join(written), " ".join(wanted)) == pytest.approx(100 * expected)
+
+
 def test_lead_takes_the_first_sentences():
     text = "Minutes\n\nWe met on\n4 May. Dr. Ek came. Coffee was served. The end."
     assert lead(text) == "Minutes We met on 4 May. Dr. Ek came."
@@ -213,6 +229,7 @@ def test_evaluate_gives_a_tables_columns():
         "cer": pytest.approx(100 / 25),
         "wer": pytest.approx(100 / 7),
         "ocr_precision": pytest.approx((100 * 8 / 9 + 200) / 3),
+        "word_precision": pytest.approx((100 * 2 / 3 + 200) / 3),
         "rouge1": pytest.approx((100 * 2 / 3 + 200) / 3),
         "rouge2": pytest.approx((50 + 200) / 3),
         "rougeL": pytest.approx((100 * 2 / 3 + 200) / 3),
@@ -224,7 +241,7 @@ def test_evaluate_gives_a_tables_columns():
     told = [Document("Eva sings well", "", "d")]
     assert evaluate(["Eva sings songs"], ["Eva sings"], told)["novel2"] == 50
     assert set(evaluate(predictions, references, documents, task="ocr")) == {
-        *("cer", "wer", "ocr_precision", "repetition", "words")
+        *("cer", "wer", "ocr_precision", "word_precision", "repetition", "words")
     }
     assert "facts" not in evaluate(predictions, references)
     assert "facts" not in evaluate(predictions[2:], references[2:], documents[2:])
