@@ -5,7 +5,8 @@
     python train.py --model path/to/DeepSeek-OCR --freeze all-but-decoder-last-2 --lr 2e-5
     accelerate launch --config_file experiments/accelerate/gpu-fsdp2.yaml train.py --model path/to/DeepSeek-OCR
 
-`--overfit` trains on a single document until the model writes its target letter for letter: do that first.
+`--overfit` trains until the model writes the target of one document letter for letter, and tests whether it reads the
+page or recites: do that first. The exit code is 0 if it reads, 1 if it did not learn the target, and 3 if it recites.
 """
 
 import sys
@@ -14,11 +15,13 @@ from pathlib import Path
 from lightseek.commands.arguments import parse_run
 from lightseek.training.settings import RunConfig
 
+OVERFIT_CODES = {"reads": 0, "not learned": 1, "recites": 3}  # 2 is for bad input
+
 
 def main(argv: list[str]) -> int:
     def extra(parser):
         parser.add_argument("--out", type=Path, default=Path("runs/train"), help="the run's folder (runs/train)")
-        parser.add_argument("--overfit", action="store_true", help="learn one document by heart, then stop")
+        parser.add_argument("--overfit", action="store_true", help="learn one document by heart, and stop")
         parser.add_argument("--save-model", action="store_true", help="write the trained model to OUT/model")
         parser.add_argument("--push-to-hub", metavar="ID", help="upload OUT/model and its card to this hub repository")
 
@@ -74,7 +77,7 @@ def run_training(config: RunConfig, out: Path, save_model: bool, hub_id: str | N
 
 
 def run_overfit(config: RunConfig, out: Path, save_model: bool) -> int:
-    """Check whether the model can learn one document. Return the exit code: 0 if it can, else 1."""
+    """Check whether the model can learn one document, and reads it. Return the exit code of the verdict."""
     from lightseek.commands.progress import overfitting
     from lightseek.tools.console import console, escape
     from lightseek.training.overfit import overfit, overfit_config, write_results
@@ -86,10 +89,14 @@ def run_overfit(config: RunConfig, out: Path, save_model: bool) -> int:
         outcome = overfit(run, report=on_step)
     write_results(run, outcome)
     save_trained(run.model, out, save_model)
-    console.print(f"[bold]target[/]  {escape(outcome.target)}\n[bold]output[/]  {escape(outcome.output)}")
-    verdict = "[green]learned by heart[/]" if outcome.learned else "[red]not learned[/]"
-    console.print(f"{verdict} in {outcome.steps} steps, {outcome.seconds:.0f} s, loss {outcome.loss:.4f}")
-    return 0 if outcome.learned else 1
+    rows = {"document": outcome.example.document.name, "before": outcome.before, "target": outcome.target}
+    rows |= {"output": outcome.output} | {f"for {control.page}": control.output for control in outcome.controls}
+    for name, text in rows.items():
+        console.print(f"[bold]{escape(name)}[/]  {escape(text)}")
+    colour = "green" if outcome.verdict == "reads" else "red"
+    after = f"after {outcome.steps} steps, {outcome.seconds:.0f} s, loss {outcome.loss:.4f}"
+    console.print(f"[{colour}]{outcome.verdict}[/] {after}. {escape(outcome.advice)}")
+    return OVERFIT_CODES[outcome.verdict]
 
 
 if __name__ == "__main__":

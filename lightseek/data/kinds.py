@@ -38,6 +38,7 @@ PAGELESS = ("text", "truncated", "meantext", "conv1d")  # of these, the model se
 SOURCES = Registry(
     "source of documents",
     {
+        "unseen": "lightseek.data.sources.unseen:load",
         "synthetic": "lightseek.data.sources.synthetic:load",
         "pydoc": "lightseek.data.sources.pydoc:documents",
         "passages": "lightseek.data.sources.pydoc:passages",

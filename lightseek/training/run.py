@@ -51,7 +51,7 @@ from lightseek.training.settings import RunConfig, check, differences, must_matc
 from lightseek.training.state import BEST, load_state, newest_state, read_place, save_state, save_weights
 from lightseek.training.step import gradient_step
 
-DEFAULT_CHARACTERS = {"synthetic": 300, "pydoc": 300}  # a user's own files have no limit
+DEFAULT_CHARACTERS = {"unseen": 160, "synthetic": 300, "pydoc": 300}  # a user's own files have no limit
 SAVING_SHARE = 0.1  # the largest share of the time that may go into checkpoints
 
 

@@ -119,14 +119,14 @@ class DataSettings:
 
     task: str = option("summarize", "what the model learns to write about a document", kinds=TASKS)
     data: str = option(
-        "synthetic", f"where the documents come from: {SOURCES.choices}, a data set (docs/data.md), a file or a folder"
+        "unseen", f"where the documents come from: {SOURCES.choices}, a data set (docs/data.md), a file or a folder"
     )
     text_column: str = option("text", "the column of the text, for files")
     summary_column: str | None = option(
         "summary", "the column of the summary, for files; none takes the first sentence of the text as its summary"
     )
     characters: int | None = option(
-        None, "leave out documents with more characters; none is 300, or no limit for files", least=1
+        None, "leave out documents with more characters; none is 160 to 300, or no limit for files", least=1
     )
     corrupt: str = option(
         "natural", "how much language is taken out of the texts before they are drawn", kinds=CORRUPTIONS

@@ -11,29 +11,32 @@
 """
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from random import Random
+from typing import TypeVar
 from zlib import crc32
 
 from lightseek.data.document import Document
-from lightseek.data.sources.synthetic_kinds import ANYWHERE, KINDS, SLOTS, Draw, Kind
+from lightseek.data.sources.synthetic_kinds import ANYWHERE, KINDS, SLOTS, Draw, FactKind, Kind
 from lightseek.data.splits import Split, check_split
 
 COUNTS = {"train": 10_000, "validation": 500, "test": 500}  # without a limit, as there is no last document
 CHARACTERS = 300  # short enough for the nano model to learn from in minutes
 _TRIES = 200
 _PARAGRAPH = 6  # sentences
+AnyKind = TypeVar("AnyKind", bound=FactKind)
 _QUARTERS: tuple[Split, ...] = ("train", "train", "validation", "test")
 
 
-class _Values(dict[str, str]):
+class Values(dict[str, str]):
     """Maps names to facts. Any other name is a slot, which gets a new random value each time it is read."""
 
-    def __init__(self, r: Draw) -> None:
+    def __init__(self, r: Draw, slots: Mapping[str, Callable[[Draw], str]] = SLOTS) -> None:
         super().__init__()
-        self.random = r
+        self.random, self.slots = r, slots
 
     def __missing__(self, slot: str) -> str:
-        return SLOTS[slot](self.random)
+        return self.slots[slot](self.random)
 
 
 def documents(split: Split, count: int, seed: int = 0, characters: int = CHARACTERS) -> list[Document]:
@@ -54,20 +57,38 @@ def document(split: Split, index: int, seed: int = 0, characters: int = CHARACTE
 
     Raises ValueError if `characters` is too few for the facts.
     """
+    return draw_document("synthetic", KINDS, SLOTS, _write, split, index, seed, characters)
+
+
+def draw_document(
+    source: str,
+    kinds: Sequence[AnyKind],
+    slots: Mapping[str, Callable[[Draw], str]],
+    write: Callable[[AnyKind, Values, int], str],
+    split: Split,
+    index: int,
+    seed: int,
+    characters: int,
+) -> Document:
+    """Return document number `index` of a split of a generated source.
+
+    `write(kind, values, characters)` writes the text around the facts that were drawn. The facts of a document differ
+    from each other. Raises ValueError if no text is at most `characters` long.
+    """
     check_split(split)
     random = Random(f"{seed}/{split}/{index}").random
     for _ in range(_TRIES):
-        kind = KINDS[int(random() * len(KINDS))]
-        values = _Values(random)
+        kind = kinds[int(random() * len(kinds))]
+        values = Values(random, slots)
         for fact, slot in kind.facts.items():
-            values[fact] = SLOTS[slot](random)
+            values[fact] = slots[slot](random)
         facts = tuple(values.values())
-        if facts_split(facts) == split:
-            text = _write(kind, values, characters)
+        if facts_split(facts) == split and len(set(facts)) == len(facts):
+            text = write(kind, values, characters)
             if len(text) <= characters:
-                name = f"synthetic-{kind.name}-{split}-{seed}-{index}"
+                name = f"{source}-{kind.name}-{split}-{seed}-{index}"
                 return Document(text, kind.summary.format_map(values), name, facts)
-    raise ValueError(f"{characters} characters are too few for a synthetic document: give it at least 200")
+    raise ValueError(f"{characters} characters are too few for a {source} document: give it at least 200")
 
 
 def facts_split(facts: tuple[str, ...]) -> Split:
@@ -75,7 +96,7 @@ def facts_split(facts: tuple[str, ...]) -> Split:
     return _QUARTERS[crc32("\n".join(facts).encode()) % 4]
 
 
-def _write(kind: Kind, values: _Values, characters: int) -> str:
+def _write(kind: Kind, values: Values, characters: int) -> str:
     """Write the title and the sentences that tell the facts, and fill the room between them with other sentences."""
     random = values.random
     tells = [wordings[int(random() * len(wordings))].format_map(values) for wordings in kind.tells]
@@ -87,7 +108,7 @@ def _write(kind: Kind, values: _Values, characters: int) -> str:
         if not unused:
             unused = list(ANYWHERE)
         template = unused.pop(int(random() * len(unused)))
-        sentence = template.format_map(_Values(random))  # not `values`, so that {person} is another person
+        sentence = template.format_map(Values(random))  # not `values`, so that {person} is another person
         if len(sentence) + 2 > room:
             misfits += 1
             continue

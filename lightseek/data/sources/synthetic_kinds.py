@@ -93,12 +93,18 @@ SLOTS: dict[str, Callable[[Draw], str]] = {
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of document. `facts` maps names to slots. Each of `tells` is one sentence in several wordings."""
+class FactKind:
+    """A kind of generated document. `facts` maps names to slots, and the summary states them."""
 
     name: str
     facts: dict[str, str]
     summary: str
+
+
+@dataclass(frozen=True)
+class Kind(FactKind):
+    """A kind of document made of sentences. Each of `tells` is one sentence in several wordings."""
+
     titles: tuple[str, ...]
     tells: tuple[tuple[str, ...], ...]
     others: tuple[str, ...]  # sentences between the tells that cannot be mistaken for a fact
