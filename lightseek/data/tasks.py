@@ -15,7 +15,6 @@ from lightseek.data.document import Document, sentences
 from lightseek.data.kinds import DERIVED
 
 GAP = "___"
-LEAST = 2  # words beside the gap, without which a question could be about anything
 
 
 def derive(
@@ -56,9 +55,10 @@ def continuation(document: Document) -> Document:
 def recall(document: Document) -> Document:
     """Return a document with a question about one of its facts, whose answer is the fact.
 
-    The question is the first sentence of the text that states the fact, on one line, with a gap in the place of the
-    fact. Only facts that stand in the text once are asked, and a hash of the text chooses among them. All other
-    sentences stay in the text, so the values in them are distractors.
+    The question is the sentence of the text that states the fact, with a gap in the place of the fact. If the sentence
+    is nothing but the fact, the sentence before it is in the question too, or else the one after it. Only facts that
+    stand in the text once are asked, and a hash of the text chooses among them. All sentences stay in the text, so the
+    values in the others are distractors.
     Raises ValueError if the document comes as pictures or has no fact that can be asked.
     """
     if document.images:
@@ -75,6 +75,11 @@ def _question(text: str, fact: str) -> str | None:
     whole = re.compile(rf"(?<!\w){re.escape(fact)}(?!\w)")
     if len(whole.findall(text)) != 1:
         return None
-    lines = [sentence for line in text.splitlines() for sentence in sentences(line)]
-    asked = next((whole.sub(GAP, line) for line in lines if whole.search(line)), "")
-    return asked if len(re.findall(r"\w+", asked.replace(GAP, " "))) >= LEAST else None
+    said = [sentence for line in text.splitlines() for sentence in sentences(line)]
+    place = next((place for place, sentence in enumerate(said) if whole.search(sentence)), None)
+    if place is None:  # the fact goes over the end of a line
+        return None
+    asked = whole.sub(GAP, said[place])
+    if re.search(r"\w", asked.replace(GAP, "")):
+        return asked
+    return f"{said[place - 1]} {asked}" if place else f"{asked} {said[1]}" if len(said) > 1 else None
