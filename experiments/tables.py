@@ -72,7 +72,7 @@ def crossed(summary: Summary, names: list[str], by: str) -> str:
         lines.setdefault(key, {})[row["settings"][by]] = text
     cells = [[*key, *(found.get(column, "") for column in columns)] for key, found in lines.items()]
     what = " / ".join(METRICS[name].title for name in names)
-    return f"{what}, by {by}:\n\n" + markdown([*others, *columns], cells)
+    return f"{what}, by {by}:\n" + markdown([*others, *columns], cells)
 
 
 def markdown(head: list[str], lines: list[list[str]]) -> str:
