@@ -35,6 +35,8 @@ def main(argv: list[str]) -> int:
                 f"quantize={config.quantize} rounds weights, and --save-model and --push-to-hub need exact ones: "
                 "leave out one or the other (OUT/adapter is written in any case, and it fits the exact weights)"
             )
+        if arguments.overfit and not config.steps:
+            raise ValueError("--overfit needs steps to learn the document: steps is 0")
         if arguments.overfit:
             return run_overfit(config, out, arguments.save_model)
         return run_training(config, out, arguments.save_model, arguments.push_to_hub)
@@ -43,13 +45,15 @@ def main(argv: list[str]) -> int:
 def run_training(config: RunConfig, out: Path, save_model: bool, hub_id: str | None) -> int:
     """Train, evaluate and save one model, and return the exit code."""
     from lightseek.commands.progress import encode_pages, freeze_table, running, tell_missing, tell_truncated
+    from lightseek.commands.summary import show_summary
     from lightseek.lab.publish import create_repository, upload, write_card
-    from lightseek.lab.results import finish, results_table
+    from lightseek.lab.results import finish
     from lightseek.tools.console import console, escape
     from lightseek.training.processes import leave
     from lightseek.training.run import Run
     from lightseek.weights.lora_files import save_trained
 
+    run_before(config, out)
     run = Run(config, out)
     if not run.main:  # this process only helps to train; the main one evaluates and saves
         run.encode_pages()
@@ -71,9 +75,27 @@ def run_training(config: RunConfig, out: Path, save_model: bool, hub_id: str | N
         console.print(f"[dim]uploaded to {escape(upload(out / 'model', hub_id))}[/]")
     tell_missing(results["missing_glyphs"])
     tell_truncated(results["truncated"])
-    console.print(results_table([results], ["mode", "freeze"]))
+    show_summary(out)
     console.print(f"[dim]everything about this run: {escape(str(out))}[/]")
     return 0
+
+
+def run_before(config: RunConfig, out: Path) -> None:
+    """Evaluate the weights that the run starts from, in OUT/before, for the row "before training" of the table.
+
+    Several processes leave it out, because their model may be sharded: `train.py steps=0` evaluates these weights.
+    """
+    import os
+
+    from lightseek.commands.progress import running
+    from lightseek.lab.grid import Cell, before_training, run_cell
+    from lightseek.tools.console import console
+
+    cells = before_training([Cell(config, out)], out)
+    if cells and config.steps and int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        console.print("[dim]first the weights before training are evaluated[/]")
+        with running() as (on_step, on_eval):
+            run_cell(Cell(cells[0].config, out / "before"), on_step, on_eval)
 
 
 def run_overfit(config: RunConfig, out: Path, save_model: bool) -> int:

@@ -11,11 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
 from lightseek.data.document import Document
 from lightseek.page.modes import vision_tokens
-from lightseek.scores.kinds import METRICS
 from lightseek.scores.likelihood import likelihood
 from lightseek.scores.metrics import evaluate, lead
 from lightseek.scores.plots import plot_losses
@@ -24,22 +21,10 @@ from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.files import write_json, write_text
 from lightseek.training.log import write_page
 from lightseek.training.run import Run
-from lightseek.training.settings import current, shown
 
 RESULTS = "results.json"
 PREDICTIONS = "predictions.jsonl"  # an input of `python -m lightseek evaluate`
 SAMPLES = 8  # documents in samples.md
-# Column of the table -> the key in results.json and the format of the value.
-COLUMNS: dict[str, tuple[str, str]] = {
-    "ratio": ("compression_ratio", "{:.1f}x"),  # text tokens per vision token
-    "train-\nable": ("trainable_parameters", "{:.2f}M"),
-    "train\nloss": ("train_loss", "{:.2f}"),
-    "eval\nloss": ("eval_loss", "{:.2f}"),
-    **{metric.column: (name, "{:.1f}") for name, metric in METRICS.items() if metric.column},
-    "sec": ("seconds", "{:.0f}"),
-    "peak\nMB": ("peak_bytes", "{:.0f}"),
-}
-UNITS = {"trainable_parameters": 1e6, "peak_bytes": 2**20}  # the table shows these figures divided by their unit
 
 
 def read_test(run: Run, tick: Callable[[int, int], None] | None = None) -> list[Prediction]:
@@ -119,42 +104,3 @@ def write_samples(path: Path, run: Run, readings: Sequence[Prediction]) -> None:
 
 def quote(text: str) -> str:
     return "\n".join(f"> {line}" for line in (text or "(nothing)").splitlines())
-
-
-def results_table(cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> Table:
-    """Return a table with one row per cell of the grid, and one column per swept setting and per figure.
-
-    `cells` are the contents of the cells' `results.json`. For summaries there is also a row of the lead-3 baseline.
-    """
-    table = Table(title="test documents", title_justify="left", box=None, pad_edge=False, collapse_padding=True)
-    for name in swept:
-        table.add_column(name.replace("_", "\n"), style="bold", vertical="bottom", overflow="fold")
-    columns = {title: spec for title, spec in COLUMNS.items() if any(spec[0] in cell for cell in cells)}
-    for title in columns:
-        table.add_column(title, justify="right", vertical="bottom", no_wrap=True)
-    for cell in cells:
-        shown = [written(cell, key, form) for key, form in columns.values()]
-        table.add_row(*(setting(cell, name) for name in swept), *shown)
-    if cells[0]["settings"]["task"] == "summarize" and cells[0].get("lead3"):
-        baseline = [written(cells[0]["lead3"], key, form) for key, form in columns.values()]
-        table.add_section()
-        table.add_row("lead-3", *[""] * (len(swept) - 1), *baseline, style="dim")
-    return table
-
-
-def setting(cell: dict[str, Any], name: str) -> str:
-    """Return a cell's setting as the table shows it. The mode is "text" if the documents are given as whole texts."""
-    if name == "mode" and not cell.get("vision_tokens", 1) and cell["settings"].get("context") != "truncated":
-        return "text"
-    return shown(name, current(cell["settings"]).get(name))
-
-
-def cell_names(cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> list[str]:
-    """Return a name for each cell, made of the settings that tell the cells apart."""
-    return [", ".join(f"{name} {setting(cell, name)}" for name in swept) for cell in cells]
-
-
-def written(figures: dict[str, Any], key: str, form: str) -> str:
-    if key not in figures:
-        return ""
-    return form.format(figures[key] / UNITS.get(key, 1))

@@ -43,13 +43,17 @@ METRICS = Registry(
             "",
             False,
             "ROUGE\n1",
-            ("summarize", "answer"),
-            ("summarize", "answer"),
+            headline=("summarize", "answer"),
+            plotted=("summarize", "answer"),
             reading=False,
             latin=True,
         ),
-        "rouge2": Metric("ROUGE-2", "", False, "ROUGE\n2", ("summarize",), ("summarize",), reading=False, latin=True),
-        "rougeL": Metric("ROUGE-L", "", False, "ROUGE\nL", ("summarize",), ("summarize",), reading=False, latin=True),
+        "rouge2": Metric(
+            "ROUGE-2", "", False, "ROUGE\n2", headline=("summarize",), plotted=("summarize",), reading=False, latin=True
+        ),
+        "rougeL": Metric(
+            "ROUGE-L", "", False, "ROUGE\nL", headline=("summarize",), plotted=("summarize",), reading=False, latin=True
+        ),
         "rougeLsum": Metric("ROUGE-Lsum", "", plotted=("summarize",), reading=False, latin=True),
         "facts": Metric("facts stated", column="facts\n%", plotted=("summarize",), reading=False),
         "ocr_precision": Metric(

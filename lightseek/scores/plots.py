@@ -1,6 +1,6 @@
-"""Draws plots as PNG files: the losses of a run, the scores of a grid, and comparisons of models."""
+"""Draws plots as PNG files: the losses of a run, and comparisons of models."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +24,6 @@ def plot_losses(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         axes.plot(*zip(*held, strict=True), "o-", color="tab:orange", label="validation")
     axes.set(xlabel="step", ylabel="cross-entropy per token", ylim=(0, None))
     axes.legend(frameon=False)
-    save_figure(figure, path)
-
-
-def plot_grid(path: Path, cells: Mapping[str, dict[str, Any]], task: str) -> None:
-    """Draw a bar for each cell that has a score, under its name: the first of what the task is judged by."""
-    key = headlines(task)[0]
-    figure, axes = new_figure()
-    found = {name: cell[key] for name, cell in cells.items() if key in cell}
-    bars = axes.barh(list(found), list(found.values()), height=0.6, color="tab:blue")
-    axes.bar_label(bars, fmt="%.1f", padding=3)
-    highest = max(found.values(), default=1.0)
-    baseline = next((cell["lead3"][key] for cell in cells.values() if key in cell.get("lead3", {})), None)
-    if task == "summarize" and baseline is not None:
-        axes.axvline(baseline, color="tab:orange", linestyle="--", label="lead-3: the first three sentences")
-        axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, 1))
-        highest = max(highest, baseline)
-    axes.invert_yaxis()
-    better = "lower" if METRICS[key].lower_is_better else "higher"
-    axes.set(xlabel=f"{METRICS[key].title} ({better} is better)", xlim=(0, 1.15 * max(1, highest)))
     save_figure(figure, path)
 
 

@@ -24,9 +24,11 @@ from lightseek.data.prepare.folder import write_folder
 from lightseek.data.prepare.shards import WORK, Job
 from lightseek.data.sources.load import load_documents
 from lightseek.data.splits import SPLITS
-from lightseek.lab.results import finish, results_table
+from lightseek.lab.plots import plot_grid
+from lightseek.lab.results import finish
+from lightseek.lab.summary import summarise
+from lightseek.lab.tables import results_table
 from lightseek.page.spec import PageSpec
-from lightseek.scores.plots import plot_grid
 from lightseek.training.run import Run
 
 ROOT = Path(__file__).parents[2]
@@ -309,8 +311,9 @@ def test_pictures_whose_text_is_not_known_have_no_ratio_and_no_lead(tmp_path):
     run = Run(tiny_run(model, data=str(data), steps=1, batch=1, eval_every=1), tmp_path / "run")
     results = finish(run, run.fit())
     assert "compression_ratio" not in results and results["lead3"] == {} and results["vision_tokens"] == 64
-    assert list(results_table([results], ["freeze"]).columns[0].cells) == ["none"]
-    plot_grid(tmp_path / "grid.png", {"one": results}, "summarize")
+    summary = summarise(run.folder)
+    assert [row.kind for row in summary.rows] == ["cell"] and results_table(summary).row_count == 1
+    plot_grid(tmp_path / "grid.png", summary)
 
 
 def test_the_folder_goes_to_the_hub_and_loads_from_there(tmp_path):

@@ -14,7 +14,6 @@ from tiny_models import bart_folder, gpt2_folder, small_model
 from tiny_run import tiny_checkpoint, tiny_run
 
 from lightseek.lab.grid import check_cells, grid, run_cell
-from lightseek.lab.results import results_table
 from lightseek.scores.compare import report, score
 from lightseek.tools.files import write_json
 from lightseek.training.overfit import overfit, overfit_config
@@ -54,8 +53,13 @@ def test_a_grid_runs_every_cell_once_and_a_rerun_skips_them(called, tmp_path):
     argv = ["--tokens", "64", "--freeze", "encoder", "all-but-projector", *QUICK, "--out", str(tmp_path)]
     shown = program("ablate.py", *argv).stdout
     assert "ROUGE" in shown and "lead-3" in shown
-    cells = sorted(path for path in tmp_path.iterdir() if path.is_dir())
-    assert len(cells) == 2
+    listed = json.loads((tmp_path / "grid.json").read_text())
+    cells = [tmp_path / name for name in listed["cells"]]
+    assert len(cells) == 2 and len(listed["before"]) == 1  # both cells start from the same weights
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_dir()) == sorted(
+        listed["cells"] + listed["before"]
+    )
+    assert "before training" in shown and "One seed" in shown
     for cell in cells:
         results = json.loads((cell / "results.json").read_text())
         assert results["vision_tokens"] == 64
@@ -66,7 +70,7 @@ def test_a_grid_runs_every_cell_once_and_a_rerun_skips_them(called, tmp_path):
         assert "**reference**" in (cell / "samples.md").read_text()
         assert not (cell / "checkpoint.safetensors").exists()
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
-    assert called("ablate.py", *argv).out.count("finished before, skipped") == 2
+    assert called("ablate.py", *argv).out.count("finished before, skipped") == 3
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results.json")}
     # `evaluate` can compare the predictions of the cells, and it finds the same scores as the table.
     compared = report([score(cell / "predictions.jsonl") for cell in cells])
@@ -174,14 +178,6 @@ def test_a_killed_grid_continues_with_another_number_of_parts(tmp_path, monkeypa
     results = run_cell(again, lambda progress: steps.append(progress.step))
     assert steps[0] in (2, 3) and steps[-1] == 4 and results["settings"]["accumulate"] == 2
     assert cell.finished() == results == run_cell(cell)
-
-
-def test_a_table_reads_the_settings_of_older_releases():
-    before = {"tokens": "64", "freeze": "none", "task": "ocr", "lora": "none"}
-    now = asdict(RunConfig(mode="small", freeze="encoder", task="ocr"))
-    table = results_table([{"settings": before, "cer": 1.0}, {"settings": now, "cer": 2.0}], ["mode", "freeze"])
-    assert list(table.columns[0].cells) == ["64 (tiny)", "100 (small)"]
-    assert list(table.columns[1].cells) == ["none", "encoder"]
 
 
 def test_documents_of_a_user_and_a_config_file(called, tmp_path):

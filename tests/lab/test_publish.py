@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,10 +13,12 @@ from tiny_run import ROOT, flags, tiny_checkpoint, tiny_run
 
 from lightseek import LightSeekOCR
 from lightseek.lab.publish import card, create_repository, upload
-from lightseek.lab.results import results_table
+from lightseek.lab.summary import summarise
+from lightseek.lab.tables import results_table
 from lightseek.scores.compare import report, score
-from lightseek.scores.plots import plot_grid, plot_scores
+from lightseek.scores.plots import plot_scores
 from lightseek.scores.tables import tables
+from lightseek.tools.files import write_json
 
 ID = "someone/tiny-reader"
 
@@ -92,11 +95,11 @@ def test_tables_and_cards_can_be_made_if_a_figure_is_missing(pushed, tmp_path):
     for missing in [{name} for name in results if name != "settings"] + [results.keys() - {"settings"}]:
         less = {name: value for name, value in results.items() if name not in missing}
         assert "| setting | value |" in card(less, ID)
-        table = results_table([less, results], ["mode", "freeze"])
-        assert table.row_count >= 2 and results_table([less], ["mode"]).row_count >= 1
-        plot_grid(tmp_path / "grid.png", {"less": less, "all": results}, "summarize")
-        plot_grid(tmp_path / "alone.png", {"less": less}, "summarize")
-    assert (tmp_path / "alone.png").stat().st_size > 0
+        write_json(tmp_path / "results.json", less)
+        assert results_table(summarise(tmp_path)).row_count == 1
+    shutil.copy(pushed[0] / "predictions.jsonl", tmp_path)
+    summary = summarise(tmp_path)  # the settings alone, and the outputs
+    assert [row.kind for row in summary.rows] == ["cell", "lead-3"] and summary.rows[0].figures
 
 
 def test_comparisons_can_be_made_if_a_metric_is_missing(pushed, tmp_path):

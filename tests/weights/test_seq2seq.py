@@ -10,7 +10,9 @@ from tiny_models import bart_folder, small_model
 from lightseek.data.document import Document
 from lightseek.data.examples import ExampleMaker, collate
 from lightseek.lab.grid import grid
-from lightseek.lab.results import finish, results_table
+from lightseek.lab.results import finish
+from lightseek.lab.summary import summarise
+from lightseek.lab.tables import results_table
 from lightseek.model.seq2seq import Seq2Seq
 from lightseek.page.spec import PageSpec
 from lightseek.page.views import PageViews
@@ -94,11 +96,11 @@ def test_it_learns_and_its_row_stands_in_the_table(folder, tmp_path):
     )  # fmt: skip
     run = Run(config, tmp_path / "run")
     assert {count.box for count in run.counts if count.trainable} == {"decoder"}
-    results = finish(run, run.fit())
+    finish(run, run.fit())
     assert run.rows[-1]["train_loss"] < run.rows[0]["train_loss"]
-    table = results_table([results], ["mode", "decoder"])
-    assert [next(iter(column.cells)) for column in table.columns[:2]] == ["text", config.decoder]
-    assert list(table.columns[0].cells)[-1] == "lead-3"
+    summary = summarise(run.folder)
+    assert summary.rows[0].settings == {"mode": "text", "freeze": "embeddings"}
+    assert list(results_table(summary).columns[0].cells) == ["trained", "lead-3"]
 
     run.model.save_pretrained(tmp_path / "saved")
     again, _ = build_model(replace(config, decoder=f"seq2seq:{tmp_path / 'saved'}"), "cpu")

@@ -1,0 +1,153 @@
+"""Shows the summary of a grid as rich tables: the figures of each row, and the differences to the baseline."""
+
+import math
+from collections.abc import Callable
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from lightseek.lab.summary import Difference, Interval, Row, Summary
+from lightseek.scores.kinds import METRICS
+
+# Key of `Row.cost` -> the title of the column and the format of the value.
+COSTS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "compression_ratio": ("tokens\nratio", "{:.1f}x".format),  # text tokens of the model per vision token
+    "official_ratio": ("official\nratio", "{:.2f}x".format),  # the same in tokens of the official vocabulary
+    "trainable_parameters": ("train-\nable", lambda value: f"{value / 1e6:.2f}M"),
+    "flops_page": ("GFLOP\npage", lambda value: f"{value / 1e9:.3g}"),
+    "flops_token": ("GFLOP\ntoken", lambda value: f"{value / 1e9:.3g}"),
+    "eval_loss": ("eval\nloss", "{:.2f}".format),
+    "seconds": ("sec", "{:.0f}".format),
+    "peak_bytes": ("peak\nMB", lambda value: f"{value / 2**20:.0f}"),
+}
+MANY = 0.1  # the share of outputs that are cut off above which the table warns
+PLAIN = "[dim]"
+
+
+def results_table(summary: Summary) -> Table:
+    """Return a table with a row for each group of cells, for the weights before training and for lead-3.
+
+    Each figure stands above its 95 % interval. Settings and costs that are equal in all rows are told below the table.
+    """
+    cells = [row for row in summary.rows if row.kind == "cell"]
+    table = Table(
+        title=escape(_title(cells)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    settings, equal = _varied(summary, cells)
+    table.add_column("", style="bold", overflow="fold")
+    for name in settings[1:]:
+        table.add_column(name.replace("_", "\n"), style="bold", vertical="top", overflow="fold")
+    if settings:
+        table.columns[0].header = settings[0].replace("_", "\n")
+    metrics = [name for name in summary.metrics if METRICS[name].column]
+    for name in metrics:
+        table.add_column(METRICS[name].column, justify="right", no_wrap=True)
+    costs = [key for key in COSTS if any(key in row.cost for row in cells)]
+    same = [key for key in costs[:3] if len({COSTS[key][1](row.cost.get(key, 0)) for row in cells}) == 1]
+    costs = [key for key in costs if key not in same]
+    cut = any(row.cut for row in summary.rows)
+    if cut:
+        table.add_column("cut\noff", justify="right", no_wrap=True)
+    for key in costs:
+        table.add_column(COSTS[key][0], justify="right", no_wrap=True, style="dim")
+    last = "cell"
+    for row in summary.rows:
+        if row.kind != last:
+            table.add_section()
+        last = row.kind
+        first = [row.settings.get(name, "") for name in settings]
+        if row.kind != "cell":
+            first = [row.name.replace(", ", "\n"), *[""] * (len(settings) - 1)]
+        if row.error:
+            table.add_row(*map(escape, first or [row.name]), f"[red]failed[/] {PLAIN}(below)[/]")
+            continue
+        shown = [_figure(row.figures.get(name)) for name in metrics]
+        shown += [f"{row.cut}/{row.documents * row.seeds}" if row.folders else ""] * cut
+        shown += [COSTS[key][1](row.cost[key]) if key in row.cost else "" for key in costs]
+        table.add_row(*map(escape, first or [row.name]), *shown)
+    told = [f"{name} {value}" for name, value in equal.items()]
+    told += [
+        f"{COSTS[key][0].replace(chr(10), ' ')} {COSTS[key][1](cells[0].cost[key])}"
+        for key in same
+        if key in cells[0].cost
+    ]
+    lines = [f"all rows: {', '.join(told)}"] * bool(told) + notes(summary)
+    table.caption, table.caption_justify = escape("\n".join(lines)) or None, "left"
+    return table
+
+
+def _title(cells: list[Row]) -> str:
+    documents, seeds = ({getattr(row, name) for row in cells if row.seeds} or {0} for name in ("documents", "seeds"))
+    counts = "-".join(map(str, sorted({min(documents), max(documents)})))
+    several = "-".join(map(str, sorted({min(seeds), max(seeds)})))
+    return f"{counts} test documents x {several} seed{'s' * (max(seeds) > 1)}: mean and 95 % interval"
+
+
+def _varied(summary: Summary, cells: list[Row]) -> tuple[list[str], dict[str, str]]:
+    """Return (settings that differ between the cells, the others with their value)."""
+    values = {name: {row.settings.get(name, "") for row in cells} for name in summary.swept}
+    return [name for name in values if len(values[name]) > 1], {
+        name: value for name, (value, *more) in ((n, list(v)) for n, v in values.items()) if not more
+    }
+
+
+def _figure(figure: Interval | None) -> str:
+    if figure is None:
+        return ""
+    interval = "" if math.isnan(figure.low) else f"\n{PLAIN}{figure.low:.0f}-{figure.high:.0f}[/]"
+    return f"{figure.value:.1f}{interval}"
+
+
+def notes(summary: Summary) -> list[str]:
+    """Return what a reader of the table must know: what the intervals cover, cut outputs, failed cells, the unit."""
+    cells = [row for row in summary.rows if row.kind == "cell"]
+    found = []
+    if any(row.seeds == 1 for row in cells):
+        found.append("One seed: the intervals cover other documents, but not other seeds (--seeds 3).")
+    if cut := [row for row in summary.rows if row.cut > MANY * row.documents * row.seeds]:
+        found.append(
+            f"Many outputs of {len(cut)} rows were cut off at the length limit (--max-new-tokens), so their figures are "
+            f"those of unfinished texts: {'; '.join(row.name for row in cut)}."
+        )
+    found += [f"{row.name} failed: {row.error}" for row in summary.rows if row.error]
+    if any("compression_ratio" in row.cost and "official_ratio" not in row.cost for row in cells):
+        found.append(
+            "The ratio counts tokens of the model's own vocabulary. After pip install 'lightseek[official]' new cells "
+            "also tell it in tokens of the official one, which is the paper's unit."
+        )
+    return found
+
+
+def differences_table(summary: Summary) -> Table | None:
+    """Return the table of the differences to the baseline by the first metric, or None if there are none."""
+    rows = [one for one in summary.differences if one.metric == summary.metrics[0]]
+    if not rows:
+        return None
+    metric = METRICS[rows[0].metric]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    table.title = escape(f"{metric.title}, minus {rows[0].baseline} on the same documents")
+    table.add_column("", style="bold", overflow="fold")
+    for title in ("difference", "95 % interval", "p (Holm)"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("verdict", overflow="fold")
+    counts = {row.name: (row.documents, row.seeds) for row in summary.rows}
+    for one in rows:
+        interval = "" if math.isnan(one.figure.low) else f"[{one.figure.low:+.1f}, {one.figure.high:+.1f}]"
+        p = "<0.001" if one.adjusted < 0.001 else f"{one.adjusted:.3f}"
+        table.add_row(escape(one.row), f"{one.figure.value:+.1f}", escape(interval), p, verdict(one, *counts[one.row]))
+    if summary.winner:
+        table.caption = f"{escape(summary.winner)} is better than each other row, resolved."
+        table.caption_justify = "left"
+    return table
+
+
+def verdict(one: Difference, documents: int, seeds: int) -> str:
+    """Return in plain words whether a difference is resolved, and if not, how large it would have to be."""
+    if one.resolved:
+        better = (one.figure.value < 0) == METRICS[one.metric].lower_is_better
+        return f"{'better' if better else 'worse'}, resolved"
+    n = f"{documents} documents and {seeds} seed{'s' * (seeds > 1)}"
+    if math.isinf(one.detectable):
+        return f"not resolved: {n} can't show any difference"
+    return f"not resolved: differences under {one.detectable:.1f} can't be seen with {n}"

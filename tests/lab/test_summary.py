@@ -1,0 +1,214 @@
+"""Tests the summary of a grid on folders with outputs that are made up, so that the true differences are known."""
+
+import csv
+import json
+import random
+from dataclasses import asdict, replace
+
+import pytest
+from PIL import Image
+from rich.console import Console
+
+from lightseek.lab.grid import Cell, before_training, grid, save_grid
+from lightseek.lab.plots import plot_grid
+from lightseek.lab.results import official_tokens
+from lightseek.lab.summary import summarise, write_csv
+from lightseek.lab.tables import differences_table, results_table
+from lightseek.scores.predictions import Prediction, save_predictions
+from lightseek.text.tokenizer import Tokenizer
+from lightseek.tools.files import write_json
+from lightseek.training.settings import RunConfig
+
+WORDS = [
+    "the",
+    "pump",
+    "failed",
+    "at",
+    "noon",
+    "and",
+    "the",
+    "night",
+    "crew",
+    "of",
+    "line",
+    "four",
+    "wrote",
+    "it",
+    "down",
+    "for",
+    "the",
+    "day",
+    "shift",
+]
+
+
+def fill(cell: Cell, skill: float, documents: int = 24, cut: int = 0) -> None:
+    """Write the results of a cell that gets each word of a summary right with a probability of `skill`."""
+    chance = random.Random(f"{cell.config.seed}{skill}")
+    drawn = random.Random(7)
+    found = []
+    for number in range(documents):
+        reference = " ".join(drawn.sample(WORDS, 10)) + "."
+        written = " ".join(word if chance.random() < skill else "wrong" for word in reference.split())
+        reason = "length" if number < cut else "eos"
+        found.append(Prediction(f"d{number}", reference, written, 300, 64, source=reference, finish_reason=reason))
+    settings = asdict(cell.config)
+    save_predictions(cell.folder / "predictions.jsonl", settings, found)
+    costs = {"trainable_parameters": 1000, "frozen_parameters": 500, "seconds": 3.0, "vision_tokens": 64}
+    write_json(cell.folder / "results.json", {"settings": settings, "cut": cut, "documents": documents, **costs})
+
+
+@pytest.fixture
+def out(tmp_path):
+    """Three freeze policies with three seeds each: two are nearly the same, and one is far worse."""
+    lists = {"freeze": [None, "sam", "decoder"], "seed": [0, 1, 2]}
+    cells, swept = grid(RunConfig(), lists, tmp_path)
+    before = before_training(cells, tmp_path)
+    save_grid(tmp_path, ["python", "ablate.py", "--question", "who reads?"], cells, before, swept)
+    for cell in cells:
+        skill = {None: 0.8, "sam": 0.79, "decoder": 0.2}[cell.config.freeze]
+        fill(cell, skill + 0.01 * cell.config.seed, cut=12 if cell.config.freeze == "decoder" else 0)
+    for cell in before:
+        fill(cell, 0.1)
+    return tmp_path
+
+
+def shown(table, width=100):
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    console.print(table)
+    return console.export_text()
+
+
+def test_rows_are_settings_and_a_true_difference_is_resolved(out):
+    summary = summarise(out)
+    assert summary.command == "python ablate.py --question 'who reads?'" and summary.metrics[0] == "rouge1"
+    kinds = {row.name: row.kind for row in summary.rows}
+    names = ["freeze=none", "freeze=sam", "freeze=decoder"]
+    assert kinds == dict.fromkeys(names, "cell") | {"before training": "before", "lead-3": "lead-3"}
+    best, same, worst, before, lead = summary.rows
+    assert (best.seeds, best.documents, len(best.folders), before.seeds, lead.seeds) == (3, 24, 3, 1, 1)
+    assert worst.cut == 36 and best.cut == 0 and best.cost["parameters"] == 1500
+    figure = best.figures["rouge1"]
+    assert 0 < figure.low < figure.value < figure.high < 100
+    found = {one.row: one for one in summary.differences if one.metric == "rouge1"}
+    assert found["freeze=decoder"].resolved and found["freeze=decoder"].figure.high < 0
+    assert not found["freeze=sam"].resolved and abs(found["freeze=sam"].figure.value) < found["freeze=sam"].detectable
+    assert found["freeze=sam"].figure.value == pytest.approx(same.figures["rouge1"].value - figure.value)
+    assert found["freeze=decoder"].adjusted >= found["freeze=decoder"].p
+    assert summary.winner is None  # the two best ones are not told apart
+
+
+@pytest.mark.parametrize("text", ["freeze=decoder", "freeze=decoder, seed=1", "FOLDER"])
+def test_a_baseline_is_settings_a_row_or_a_folder(out, text):
+    folder = summarise(out).rows[2].folders[1].name
+    summary = summarise(out, folder if text == "FOLDER" else text)
+    assert {one.baseline for one in summary.differences} == {"freeze=decoder"}
+    assert all(one.figure.low > 0 for one in summary.differences if one.metric == "rouge1")
+    with pytest.raises(ValueError, match="no row is the baseline 'freeze=nothing': choose one of freeze=none; "):
+        summarise(out, "freeze=nothing")
+
+
+def test_a_row_that_beats_each_other_one_is_the_winner(out):
+    listed = json.loads((out / "grid.json").read_text())
+    kept = [name for name in listed["cells"] if "sam" not in name]
+    write_json(out / "grid.json", listed | {"cells": kept})
+    summary = summarise(out)
+    assert summary.winner == "freeze=none" and "freeze=none is better than each other row" in shown(
+        differences_table(summary)
+    )
+
+
+def test_one_seed_says_what_its_interval_covers(out):
+    listed = json.loads((out / "grid.json").read_text())
+    write_json(out / "grid.json", listed | {"cells": listed["cells"][::3]})
+    summary = summarise(out)
+    assert "One seed: the intervals cover other documents, but not other seeds" in shown(results_table(summary))
+    assert {row.seeds for row in summary.rows} == {1}
+
+
+def test_a_failed_cell_is_a_row_with_its_error(out):
+    for folder in summarise(out).rows[1].folders:
+        (folder / "results.json").unlink()
+        settings = json.loads((folder / "predictions.jsonl").read_text().splitlines()[0])["settings"]
+        write_json(folder / "error.json", {"error": "out of memory", "settings": settings})
+    summary = summarise(out)
+    row = summary.rows[1]
+    assert (row.name, row.error, row.seeds, row.figures) == ("freeze=sam", "out of memory", 0, {})
+    assert {one.row for one in summary.differences} == {"freeze=decoder"}
+    assert "freeze=sam failed: out of memory" in shown(results_table(summary))
+    write_csv(out / "results.csv", summary)
+    plot_grid(out / "grid.png", summary)
+
+
+def test_cells_that_have_not_run_are_left_out(out):
+    for folder in summarise(out).rows[0].folders:  # the baseline
+        (folder / "results.json").unlink()
+    summary = summarise(out)
+    assert [row.name for row in summary.rows][:2] == ["freeze=sam", "freeze=decoder"]
+    assert {one.baseline for one in summary.differences} == {"freeze=sam"}
+    for row in summary.rows[:2]:
+        for folder in row.folders:
+            (folder / "results.json").unlink()
+    with pytest.raises(ValueError, match="no finished cell"):
+        summarise(out)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_tables_are_readable(out, width):
+    summary = summarise(out)
+    table = shown(results_table(summary), width)
+    assert "24 test documents x 3 seeds" in table and "36/72" in table and "before training" in table
+    assert "all rows: mode 100 (small)" in table and "Many outputs of 1 rows were cut off" in table
+    assert max(map(len, table.splitlines())) <= width and "…" not in table
+    differences = " ".join(shown(differences_table(summary), width).split())
+    assert "worse, resolved" in differences and "not resolved: differences under" in differences
+    assert "with 24 documents and 3 seeds" in differences.replace("- ", "") or width == 80
+
+
+def test_the_csv_has_a_line_for_each_cell(out):
+    summary = summarise(out)
+    write_csv(out / "results.csv", summary)
+    with (out / "results.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    assert [line["seed"] for line in lines] == [*"012" * 3, "0", ""]
+    assert {line["rouge1_low"] for line in lines[:3]} == {f"{summary.rows[0].figures['rouge1'].low:.6g}"}
+    assert lines[0]["freeze"] == "none" and lines[0]["parameters"] == "1500" and lines[-1]["row"] == "lead-3"
+
+
+def test_the_plot_has_room_for_every_row(out):
+    plot_grid(out / "grid.png", summarise(out))
+    assert Image.open(out / "grid.png").height > 300
+
+
+def test_cells_with_the_same_start_share_one_before_training(tmp_path):
+    def shared(**lists):
+        return len(before_training(grid(RunConfig(), lists, tmp_path)[0], tmp_path))
+
+    assert shared(freeze=[None, "encoder"], lr=[1e-3, 1e-4], seed=[0, 1], lora=[None, "attention"]) == 1
+    assert shared(batch=[4, 8], epochs=[1.0, 2.0], train_documents=[10, 20], precision=[None, "bf16"]) == 1
+    assert shared(mode=["tiny", "small"], seed=[0, 1]) == 2
+    assert shared(init=["random"], seed=[0, 1]) == 2  # another seed is another start
+    assert shared(decoder=["dense"], seed=[0, 1]) == 2
+    assert shared(init=["pretrained", "random"], freeze=[None, "encoder"]) == 2
+    assert shared(steps=[0], freeze=[None, "encoder"]) == 0  # such a cell is one before training itself
+
+
+def test_official_tokens_are_counted_or_left_out(monkeypatch):
+    class Maker:
+        class context:
+            visible = staticmethod(lambda text: text)
+
+    class Fake:
+        make = Maker
+
+    assert official_tokens(Fake, ["The pump failed at noon."]) == 6
+    monkeypatch.setattr(Tokenizer, "official", classmethod(lambda cls: None))
+    assert official_tokens(Fake, ["The pump failed at noon."]) == 0
+
+
+def test_seeds_of_other_documents_are_refused(out):
+    row = summarise(out).rows[0]
+    config = RunConfig(seed=1)
+    fill(Cell(replace(config), row.folders[1]), 0.8, documents=23)
+    with pytest.raises(ValueError, match="different documents"):
+        summarise(out)
