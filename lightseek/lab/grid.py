@@ -186,6 +186,7 @@ def check_surroundings(config: RunConfig) -> None:
     """Raise ImportError, ValueError or FileNotFoundError if a package, the device, the font or the data is missing."""
     from importlib.util import find_spec
 
+    from lightseek.data.corruption import corrupt
     from lightseek.data.sources.load import check_source
     from lightseek.model.kinds import FLASH_PACKAGE
     from lightseek.page.typeset.fonts import font_files
@@ -204,6 +205,7 @@ def check_surroundings(config: RunConfig) -> None:
     check_precision(config)
     font_files(config.font)
     check_source(config.data)
+    corrupt("", config.corrupt)  # raises for settings that the kind does not have
 
 
 def check_model(config: RunConfig) -> None:
