@@ -22,18 +22,21 @@ from lightseek.tools.files import write_text
 
 HERE = Path(__file__).parent
 SEEDS = 3
-MACHINE = ("workers", "minutes", "device", "shard")  # flags of ablate.py that change no result
+MACHINE = ("workers", "device", "cache_dir")  # flags of ablate.py that do not change what is compared
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
-        "python -m experiments", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        "python -m experiments",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # the other flags are those of ablate.py
     )
     parser.add_argument("name", nargs="?", choices=names(), help="the experiment to run")
     parser.add_argument("--out", type=Path, default=Path("runs/experiments"), help="folder of all runs")
     parser.add_argument("--check", action="store_true", help="compare the tables with the committed results")
     for flag in MACHINE:
-        parser.add_argument(f"--{flag}", help="as in ablate.py")
+        parser.add_argument(f"--{flag.replace('_', '-')}", help="as in ablate.py")
     arguments, settings = parser.parse_known_args(argv)
     with failing():
         if arguments.check:
@@ -42,7 +45,7 @@ def main(argv: list[str]) -> int:
             for name in names():
                 console.print(f"{name}: {question(HERE / name)}", highlight=False, markup=False)
             return 0
-        machine = [word for flag in MACHINE if (value := getattr(arguments, flag)) for word in (f"--{flag}", value)]
+        machine = [f"--{flag.replace('_', '-')}={value}" for flag in MACHINE if (value := getattr(arguments, flag))]
         run(arguments.name, arguments.out, machine, settings)
     return 0
 

@@ -48,7 +48,7 @@ def listed(summary: Summary, names: list[str]) -> str:
     first = next((found["baseline"] for found in summary["differences"]), None)
     lines = []
     for row in summary["rows"]:
-        cells = [row["name"], *(shown(row["figures"].get(name)) for name in names)]
+        cells = [row["name"] + " (failed)" * bool(row["error"]), *(shown(row["figures"].get(name)) for name in names)]
         found = differences.get((row["name"], names[0])) if names else None
         cells.append("baseline" if row["name"] == first else gap(found) if found else "")
         cells.append(f"{row['documents']} x {row['seeds']}" if row["kind"] != "lead-3" else str(row["documents"] or ""))
