@@ -48,12 +48,15 @@ def show_summary(folder: Path, baseline: str | None = None) -> None:
     """Print the tables of a grid or a run, and write results.csv and grid.png to its folder."""
     from lightseek.lab.plots import plot_grid
     from lightseek.lab.summary import summarise, write_csv
-    from lightseek.lab.tables import differences_table, results_table
-    from lightseek.tools.console import console
+    from lightseek.lab.tables import differences_table, notes, results_table
+    from lightseek.tools.console import console, escape
 
     summary = summarise(folder, baseline)
     write_csv(folder / "results.csv", summary)
     plot_grid(folder / "grid.png", summary)
     console.print(results_table(summary))
+    for note in notes(summary):
+        console.print(f"[dim]{escape(note)}[/]")
+    console.print()
     if (table := differences_table(summary)) is not None:
         console.print(table)

@@ -242,11 +242,11 @@ def _parameters(results: Mapping[str, Any]) -> int | None:
 
 def _interval(*tallies: Tally, most: float = np.inf) -> Interval:
     """Return the figure of one metric over seeds and documents. The interval stays in the metric's range."""
-    found = _estimate(tallies)
+    found = _estimate(tallies, None)
     return Interval(found.value, max(0.0, found.low), min(most, found.high))
 
 
-def _estimate(tallies: Sequence[Tally], level: float = LEVEL) -> Estimate:
+def _estimate(tallies: Sequence[Tally], level: float | None = LEVEL) -> Estimate:
     """Return the mean over the seeds, one tally for each, and how sure it is."""
     return estimate(np.stack([tally.amounts for tally in tallies]), np.stack([tally.sizes for tally in tallies]), level)
 
@@ -363,5 +363,5 @@ def write_csv(path: Path, summary: Summary) -> None:
     write_text(path, text.getvalue())
 
 
-def _number(value: float | None) -> str:
+def _number(value: float | int | None) -> str:
     return "" if value is None or np.isnan(value) else f"{value:.6g}"

@@ -28,13 +28,13 @@ PLAIN = "[dim]"
 def results_table(summary: Summary) -> Table:
     """Return a table with a row for each group of cells, for the weights before training and for lead-3.
 
-    Each figure stands above its 95 % interval. Settings and costs that are equal in all rows are told below the table.
+    Each figure stands above its 95 % interval. `notes` tells the settings and costs that are equal in all rows.
     """
     cells = [row for row in summary.rows if row.kind == "cell"]
     table = Table(
         title=escape(_title(cells)), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0)
     )
-    settings, equal = _varied(summary, cells)
+    settings = _varied(summary, cells)
     table.add_column("", style="bold", overflow="fold")
     for name in settings[1:]:
         table.add_column(name.replace("_", "\n"), style="bold", vertical="top", overflow="fold")
@@ -43,9 +43,8 @@ def results_table(summary: Summary) -> Table:
     metrics = [name for name in summary.metrics if METRICS[name].column]
     for name in metrics:
         table.add_column(METRICS[name].column, justify="right", no_wrap=True)
-    costs = [key for key in COSTS if any(key in row.cost for row in cells)]
-    same = [key for key in costs[:3] if len({COSTS[key][1](row.cost.get(key, 0)) for row in cells}) == 1]
-    costs = [key for key in costs if key not in same]
+    equal = _equal_costs(cells)
+    costs = [key for key in COSTS if key not in equal and any(key in row.cost for row in cells)]
     cut = any(row.cut for row in summary.rows)
     if cut:
         table.add_column("cut\noff", justify="right", no_wrap=True)
@@ -66,14 +65,6 @@ def results_table(summary: Summary) -> Table:
         shown += [f"{row.cut}/{row.documents * row.seeds}" if row.folders else ""] * cut
         shown += [COSTS[key][1](row.cost[key]) if key in row.cost else "" for key in costs]
         table.add_row(*map(escape, first or [row.name]), *shown)
-    told = [f"{name} {value}" for name, value in equal.items()]
-    told += [
-        f"{COSTS[key][0].replace(chr(10), ' ')} {COSTS[key][1](cells[0].cost[key])}"
-        for key in same
-        if key in cells[0].cost
-    ]
-    lines = [f"all rows: {', '.join(told)}"] * bool(told) + notes(summary)
-    table.caption, table.caption_justify = escape("\n".join(lines)) or None, "left"
     return table
 
 
@@ -84,12 +75,20 @@ def _title(cells: list[Row]) -> str:
     return f"{counts} test documents x {several} seed{'s' * (max(seeds) > 1)}: mean and 95 % interval"
 
 
-def _varied(summary: Summary, cells: list[Row]) -> tuple[list[str], dict[str, str]]:
-    """Return (settings that differ between the cells, the others with their value)."""
-    values = {name: {row.settings.get(name, "") for row in cells} for name in summary.swept}
-    return [name for name in values if len(values[name]) > 1], {
-        name: value for name, (value, *more) in ((n, list(v)) for n, v in values.items()) if not more
-    }
+def _varied(summary: Summary, cells: list[Row]) -> list[str]:
+    """Return the settings that differ between the cells."""
+    return [name for name in summary.swept if len({row.settings.get(name) for row in cells}) > 1]
+
+
+def _equal_costs(cells: list[Row]) -> dict[str, float]:
+    """Return the costs that follow from the settings alone and are shown as the same text in all rows."""
+    done = [row for row in cells if row.seeds]
+    found = {}
+    for key in list(COSTS)[:5]:
+        shown = {COSTS[key][1](row.cost[key]) if key in row.cost else "" for row in done}
+        if len(shown) == 1 and "" not in shown:
+            found[key] = done[0].cost[key]
+    return found
 
 
 def _figure(figure: Interval | None) -> str:
@@ -100,15 +99,22 @@ def _figure(figure: Interval | None) -> str:
 
 
 def notes(summary: Summary) -> list[str]:
-    """Return what a reader of the table must know: what the intervals cover, cut outputs, failed cells, the unit."""
+    """Return what a reader of the table must know, in sentences: what all rows have in common, what the intervals
+    cover, which outputs were cut off, which cells failed, and what the ratio counts.
+    """
     cells = [row for row in summary.rows if row.kind == "cell"]
-    found = []
+    varied = _varied(summary, cells)
+    common = [f"{name} {value}" for name, value in cells[0].settings.items() if name not in varied]
+    common += [
+        f"{COSTS[key][0].replace(chr(10), ' ')} {COSTS[key][1](one)}" for key, one in _equal_costs(cells).items()
+    ]
+    found = [f"All rows: {', '.join(common)}."] if common else []
     if any(row.seeds == 1 for row in cells):
         found.append("One seed: the intervals cover other documents, but not other seeds (--seeds 3).")
     if cut := [row for row in summary.rows if row.cut > MANY * row.documents * row.seeds]:
         found.append(
-            f"Many outputs of {len(cut)} rows were cut off at the length limit (--max-new-tokens), so their figures are "
-            f"those of unfinished texts: {'; '.join(row.name for row in cut)}."
+            "Many outputs were cut off at the length limit (--max-new-tokens), so the figures of these rows are those "
+            f"of unfinished texts: {'; '.join(row.name for row in cut)}."
         )
     found += [f"{row.name} failed: {row.error}" for row in summary.rows if row.error]
     if any("compression_ratio" in row.cost and "official_ratio" not in row.cost for row in cells):

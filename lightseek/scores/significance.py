@@ -111,7 +111,9 @@ class Estimate:
 
 
 def estimate(
-    amounts: Float[np.ndarray, "seeds pages"], sizes: Float[np.ndarray, "seeds pages"], level: float = 1 - CONFIDENCE
+    amounts: Float[np.ndarray, "seeds pages"],
+    sizes: Float[np.ndarray, "seeds pages"],
+    level: float | None = 1 - CONFIDENCE,
 ) -> Estimate:
     """Return sum of amounts / sum of sizes, which is a score or a difference, with its interval, p and power.
 
@@ -125,7 +127,8 @@ def estimate(
     there. The interval has the shape of a bootstrap that draws seeds and pages, and the width of the t-test, because a
     bootstrap of three seeds alone is too narrow.
 
-    `level` is the p-value below which a difference counts as found. It only matters for `detectable`.
+    `level` is the p-value below which a difference counts as found, which decides `detectable`. With None there is no
+    test: p and `detectable` are NaN.
     """
     seeds, pages = amounts.shape
     value = float(amounts.sum() / sizes.sum())
@@ -135,12 +138,14 @@ def estimate(
     if pages == 1:
         return Estimate(value, np.nan, np.nan, 1.0, np.inf)
     widths = _widths(values)
-    least = _least(pages)
-    detectable = max(_detectable(error, freedom, level) for error, freedom in widths) if least < level else np.inf
+    p = detectable = np.nan
+    if level is not None:
+        p = crossed_p(values) if seeds > 1 else float(p_values(amounts.T)[0])
+        found = (_detectable(error, freedom, level) for error, freedom in widths)
+        detectable = max(found) if _least(pages) < level else np.inf
     if seeds == 1:
         low, high = intervals(amounts.T, sizes.T)
-        return Estimate(value, float(low[0]), float(high[0]), float(p_values(amounts.T)[0]), detectable)
-    p = crossed_p(values)
+        return Estimate(value, float(low[0]), float(high[0]), p, detectable)
     low, high = _nested_interval(amounts, sizes)
     half = max(error * _quantile(1 - CONFIDENCE, freedom) for error, freedom in widths)
     stretch = 2 * half / (high - low) if high > low else 0.0

@@ -3,7 +3,9 @@
 import csv
 import json
 import random
-from dataclasses import asdict, replace
+import shutil
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -11,35 +13,14 @@ from rich.console import Console
 
 from lightseek.lab.grid import Cell, before_training, grid, save_grid
 from lightseek.lab.plots import plot_grid
-from lightseek.lab.results import official_tokens
 from lightseek.lab.summary import summarise, write_csv
-from lightseek.lab.tables import differences_table, results_table
+from lightseek.lab.tables import differences_table, notes, results_table
 from lightseek.scores.predictions import Prediction, save_predictions
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.files import write_json
 from lightseek.training.settings import RunConfig
 
-WORDS = [
-    "the",
-    "pump",
-    "failed",
-    "at",
-    "noon",
-    "and",
-    "the",
-    "night",
-    "crew",
-    "of",
-    "line",
-    "four",
-    "wrote",
-    "it",
-    "down",
-    "for",
-    "the",
-    "day",
-    "shift",
-]
+WORDS = ["the", "pump", "failed", "at", "noon", "and", "night", "crew", "of", "line", "four", "wrote", "day", "shift"]
 
 
 def fill(cell: Cell, skill: float, documents: int = 24, cut: int = 0) -> None:
@@ -58,9 +39,10 @@ def fill(cell: Cell, skill: float, documents: int = 24, cut: int = 0) -> None:
     write_json(cell.folder / "results.json", {"settings": settings, "cut": cut, "documents": documents, **costs})
 
 
-@pytest.fixture
-def out(tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
     """Three freeze policies with three seeds each: two are nearly the same, and one is far worse."""
+    tmp_path = tmp_path_factory.mktemp("grid")
     lists = {"freeze": [None, "sam", "decoder"], "seed": [0, 1, 2]}
     cells, swept = grid(RunConfig(), lists, tmp_path)
     before = before_training(cells, tmp_path)
@@ -73,14 +55,24 @@ def out(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def summary(made):
+    return summarise(made)
+
+
+@pytest.fixture
+def out(made, tmp_path):
+    """A copy that a test may change."""
+    return Path(shutil.copytree(made, tmp_path / "grid"))
+
+
 def shown(table, width=100):
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
     console.print(table)
     return console.export_text()
 
 
-def test_rows_are_settings_and_a_true_difference_is_resolved(out):
-    summary = summarise(out)
+def test_rows_are_settings_and_a_true_difference_is_resolved(summary):
     assert summary.command == "python ablate.py --question 'who reads?'" and summary.metrics[0] == "rouge1"
     kinds = {row.name: row.kind for row in summary.rows}
     names = ["freeze=none", "freeze=sam", "freeze=decoder"]
@@ -99,13 +91,13 @@ def test_rows_are_settings_and_a_true_difference_is_resolved(out):
 
 
 @pytest.mark.parametrize("text", ["freeze=decoder", "freeze=decoder, seed=1", "FOLDER"])
-def test_a_baseline_is_settings_a_row_or_a_folder(out, text):
-    folder = summarise(out).rows[2].folders[1].name
-    summary = summarise(out, folder if text == "FOLDER" else text)
+def test_a_baseline_is_settings_a_row_or_a_folder(made, summary, text):
+    folder = summary.rows[2].folders[1].name
+    summary = summarise(made, folder if text == "FOLDER" else text)
     assert {one.baseline for one in summary.differences} == {"freeze=decoder"}
     assert all(one.figure.low > 0 for one in summary.differences if one.metric == "rouge1")
     with pytest.raises(ValueError, match="no row is the baseline 'freeze=nothing': choose one of freeze=none; "):
-        summarise(out, "freeze=nothing")
+        summarise(made, "freeze=nothing")
 
 
 def test_a_row_that_beats_each_other_one_is_the_winner(out):
@@ -122,12 +114,12 @@ def test_one_seed_says_what_its_interval_covers(out):
     listed = json.loads((out / "grid.json").read_text())
     write_json(out / "grid.json", listed | {"cells": listed["cells"][::3]})
     summary = summarise(out)
-    assert "One seed: the intervals cover other documents, but not other seeds" in shown(results_table(summary))
+    assert "One seed: the intervals cover other documents, but not other seeds (--seeds 3)." in notes(summary)
     assert {row.seeds for row in summary.rows} == {1}
 
 
-def test_a_failed_cell_is_a_row_with_its_error(out):
-    for folder in summarise(out).rows[1].folders:
+def test_a_failed_cell_is_a_row_with_its_error(out, summary):
+    for folder in (out / path.name for path in summary.rows[1].folders):
         (folder / "results.json").unlink()
         settings = json.loads((folder / "predictions.jsonl").read_text().splitlines()[0])["settings"]
         write_json(folder / "error.json", {"error": "out of memory", "settings": settings})
@@ -135,13 +127,13 @@ def test_a_failed_cell_is_a_row_with_its_error(out):
     row = summary.rows[1]
     assert (row.name, row.error, row.seeds, row.figures) == ("freeze=sam", "out of memory", 0, {})
     assert {one.row for one in summary.differences} == {"freeze=decoder"}
-    assert "freeze=sam failed: out of memory" in shown(results_table(summary))
+    assert "freeze=sam failed: out of memory" in notes(summary) and "failed" in shown(results_table(summary))
     write_csv(out / "results.csv", summary)
     plot_grid(out / "grid.png", summary)
 
 
-def test_cells_that_have_not_run_are_left_out(out):
-    for folder in summarise(out).rows[0].folders:  # the baseline
+def test_cells_that_have_not_run_are_left_out(out, summary):
+    for folder in (out / path.name for path in summary.rows[0].folders):  # the baseline
         (folder / "results.json").unlink()
     summary = summarise(out)
     assert [row.name for row in summary.rows][:2] == ["freeze=sam", "freeze=decoder"]
@@ -154,61 +146,52 @@ def test_cells_that_have_not_run_are_left_out(out):
 
 
 @pytest.mark.parametrize("width", [80, 120])
-def test_the_tables_are_readable(out, width):
-    summary = summarise(out)
+def test_the_tables_are_readable(summary, width):
     table = shown(results_table(summary), width)
     assert "24 test documents x 3 seeds" in table and "36/72" in table and "before training" in table
-    assert "all rows: mode 100 (small)" in table and "Many outputs of 1 rows were cut off" in table
+    told = " ".join(notes(summary))
+    assert "All rows: mode 100 (small), trainable 0.00M." in told.replace("train- able", "trainable")
+    assert "Many outputs were cut off" in told and "freeze=decoder." in told
     assert max(map(len, table.splitlines())) <= width and "…" not in table
     differences = " ".join(shown(differences_table(summary), width).split())
     assert "worse, resolved" in differences and "not resolved: differences under" in differences
     assert "with 24 documents and 3 seeds" in differences.replace("- ", "") or width == 80
 
 
-def test_the_csv_has_a_line_for_each_cell(out):
-    summary = summarise(out)
-    write_csv(out / "results.csv", summary)
-    with (out / "results.csv").open() as file:
+def test_the_csv_has_a_line_for_each_cell(made, summary):
+    write_csv(made / "results.csv", summary)
+    with (made / "results.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert [line["seed"] for line in lines] == [*"012" * 3, "0", ""]
     assert {line["rouge1_low"] for line in lines[:3]} == {f"{summary.rows[0].figures['rouge1'].low:.6g}"}
     assert lines[0]["freeze"] == "none" and lines[0]["parameters"] == "1500" and lines[-1]["row"] == "lead-3"
 
 
-def test_the_plot_has_room_for_every_row(out):
-    plot_grid(out / "grid.png", summarise(out))
-    assert Image.open(out / "grid.png").height > 300
+def test_the_plot_has_room_for_every_row(made, summary):
+    plot_grid(made / "grid.png", summary)
+    assert Image.open(made / "grid.png").height > 300
 
 
 def test_cells_with_the_same_start_share_one_before_training(tmp_path):
     def shared(**lists):
         return len(before_training(grid(RunConfig(), lists, tmp_path)[0], tmp_path))
 
-    assert shared(freeze=[None, "encoder"], lr=[1e-3, 1e-4], seed=[0, 1], lora=[None, "attention"]) == 1
-    assert shared(batch=[4, 8], epochs=[1.0, 2.0], train_documents=[10, 20], precision=[None, "bf16"]) == 1
+    assert shared(freeze=[None, "encoder"], lr=[1e-3], seed=[0, 1], lora=["attention"]) == 1
+    assert shared(epochs=[1.0, 2.0], train_documents=[10, 20], precision=["bf16"]) == 1
     assert shared(mode=["tiny", "small"], seed=[0, 1]) == 2
     assert shared(init=["random"], seed=[0, 1]) == 2  # another seed is another start
     assert shared(decoder=["dense"], seed=[0, 1]) == 2
-    assert shared(init=["pretrained", "random"], freeze=[None, "encoder"]) == 2
     assert shared(steps=[0], freeze=[None, "encoder"]) == 0  # such a cell is one before training itself
 
 
-def test_official_tokens_are_counted_or_left_out(monkeypatch):
-    class Maker:
-        class context:
-            visible = staticmethod(lambda text: text)
-
-    class Fake:
-        make = Maker
-
-    assert official_tokens(Fake, ["The pump failed at noon."]) == 6
-    monkeypatch.setattr(Tokenizer, "official", classmethod(lambda cls: None))
-    assert official_tokens(Fake, ["The pump failed at noon."]) == 0
+def test_the_official_vocabulary_is_found_or_left_out(monkeypatch):
+    tokenizer = Tokenizer.official()
+    assert tokenizer.vocab_size > 128_000 and len(tokenizer.encode("The pump failed at noon.")) == 6
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert Tokenizer.official() is None
 
 
-def test_seeds_of_other_documents_are_refused(out):
-    row = summarise(out).rows[0]
-    config = RunConfig(seed=1)
-    fill(Cell(replace(config), row.folders[1]), 0.8, documents=23)
+def test_seeds_of_other_documents_are_refused(out, summary):
+    fill(Cell(RunConfig(seed=1), out / summary.rows[0].folders[1].name), 0.8, documents=23)
     with pytest.raises(ValueError, match="different documents"):
         summarise(out)
