@@ -96,7 +96,7 @@ def parse_run(
 
 def add_setting(section: Any, setting: Field, grid: bool = False) -> None:
     """Add the flag of a setting to the parser of a run, with its aliases and its help text."""
-    if setting.type is bool and not grid:
+    if setting.type in (bool, bool | None) and not grid:
         how: dict[str, Any] = {"action": "store_const", "const": "true"}
     else:
         how = {"metavar": "X", "nargs": "+" if grid else None}

@@ -88,7 +88,7 @@ def without_idle(config: RunConfig, lists: dict[str, list[Any]]) -> RunConfig:
         config = replace(config, context="text")
     if config.context in PAGELESS:
         boxes = {axis: None for axis in BOXES if hasattr(config, axis)}
-        config = replace(config, cache_vision=False, **boxes)
+        config = replace(config, cache_vision=None, **boxes)
     if config.context == "text":  # a mode is a budget for the others
         config = replace(config, mode=lists.get("mode", [config.mode])[0])
     if config.epochs is not None:  # the steps follow from it

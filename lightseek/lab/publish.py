@@ -52,7 +52,7 @@ def card(results: dict[str, Any], name: str) -> str:
         *([HOW_TO_READ.format(name=name, mode=settings["mode"])] if results.get("vision_tokens") else []),
         "## What it scores",
         f"On {settings['eval_documents']} test documents of `{settings['data']}`, in percent except words; greedy, "
-        f"at most {settings['max_new_tokens']} tokens.{ratio}",
+        f"at most {settings['max_new_tokens'] or '1.5 times the longest training target in'} tokens.{ratio}",
         *([table(["metric", "model", *(["lead-3"] if lead3 else [])], scores)] if scores else []),
         *([table(["loss", "cross-entropy a token"], losses)] if losses else []),
         *([f"The weights are those after step {results['chosen_step']}{steps}."] if "chosen_step" in results else []),

@@ -31,7 +31,7 @@ def read_test(run: Run, tick: Callable[[int, int], None] | None = None) -> list[
     """Return the greedy outputs for the test documents, in order. Calls `tick(done, total)` after each document."""
     found = []
     config = run.config
-    for prediction in predict(run.model, run.make, run.test, batch=config.batch, max_new_tokens=config.max_new_tokens):
+    for prediction in predict(run.model, run.make, run.test, batch=config.batch, max_new_tokens=run.longest):
         found.append(prediction)
         if tick:
             tick(len(found), len(run.test))

@@ -98,7 +98,13 @@ def learns(module: torch.nn.Module) -> bool:
 
 
 def open_cache(model: DocumentModel, config: RunConfig) -> VisionCache | None:
-    """Return the vision cache, or None if the settings do not ask for one. Raises ValueError if the encoder learns."""
-    if not config.cache_vision:
+    """Return the vision cache, or None. With `cache_vision=None` a run of pages has one if the encoder is frozen.
+
+    Raises ValueError if the settings ask for a cache and the encoder learns.
+    """
+    wanted = config.cache_vision
+    if wanted is None:
+        wanted = config.context not in PAGELESS and not any(p.requires_grad for p in model.encoder.parameters())
+    if not wanted:
         return None
     return VisionCache(model, cache_folder(config.cache_dir), round(config.cache_gb * 1e9), config.precision or "no")

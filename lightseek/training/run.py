@@ -52,6 +52,7 @@ from lightseek.training.state import BEST, load_state, newest_state, read_place,
 from lightseek.training.step import gradient_step
 
 DEFAULT_CHARACTERS = {"unseen": 160, "synthetic": 300, "pydoc": 300}  # a user's own files have no limit
+MEASURED = 1000  # documents whose targets are measured for the length of the texts
 SAVING_SHARE = 0.1  # the largest share of the time that may go into checkpoints
 
 
@@ -123,6 +124,17 @@ class Run:
     def test(self) -> list[Document]:
         """The documents on which the trained model is scored, once."""
         return self.load("test", self.config.eval_documents)
+
+    @cached_property
+    def longest(self) -> int:
+        """The length of the longest text that the model may write, in tokens: the setting `max_new_tokens`.
+
+        If that is None, it is 1.5 times the longest target of the first training documents, but at least 64.
+        """
+        if self.config.max_new_tokens is not None:
+            return self.config.max_new_tokens
+        texts = [d.text if self.config.task == "ocr" else d.summary for d in self.documents[:MEASURED]]
+        return max(64, *(3 * len(self.make.tokenizer.encode(text)) // 2 for text in texts))
 
     @cached_property
     def origin(self) -> dict[str, str]:
@@ -335,9 +347,7 @@ class Run:
         """
         config = self.config
         with gathered(self.model), self.accelerator.autocast():
-            return list(
-                predict(self.model, self.make, documents, batch=config.batch, max_new_tokens=config.max_new_tokens)
-            )
+            return list(predict(self.model, self.make, documents, batch=config.batch, max_new_tokens=self.longest))
 
     def best_row(self) -> dict[str, Any] | None:
         """Return the row of the best evaluation by the setting `best`, the first if there are several, or None."""

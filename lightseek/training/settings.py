@@ -175,7 +175,9 @@ class MachineSettings:
     gradient_checkpointing: bool = option(
         False, "compute activations a second time in the backward pass, to save memory", free=True
     )
-    cache_vision: bool = option(False, "encode each page once and keep the result on disk; the encoder must be frozen")
+    cache_vision: bool | None = option(
+        None, "encode each page once and keep the result on disk; none does so exactly if the encoder is frozen"
+    )
     cache_dir: str | None = option(
         None, "the folder of the encoded pages; none is ~/.cache/lightseek/vision", free=True
     )
@@ -194,7 +196,12 @@ class WatchingSettings:
     patience: int | None = option(None, "stop after this many evaluations in a row without a better one", least=1)
     log: str = option("jsonl", "write the figures to metrics.jsonl, or also to TensorBoard", kinds=LOGS, free=True)
     save_seconds: float = option(60.0, "the number of seconds between two checkpoints of a run", least=0, free=True)
-    max_new_tokens: int = option(512, "the length of the longest text that the model may write, in tokens", least=1)
+    max_new_tokens: int | None = option(
+        None,
+        "the length of the longest text that the model may write, in tokens; none is 1.5 times the longest target of "
+        "the first 1000 training documents, but at least 64",
+        least=1,
+    )
 
 
 @dataclass(frozen=True)

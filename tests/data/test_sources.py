@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightseek.data.document import Document, sentences, split_first_sentence
-from lightseek.data.sources import local, pydoc, synthetic
+from lightseek.data.sources import local, pydoc, synthetic, synthetic_kinds, unseen, unseen_kinds
 from lightseek.data.sources.load import load_documents
 from lightseek.data.sources.synthetic_kinds import KINDS, SLOTS, WORDS
 from lightseek.data.splits import SPLITS, check_split, divide, text_split
@@ -143,6 +143,94 @@ def test_facts_stated_is_a_share_and_needs_facts():
     assert synthetic.facts_stated(document, "In May Ada was 8.") == 0.5
     with pytest.raises(ValueError, match="page carries no facts"):
         synthetic.facts_stated(Document("", "", "page"), "text")
+
+
+# --- unseen
+
+
+def test_unseen_documents_state_their_facts_and_splits_share_none():
+    documents = unseen.load("train", 600)
+    assert {document.name.split("-")[1] for document in documents} == {kind.name for kind in unseen_kinds.KINDS}
+    for document in documents:
+        assert synthetic.facts_stated(document, document.summary) == 1, document
+        assert synthetic.facts_stated(document, document.text) == 1, document
+        assert 2 <= len(document.facts) <= 3 and "{" not in document.text + document.summary
+        assert synthetic.facts_split(document.facts) == "train"
+        assert unseen.CHARACTERS - 40 <= len(document.text) <= unseen.CHARACTERS
+    held_out = unseen.load("test", 600, seed=3)
+    for field in ("text", "summary", "facts"):
+        assert not {getattr(d, field) for d in documents} & {getattr(d, field) for d in held_out}
+
+
+@given(splits, st.integers(0, 2**40), st.integers(0, 10**9), st.sampled_from([120, 300, 4000]))
+@settings(max_examples=30, deadline=None)
+def test_an_unseen_document_depends_on_seed_split_and_index_alone(split, seed, index, characters):
+    document = unseen.document(split, index, seed, characters)
+    assert document == unseen.document(split, index, seed, characters)
+    assert document not in (
+        unseen.document(split, index + 1, seed, characters),
+        unseen.document(split, index, seed + 1),
+    )
+    assert characters - 60 <= len(document.text) <= characters
+
+
+def test_an_unseen_document_is_the_same_on_every_machine():
+    assert unseen.document("test", 0).summary == "From Hornas to Wolfwick."
+    with pytest.raises(ValueError, match="10 characters are too few for unseen documents"):
+        unseen.document("train", 0, characters=10)
+
+
+def test_the_entries_of_an_unseen_document_leave_one_answer():
+    """Each relation is computed again here, from the text alone."""
+
+    def entries(text, lines):
+        body = text.split("\n", 1)[1]
+        return body.split("\n") if lines else re.findall(r"[^.!?]+[.!?]", body)
+
+    answers = {
+        "queue": lambda e: (e[0], e[-1]),
+        "seats": lambda e: next((e[i - 1], e[i + 1]) for i, x in enumerate(e) if x.strip(" .").isupper()),
+        "trains": lambda e: next((x.split(": ")[0].split(" ", 1)[1], x.split()[0]) for x in e if "runs" not in x),
+        "tank": lambda e: (e[-1].split()[0],),
+        "votes": lambda e: max((x.strip(".").rsplit(" ", 1) for x in e), key=lambda row: int(row[1])),
+        "teams": lambda e: next(
+            (x.split(": ")[1], re.search(r"\d+", e[-1])[0])
+            for x in e[:-1]
+            if x.split()[1].strip(":") in re.findall(r"\w+", e[-1])
+        ),
+    }
+    for document in unseen.load("validation", 400):
+        kind = next(kind for kind in unseen_kinds.KINDS if kind.name == document.name.split("-")[1])
+        found = entries(document.text, kind.lines)
+        if kind.name == "tank" and "top" in document.text.split("\n")[0].lower():
+            found = found[::-1]
+        if kind.name == "shifts":
+            times = [x.strip(".").rsplit(" ", 1) for x in found]
+            hours = [time for _, time in times]
+            who, odd = next((who, time) for who, time in times if hours.count(time) == 1)
+            assert document.facts == (who, odd, next(time for time in hours if time != odd))
+        elif kind.name in answers:
+            answer = tuple(value.strip(" .") for value in answers[kind.name](found))
+            assert document.facts[-len(answer) :] == answer, document
+
+
+def forms(texts):
+    """The texts without what fills their slots, their case and their punctuation."""
+    return {" ".join(re.findall(r"\w+", re.sub(r"{.*?}", "_", text).lower())) for text in texts}
+
+
+def test_unseen_shares_no_template_and_no_summary_form_with_what_nano_was_pretrained_on():
+    old, new = synthetic_kinds.KINDS, unseen_kinds.KINDS
+    assert len(new) >= 8 and len({kind.relation for kind in new}) == len(new)
+    assert not forms(kind.summary for kind in old) & forms(kind.summary for kind in new)
+    seen = [text for kind in old for text in (*kind.titles, *kind.others, *sum(kind.tells, ()), kind.summary)]
+    arrangements = [arrangement for kind in new for arrangement in kind.arrangements]
+    entries = [text for a in arrangements for part in (a.head, a.block, a.tail) for entry in part for text in entry]
+    unseen_texts = [*entries, *(title for a in arrangements for title in a.titles), *unseen_kinds.REMARKS]
+    unseen_texts += [text for kind in new for text in (*kind.decoys, kind.summary)]
+    shared = forms([*seen, *synthetic_kinds.ANYWHERE]) & forms(unseen_texts)
+    assert not [form for form in shared if set(form) - set("_ ")], shared  # entries of values alone have no wording
+    assert {kind.name for kind in old}.isdisjoint(kind.name for kind in new)
 
 
 # --- pydoc
@@ -383,7 +471,7 @@ def test_the_entrance_gives_synthetic_documents_of_a_length():
 def test_the_entrance_says_what_is_wrong(tmp_path):
     with pytest.raises(
         ValueError,
-        match=r"unknown source of documents 'wikipedia': choose synthetic, pydoc, cnn_dailymail, .* or the path",
+        match=r"unknown source of documents 'wikipedia': choose unseen, synthetic, pydoc, cnn_daily.* or the path",
     ):
         load_documents("wikipedia", "train")
     with pytest.raises(FileNotFoundError, match=r"no documents at .*gone\.jsonl"):

@@ -16,7 +16,7 @@ from tiny_run import tiny_checkpoint, tiny_run
 from lightseek.lab.grid import check_cells, grid, run_cell
 from lightseek.scores.compare import report, score
 from lightseek.tools.files import write_json
-from lightseek.training.overfit import overfit, overfit_config
+from lightseek.training.overfit import first_unknown, overfit, overfit_config
 from lightseek.training.run import Run
 from lightseek.training.settings import RunConfig, option
 
@@ -237,30 +237,47 @@ def test_help_does_not_wait_for_pytorch(name):
     assert done.returncode == 0 and "--tokens" in done.stdout, done.stderr
 
 
-def test_overfit_learns_one_sample_by_heart(tmp_path):
-    """The sanity check works on a page of 64 tokens: in the end the greedy output equals the target."""
+def test_overfit_learns_one_document_and_reads_its_page(tmp_path):
+    """The sanity check works on a page of 64 tokens: the page gives the target, and two other pages do not."""
     done = program("train.py", "--overfit", "--task", "ocr", "--tokens", "64", "--out", str(tmp_path))
-    assert "learned by heart" in done.stdout
+    assert "reads after" in done.stdout and "for a blank page" in done.stdout
     outcome = json.loads((tmp_path / "results.json").read_text())
-    assert outcome["learned"] and outcome["output"] == outcome["target"]
+    assert outcome["learned"] and outcome["output"] == outcome["target"] != outcome["before"]
+    assert outcome["verdict"] == "reads" and outcome["document"].startswith("unseen-")
+    assert [control["recited"] for control in outcome["controls"]] == [False, False]
+    assert all(control["output"] != outcome["target"] for control in outcome["controls"])
     assert (tmp_path / "page.png").is_file() and (tmp_path / "config.json").is_file()
 
 
-def test_a_summary_can_be_learned_by_heart_too(tmp_path):
-    """The model has a 40th of nano's size, and all of its boxes learn."""
+def test_a_model_that_recites_is_told_from_one_that_reads(tmp_path):
+    """After so few steps, a model with random weights writes the target whatever it sees."""
     small_model().save_pretrained(tmp_path / "model")
-    settings = overfit_config(tiny_run(tmp_path / "model", lr=1e-2, steps=300))
-    outcome = overfit(Run(settings, tmp_path / "run"))
+    settings = overfit_config(tiny_run(tmp_path / "model", lr=1e-2, steps=60))
+    run = Run(settings, tmp_path / "run")
+    outcome = overfit(run)
     assert outcome.learned and outcome.output == outcome.target == outcome.example.document.summary
+    assert outcome.verdict == "recites" and outcome.before != outcome.target
+    assert outcome.controls[0].page == "a blank page" and outcome.controls[0].output == outcome.target
+    assert "learned the text and not how to read the page" in outcome.advice
+    assert outcome.controls[1].page not in (outcome.example.document.name, "a blank page")
+
+    # What the model can do already is passed over.
+    run.documents.sort(key=lambda document: document != outcome.example.document)
+    assert first_unknown(run)[0] == run.documents[1]
+    del run.documents[1:]
+    with pytest.raises(ValueError, match="already writes the targets of all 1 documents"):
+        overfit(run)
 
 
-def test_overfit_needs_one_document_and_shows_it_as_it_is(called, tmp_path):
+def test_overfit_says_what_one_document_cannot_show(called, tmp_path):
     """Two steps are too few to learn words that are not on the page. Brackets in a text are no markup."""
     document = {"text": "See here.", "summary": "[/b] [bold] 4711 lemons"}
     (tmp_path / "one.jsonl").write_text(json.dumps(document) + "\n")
-    argv = ["--overfit", "--data", str(tmp_path / "one.jsonl"), "--tokens", "64", "--steps", "2"]
-    shown = called("train.py", *argv, "--out", str(tmp_path / "out"), code=1)
+    argv = ["--overfit", "--data", str(tmp_path / "one.jsonl"), "--tokens", "64", "--out", str(tmp_path / "out")]
+    shown = called("train.py", *argv, "--steps", "2", code=1)
     assert "target  [/b] [bold] 4711 lemons" in shown.out and "not learned" in shown.out
+    shown = called("train.py", *argv, "--steps", "25", "--lr", "1e-3", code=3)
+    assert "recites after 25 steps" in shown.out and "There was only one document" in " ".join(shown.out.split())
 
 
 def test_overfit_keeps_the_dtype_of_the_weights_whatever_the_precision_of_the_run(tmp_path):

@@ -88,7 +88,7 @@ def draw_document(
             if len(text) <= characters:
                 name = f"{source}-{kind.name}-{split}-{seed}-{index}"
                 return Document(text, kind.summary.format_map(values), name, facts)
-    raise ValueError(f"{characters} characters are too few for a {source} document: give it at least 200")
+    raise ValueError(f"{characters} characters are too few for {source} documents: give them at least 200")
 
 
 def facts_split(facts: tuple[str, ...]) -> Split:

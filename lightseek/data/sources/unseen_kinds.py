@@ -12,11 +12,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lightseek.data.sources.synthetic_kinds import SLOTS as SHARED
-from lightseek.data.sources.synthetic_kinds import Draw, FactKind, _number, _surname
+from lightseek.data.sources.synthetic_kinds import WORDS, Draw, FactKind, _number, _pick
+
+_SHORT = [end for end in WORDS["surname-end"] if len(end) <= 2]
+
+
+def _short_name(r: Draw) -> str:
+    """Draw one of about 1100 names of five letters or so. A longer name measures the reading and not the relation."""
+    return _pick(r, "surname-stem") + _SHORT[_number(r, 0, len(_SHORT))]
+
 
 SLOTS: dict[str, Callable[[Draw], str]] = {
     **SHARED,
-    "name": _surname,
+    "name": _short_name,
     "two": lambda r: str(_number(r, 10, 100)),
     "three": lambda r: str(_number(r, 100, 1000)),
     "four": lambda r: str(_number(r, 1000, 10_000)),
@@ -132,7 +140,7 @@ KINDS = (
     ),
     Kind(
         "votes",
-        {"winner": "name", "votes": "three"},
+        {"winner": "name", "votes": "four"},
         "Most votes: {winner}, {votes}.",
         "the largest number",
         ("{name} {two}.",),
