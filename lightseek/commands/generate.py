@@ -23,6 +23,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "summarize": {"beams": 4, "length_penalty": 2.0, "max_new_tokens": 256},
     "ocr": {"beams": 1, "length_penalty": 1.0, "max_new_tokens": 1024},
     "answer": {"beams": 1, "length_penalty": 1.0, "max_new_tokens": 256},
+    "continue": {"beams": 1, "length_penalty": 1.0, "max_new_tokens": 256},
+    "recall": {"beams": 1, "length_penalty": 1.0, "max_new_tokens": 64},
 }
 # Arguments that do not change the texts, so a file of predictions can be continued with other values of them.
 _NOT_SETTINGS = ("command", "run", "out", "batch", "device")

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightseek.commands.arguments import add_settings
 from lightseek.commands.common import add, say
-from lightseek.data.kinds import FORMATS, SOURCES, TASKS
+from lightseek.data.kinds import DERIVED, FORMATS, SOURCES, TASKS
 from lightseek.data.sources.registry import DATA_SET_NAMES, DATA_SETS
 
 SHOWN = 20  # the largest number of bad rows that are printed
@@ -102,7 +102,7 @@ def add_parser(commands: Any) -> None:
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help="an empty or new folder")
     command.add_argument(
         "--task",
-        choices=list(TASKS),
+        choices=[task for task in TASKS if task not in DERIVED],  # the others make their documents when they load
         help="what a model shall learn (default: the first task of the data set, or summarize)",
     )
     command.add_argument("--images", action="store_true", help="draw the pages now and store them as PNG files")

@@ -142,7 +142,7 @@ class ExampleMaker:
         `places` are the ids that stand for the document: one list for each page, or one list for its text.
         """
         tags = IMAGE_TAG * len(places)
-        if self.task != "answer":
+        if "question" not in TASKS[self.task]:
             words = PROMPTS[self.task].removeprefix(IMAGE_TAG)
             return fill_prompt(self.config, self.tokenizer, tags + words, places)
         # A question comes from the data, so a special token that is spelled out in it must stay plain text.

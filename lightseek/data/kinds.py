@@ -3,7 +3,22 @@
 from lightseek.tools.registry import Registry
 
 # Task -> the fields of a document that it needs. `data/document.py` checks them.
-TASKS = Registry("task", {"ocr": ("text",), "summarize": ("summary",), "answer": ("question", "summary")})
+TASKS = Registry(
+    "task",
+    {
+        "ocr": ("text",),
+        "summarize": ("summary",),
+        "answer": ("question", "summary"),
+        "continue": ("text", "summary"),
+        "recall": ("question", "summary"),
+    },
+)
+
+# Task -> a function (document) that makes a document of this task from any document with a text. `data/tasks.py`.
+DERIVED = Registry(
+    "derived task",
+    {"continue": "lightseek.data.tasks:continuation", "recall": "lightseek.data.tasks:recall"},
+)
 
 # Context -> a function that builds a context maker (`data/context/base.py`) from a `ContextSpec`.
 CONTEXTS = Registry(
@@ -26,13 +41,16 @@ SOURCES = Registry(
         "unseen": "lightseek.data.sources.unseen:load",
         "synthetic": "lightseek.data.sources.synthetic:load",
         "pydoc": "lightseek.data.sources.pydoc:documents",
+        "passages": "lightseek.data.sources.pydoc:passages",
+        "aclsum": "lightseek.data.sources.aclsum:papers",
+        "aclsum-sentences": "lightseek.data.sources.aclsum:marked",
     },
 )
 
-# Corruption -> a function (text, draw) that returns the text with less language in it.
+# Corruption -> a function (text, draw, settings...) that returns the text with less language in it.
+_KINDS_OF_TEXT = ("natural", "scrambled", "distorted", "shuffled", "replaced", "random")
 CORRUPTIONS = Registry(
-    "kind of text",
-    {name: f"lightseek.data.corruption:{name}" for name in ("natural", "shuffled", "replaced", "random")},
+    "kind of text", {name: f"lightseek.data.corruption:{name}" for name in _KINDS_OF_TEXT}, settings=True
 )
 
 FORMATS = ("jsonl", "parquet")  # of the files of a prepared folder

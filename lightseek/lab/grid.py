@@ -230,6 +230,7 @@ def check_surroundings(config: RunConfig) -> None:
     from importlib.util import find_spec
 
     from lightseek.data.context.pages import PageMaker
+    from lightseek.data.corruption import corrupt
     from lightseek.data.sources.load import check_source
     from lightseek.model.kinds import FLASH_PACKAGE
     from lightseek.tools.devices import find_device
@@ -247,6 +248,7 @@ def check_surroundings(config: RunConfig) -> None:
     check_precision(config)
     for seen in (config, as_tested(config)):
         PageMaker(page_spec(seen))
+        corrupt("", seen.corrupt)  # raises for settings that the kind does not have
     check_source(config.data)
 
 

@@ -17,6 +17,7 @@ from lightseek.data.document import Document
 from lightseek.lab.cost import count_flops
 from lightseek.model.vision_edit import edited
 from lightseek.page.modes import vision_tokens
+from lightseek.scores.likelihood import likelihood
 from lightseek.scores.metrics import evaluate, lead
 from lightseek.scores.plots import plot_losses
 from lightseek.scores.predictions import Prediction, predict, save_predictions
@@ -55,7 +56,8 @@ def finish(run: Run, trained: dict[str, Any], tick: Callable[[int, int], None] |
     readings = read_test(run, tick)
     documents, references = run.test, [reading.reference for reading in readings]
     task = run.config.task
-    scores = evaluate([reading.prediction for reading in readings], references, documents, task)
+    scores = {name: tally.value for name, tally in likelihood(readings).items()}
+    scores |= evaluate([reading.prediction for reading in readings], references, documents, task)
     vision, text = (sum(getattr(reading, name) for reading in readings) for name in ("vision_tokens", "text_tokens"))
     leads = [lead(document.text) for document in documents]  # empty for documents that have pictures but no text
     official = official_tokens(run, documents)

@@ -27,6 +27,7 @@ from lightseek.training.settings import ALIASES, RunConfig, at_test, current, sh
 
 RESULTS, PREDICTIONS, ERROR = "results.json", "predictions.jsonl", "error.json"
 BEFORE = "before training"
+DOCUMENTS = ("data", "characters", "text_column", "summary_column", "task")  # settings that choose the documents
 LEVEL = 0.05  # an adjusted p-value below it is resolved
 COSTS = (
     "parameters",
@@ -276,11 +277,17 @@ def _pair(one: Sequence[Scored], other: Sequence[Scored], metric: str) -> list[T
     found = []
     for scored in other:
         same = seeds.get(scored.settings.get("seed", 0))
-        if same and metric in same.tallies and metric in scored.tallies:
+        if same and metric in same.tallies and metric in scored.tallies and _meant_alike(same, scored):
             check_same(same, scored)
             tally = paired(same, scored, metric)
             found += [tally] * bool(tally.sizes.any())
     return found
+
+
+def _meant_alike(one: Scored, other: Scored) -> bool:
+    """Whether the settings ask for the same documents. Rows of other documents have no differences."""
+    default = {name: RunConfig.__dataclass_fields__[name].default for name in DOCUMENTS}
+    return all(one.settings.get(n, value) == other.settings.get(n, value) for n, value in default.items())
 
 
 def _winner(scored: Mapping[str, list[Scored]], metric: str) -> str | None:

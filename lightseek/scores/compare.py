@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lightseek.scores.likelihood import likelihood
 from lightseek.scores.metrics import Tally, lead, tallies
 from lightseek.scores.predictions import Prediction, read_predictions
 from lightseek.scores.rouge import sees
@@ -48,7 +49,7 @@ def score(
     if not predictions:
         raise ValueError(f"{path} holds no predictions yet")
     texts = [prediction.prediction for prediction in predictions]
-    found = _tallies(predictions, texts, task, tick)
+    found = likelihood(predictions) | _tallies(predictions, texts, task, tick)
     return Scored(name or path.stem, task, settings, predictions, found, head.get("pages", len(predictions)))
 
 

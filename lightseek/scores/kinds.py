@@ -33,25 +33,36 @@ class Metric:
 METRICS = Registry(
     "metric",
     {
+        # of the true continuation, see `likelihood.py`
+        "bits": Metric(
+            "bits per character", "", True, "bits/\nchar", ("continue",), ("continue",), ("continue",), most=math.inf
+        ),
+        "exact": Metric("exact answers", "%", False, "exact\n%", ("recall",), ("recall",), ("recall",)),
         "rouge1": Metric(
             "ROUGE-1",
             "",
             False,
             "ROUGE\n1",
-            ("summarize", "answer"),
-            ("summarize", "answer"),
+            headline=("summarize", "answer"),
+            plotted=("summarize", "answer"),
             reading=False,
             latin=True,
         ),
-        "rouge2": Metric("ROUGE-2", "", False, "ROUGE\n2", ("summarize",), ("summarize",), reading=False, latin=True),
-        "rougeL": Metric("ROUGE-L", "", False, "ROUGE\nL", ("summarize",), ("summarize",), reading=False, latin=True),
+        "rouge2": Metric(
+            "ROUGE-2", "", False, "ROUGE\n2", headline=("summarize",), plotted=("summarize",), reading=False, latin=True
+        ),
+        "rougeL": Metric(
+            "ROUGE-L", "", False, "ROUGE\nL", headline=("summarize",), plotted=("summarize",), reading=False, latin=True
+        ),
         "rougeLsum": Metric("ROUGE-Lsum", "", plotted=("summarize",), reading=False, latin=True),
         "facts": Metric("facts stated", column="facts\n%", plotted=("summarize",), reading=False),
         "ocr_precision": Metric(
             "OCR precision", column="OCR\nprec. %", headline=("ocr",), plotted=("ocr",), table=("ocr",)
         ),
         "word_precision": Metric("word precision", column="word\nprec. %", plotted=("ocr",), table=("ocr",)),
-        "cer": Metric("CER", "%", True, "CER\n%", headline=("ocr", "answer"), plotted=("ocr", "answer"), most=math.inf),
+        "cer": Metric(
+            "CER", "%", True, "CER\n%", headline=("ocr", "answer", "recall"), plotted=("ocr", "answer"), most=math.inf
+        ),
         "wer": Metric("WER", lower_is_better=True, plotted=("ocr", "answer"), most=math.inf),
         "novel1": Metric("novel words", reading=False),
         "novel2": Metric("novel 2-grams", reading=False),

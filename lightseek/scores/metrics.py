@@ -28,6 +28,7 @@ from lightseek.data.sources.synthetic import facts_stated
 from lightseek.scores.rouge import Rouge, sees
 
 Texts = str | Sequence[str]
+EXACT = ("answer", "recall")  # the tasks whose outputs are right or wrong
 LETTERS = 5  # of a word, on average
 LONGEST_WORD = 100  # characters; what is longer without white space is no word
 NOVEL = (1, 2, 3, 4)  # n of the n-grams whose novelty is reported
@@ -200,6 +201,8 @@ def tallies(
         raise ValueError(f"{len(predictions)} predictions can't belong to {len(documents)} documents")
     if task == "ocr":  # the other metrics say nothing about reading
         return results
+    if task in EXACT:
+        results["exact"] = Tally.mean([100.0 * (p == r) for p, r in _pairs(predictions, references)])
     results |= overlap(predictions, references, tick)
     documents = documents or [Document("", "", "")] * len(predictions)
     pairs = list(zip(documents, predictions, strict=True))

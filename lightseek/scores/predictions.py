@@ -33,6 +33,7 @@ class Prediction:
     finish_reason: str = ""  # "eos", or "length" if the text was cut off
     source: str = ""  # the document's text; empty if the task is ocr, where the reference is that text
     facts: tuple[str, ...] = ()
+    bits: float | None = None  # of the reference, as the model sees it; None if they were not measured
 
     @property
     def document(self) -> Document:
@@ -59,6 +60,7 @@ def predict(
     not depend on the other documents in the batch. A document that cannot be shown to the model, or that has no room
     there, goes to `on_bad` as a ValueError that names it, and gets no prediction; without `on_bad` the error is raised.
     """
+    from lightseek.scores.likelihood import MEASURED, target_bits
     from lightseek.text.generate import NgramGuard, generate
     from lightseek.tools.memory import PeakMemory
     from lightseek.tools.padding import pad_batch
@@ -88,7 +90,8 @@ def predict(
                 no_repeat_ngram=(guard or NgramGuard.default)(model.tokenizer),
             )
         seconds = (time.perf_counter() - began) / len(examples)
-        for example, generation in zip(examples, found, strict=True):
+        bits = target_bits(model, examples) if make.task in MEASURED else [None] * len(examples)
+        for example, generation, measured in zip(examples, found, bits, strict=True):
             document = example.document
             yield Prediction(
                 id=document.name,
@@ -101,6 +104,7 @@ def predict(
                 finish_reason=generation.finish_reason,
                 source="" if make.task == "ocr" else document.text,
                 facts=document.facts,
+                bits=measured,
             )
 
 
@@ -188,10 +192,11 @@ def _prediction(row: dict[str, Any]) -> Prediction:
         if not isinstance(row.get(name), str):
             raise ValueError(f"{name!r} must be a text, not {row.get(name)!r:.40}")
     known = {field.name: row[field.name] for field in fields(Prediction) if row.get(field.name) is not None}
-    for name, kind in {"text_tokens": int, "vision_tokens": int, "seconds": float, "peak_bytes": int}.items():
-        if not isinstance(known.get(name, 0), int | float):
+    kinds = {"text_tokens": int, "vision_tokens": int, "seconds": float, "peak_bytes": int, "bits": float}
+    for name in kinds.keys() & known.keys():
+        if not isinstance(known[name], int | float):
             raise ValueError(f"{name!r} must be a number, not {row[name]!r:.40}")
-        known[name] = kind(known.get(name, 0))
+        known[name] = kinds[name](known[name])
     return Prediction(**known | {"facts": tuple(map(str, known.get("facts", ())))})
 
 

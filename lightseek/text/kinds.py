@@ -10,6 +10,7 @@ PROMPTS = Registry(
         "markdown": "<image>\n<|grounding|>Convert the document to markdown. ",
         "figure": "<image>\nParse the figure. ",
         "summarize": "<image>\nSummarize. ",  # not in the reference code; `--task summarize` trains it
+        "continue": "<image>\nContinue. ",  # neither is this; `--task continue` trains it
     },
 )
 

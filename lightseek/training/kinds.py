@@ -46,6 +46,6 @@ MEASURES = Registry(
     "measure of the best weights",
     {
         "eval_loss": Metric("validation loss", "", lower_is_better=True),
-        **{name: metric for name, metric in METRICS.items() if metric.plotted},
+        **{name: metric for name, metric in METRICS.items() if metric.plotted and name not in ("bits", "exact")},
     },
 )

@@ -44,6 +44,44 @@ def test_replaced_text_has_words_of_the_same_lengths_and_other_digits():
     assert re.findall(r"\d", replaced) != re.findall(r"\d", TEXT)
 
 
+def letters_changed(old: str, new: str) -> list[tuple[str, str]]:
+    """Return the words of two texts of one shape that differ, as pairs."""
+    words = zip(re.findall(r"[^\W\d_]+", old), re.findall(r"[^\W\d_]+", new), strict=True)
+    return [(a, b) for a, b in words if a != b]
+
+
+@pytest.mark.parametrize(("percent", "words"), [(10, 2), (50, 10), (100, 20)])
+def test_scrambled_text_has_another_order_of_letters_in_some_of_its_words(percent, words):
+    text = "The machine failed again, but nobody in Quarry Lane wrote it down: " + "seven men were asked there " * 2
+    text = " ".join(text.split()[:20])
+    changed = letters_changed(text, corrupt(text, f"scrambled:percent={percent}", 0))
+    assert len(changed) == words and all(sorted(a) == sorted(b) for a, b in changed)
+    assert corrupt(text, "scrambled", 0) == corrupt(text, "scrambled:percent=10", 0)
+
+
+def test_distorted_text_has_real_words_that_look_alike_and_the_same_small_words():
+    distorted = corrupt(TEXT, "distorted", 0)
+    changed = letters_changed(TEXT, distorted)
+    assert re.findall(r"\d", distorted) == re.findall(r"\d", TEXT) and "O'Neil" not in distorted
+    assert {old for old, _ in changed} == {"Pump", "failed", "paid", "said", "Neil", "nothing", "incomprehensible"}
+    alike = [sum(a == b for a, b in zip(old.lower(), new.lower(), strict=True)) for old, new in changed[:6]]
+    assert min(alike) >= 1 and sum(alike) >= 2 * len(alike)
+    assert [new[0].isupper() for _, new in changed] == [old[0].isupper() for old, _ in changed]
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("scrambled:percent=0", "percent must be above 0 and at most 100, got 0"),
+        ("scrambled:share=1", "scrambled has no setting share"),
+        ("random:percent=10", "random has no setting percent"),
+    ],
+)
+def test_wrong_settings_of_a_kind_are_refused(kind, message):
+    with pytest.raises(ValueError, match=message):
+        corrupt_documents([], kind)
+
+
 def test_random_text_has_the_shape_alone():
     """There are 17,576 strings of three letters, so a hundred random ones do not hold the page's words by chance."""
     page = "the pump and the bell " * 20
@@ -76,7 +114,7 @@ def test_seeds_and_texts_are_drawn_apart(kind):
 
 
 def test_an_unknown_kind_lists_the_known():
-    with pytest.raises(ValueError, match=r"unknown kind of text 'noise': choose one of natural, shuffled, replaced"):
+    with pytest.raises(ValueError, match=r"unknown kind of text 'noise': choose one of natural, scrambled, distorted"):
         corrupt("a", "noise", 0)
 
 

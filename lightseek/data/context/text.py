@@ -29,9 +29,12 @@ def text_context(spec: ContextSpec) -> "TextMaker":
 
 
 def truncated_context(spec: ContextSpec) -> "TextMaker":
-    """The maker of the beginning of a text: as many tokens as a page has vision tokens in the mode."""
+    """The maker of a part of a text: as many tokens as a page has vision tokens in the mode.
+
+    The part is the beginning of the text. If the task is to continue the text, it is the end, which matters most then.
+    """
     most = min(page_budget(spec), most_tokens(spec.config.decoder.max_positions, spec.task))
-    return TextMaker(spec.tokenizer, most, PageMaker(spec.page))
+    return TextMaker(spec.tokenizer, most, PageMaker(spec.page), keep_end=spec.task == "continue")
 
 
 def shortened_context(spec: ContextSpec) -> "ShortenedMaker":
@@ -50,10 +53,13 @@ def page_budget(spec: ContextSpec) -> int:
 class TextMaker(ContextMaker):
     """Makes a context without pages: the text of the document becomes a part of the prompt."""
 
-    def __init__(self, tokenizer: Tokenizer, most_tokens: int, pages: PageMaker) -> None:
-        """`most_tokens` is the length at which a text is cut. `pages` draws documents for people to look at."""
+    def __init__(self, tokenizer: Tokenizer, most_tokens: int, pages: PageMaker, keep_end: bool = False) -> None:
+        """`most_tokens` is the length at which a text is cut. `pages` draws documents for people to look at.
+
+        A text that is too long keeps its beginning, or with `keep_end` its end.
+        """
         super().__init__()
-        self.tokenizer, self.most_tokens, self.pages = tokenizer, most_tokens, pages
+        self.tokenizer, self.most_tokens, self.pages, self.keep_end = tokenizer, most_tokens, pages, keep_end
 
     def make(self, document: Document) -> Shown:
         """Return the text, cut if it is too long. Raises ValueError, naming the document, if it has no text."""
@@ -62,7 +68,8 @@ class TextMaker(ContextMaker):
         ids = self.tokenizer.encode(document.text)
         if len(ids) <= self.most_tokens:
             return Shown(text=document.text)
-        kept = self.tokenizer.decode(ids[: self.most_tokens]).rstrip("�")  # the cut may split a character
+        part = ids[-self.most_tokens :] if self.keep_end else ids[: self.most_tokens]
+        kept = self.tokenizer.decode(part).strip("�")  # the cut may split a character
         return Shown(text=kept, dropped_characters=max(1, len(document.text) - len(kept)))
 
     def ids(self, shown: Shown) -> list[int]:

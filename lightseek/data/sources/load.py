@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lightseek.data.document import Document, check_task
-from lightseek.data.kinds import SOURCES
+from lightseek.data.kinds import DERIVED, SOURCES
 from lightseek.data.sources.registry import DATA_SETS
 from lightseek.data.splits import Split, check_split
+from lightseek.data.tasks import derive
 
 
 def load_documents(
@@ -35,21 +36,25 @@ def load_documents(
         if value is not None and value < 1:
             raise ValueError(f"{name} must be at least 1, got {value}")
     check_source(source)
+    needed = "ocr" if task in DERIVED else task  # such a task makes its documents from texts
     if source in SOURCES:
         found = SOURCES[str(source)](split, limit, seed, max_characters)
     elif source in DATA_SETS:
         from lightseek.data.sources import hub
 
-        found = list(hub.documents(DATA_SETS[source], split, limit, seed, task, max_characters, on_bad))
+        found = list(hub.documents(DATA_SETS[source], split, limit, seed, needed, max_characters, on_bad))
     else:
         from lightseek.data.sources import local
         from lightseek.data.sources.tables import Wanted
 
-        wanted = Wanted(text_column, summary_column, task)
+        wanted = Wanted(text_column, summary_column, needed)
         found = local.documents(Path(source), split, limit, seed, wanted, max_characters, on_bad)
     if not found:
         shorter = f" of at most {max_characters} characters" if max_characters else ""
         raise ValueError(f"{source} has no {split} documents{shorter}")
+    found = derive(found, task, on_bad)
+    if not found:
+        raise ValueError(f"{source} has no {split} documents for --task {task}")
     check_task(found[0], task)  # synthetic and docstrings have no questions
     return found
 

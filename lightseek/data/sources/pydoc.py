@@ -12,6 +12,7 @@ import sysconfig
 import warnings
 from collections.abc import Iterator
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -19,6 +20,7 @@ from lightseek.data.document import Document, split_first_sentence
 from lightseek.data.splits import Split, check_split, text_split
 
 MIN_TEXT, MIN_SUMMARY, MAX_SUMMARY = 100, 20, 250  # characters
+CHARACTERS, LONGEST = 300, 1500  # of a passage whose length is not given, and of the docstrings in passages
 MAX_FILE_BYTES = 1_000_000
 MAX_FILES = 4_000
 _SKIP_FOLDERS = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "__phello__"}
@@ -32,7 +34,11 @@ def documents(
     Without a limit it reads up to `MAX_FILES` files, which takes about 15 seconds; the other splits are then quick.
     """
     check_split(split)
-    found: list[Document] = []
+    return list(islice(_stream(split, seed, max_characters), limit))
+
+
+def _stream(split: Split, seed: int, max_characters: int | None) -> Iterator[Document]:
+    """Yield the docstrings of a split. Files are read as the docstrings are asked for."""
     seen: set[str] = set()
     for name, path in _files(seed):
         for where, docstring in _docstrings(path):
@@ -41,10 +47,30 @@ def documents(
             if not fits or text in seen or text_split(text) != split or not _is_prose(summary, text):
                 continue
             seen.add(text)
-            found.append(Document(text, summary, f"{name}:{where}"))
-            if len(found) == limit:
-                return found
-    return found
+            yield Document(text, summary, f"{name}:{where}")
+
+
+def passages(
+    split: Split, limit: int | None = None, seed: int = 0, max_characters: int | None = None
+) -> list[Document]:
+    """Return at most `limit` texts of one length: docstrings of a split, joined and cut at a word.
+
+    Each has at most `max_characters` (`CHARACTERS` if it is not given) and lacks less than a word to that length. No
+    docstring is in two passages. A passage has no summary, so the tasks are ocr, continue and those made of texts.
+    """
+    check_split(split)
+    return list(islice(_passages(split, seed, max_characters or CHARACTERS), limit))
+
+
+def _passages(split: Split, seed: int, length: int) -> Iterator[Document]:
+    text = name = ""
+    for document in _stream(split, seed, LONGEST):
+        name = name or document.name
+        text = f"{text} {' '.join(document.text.split())}".strip()
+        if len(text) > length:
+            cut = text[: length + 1].rpartition(" ")[0] or text[:length]
+            yield Document(cut, "", f"passage-{length}:{name}")
+            text = name = ""
 
 
 def _files(seed: int) -> Iterator[tuple[str, Path]]:
