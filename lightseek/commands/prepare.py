@@ -69,10 +69,12 @@ def push(folder: Path, repo: str, private: bool = False) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    from lightseek.tools.files import NOT_UPLOADED
+
     api = HfApi()
     try:
         url = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo, folder_path=folder, repo_type="dataset", ignore_patterns=[".*", ".*/**"])
+        api.upload_folder(repo_id=repo, folder_path=folder, repo_type="dataset", ignore_patterns=NOT_UPLOADED)
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise ValueError(f"can't push {folder} to {repo}: {error}; `hf auth login` or HF_TOKEN gives access") from error
     return str(url)

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from lightseek.data.kinds import PAGELESS
 from lightseek.model.kinds import BOXES
+from lightseek.scores.kinds import METRICS
 from lightseek.tools.files import fingerprint
+from lightseek.tools.json_files import check_fields, read_json
 from lightseek.training.settings import LearningSettings, ModelSettings, RunConfig, check, decisive, differences
 
 if TYPE_CHECKING:
@@ -39,13 +41,24 @@ class Cell:
         path = self.folder / "results.json"
         if not path.is_file():
             return None
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = read_results(path)
         if changes := differences(results["settings"], self.config):
             raise ValueError(
                 f"{path} is from a run with other settings ({', '.join(changes[:3])}). "
                 "Perhaps a default has changed: choose another --out or delete it"
             )
         return results
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """Return the content of a `results.json`. Raises JsonError, which names the file and the key, if it is damaged."""
+    figures = dict.fromkeys((*METRICS, "compression_ratio", "vision_tokens", "trainable_parameters"), "a number or NaN")
+    figures |= dict.fromkeys(("train_loss", "eval_loss", "seconds", "train_seconds", "peak_bytes"), "a number or NaN")
+    lists = {"parameters": "a list of objects", "lead3": "an object", "missing_glyphs": "an object"}
+    results = check_fields(read_json(path), {"settings": "an object"}, figures | lists, path)
+    check_fields(results.get("lead3") or {}, {}, dict.fromkeys(METRICS, "a number or NaN"), f"{path}, lead3")
+    check_fields(results["settings"], {}, {"task": "a text", "mode": "a text"}, f"{path}, settings")
+    return results
 
 
 def grid(base: RunConfig, lists: dict[str, list[Any]], out: Path) -> tuple[list[Cell], list[str]]:

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from lightseek.page.modes import vision_tokens
@@ -19,6 +20,7 @@ from lightseek.scores.metrics import evaluate, lead
 from lightseek.scores.plots import plot_losses
 from lightseek.scores.predictions import Prediction, predict, save_predictions
 from lightseek.tools.files import write_json, write_text
+from lightseek.tools.markdown import block, code
 from lightseek.training.log import write_page
 from lightseek.training.run import Run
 from lightseek.training.settings import current, shown
@@ -92,14 +94,10 @@ def write_samples(path: Path, run: Run, readings: Sequence[Prediction]) -> None:
     tokens = vision_tokens(run.make.mode, arithmetic=run.make.config.arithmetic)
     parts = [f"# Test documents, {run.config.task} at {run.make.mode.name} ({tokens} tokens a view)"]
     for document, reading in list(zip(run.test, readings, strict=True))[:SAMPLES]:
-        parts.append(f"## {document.name}\n\n**document**\n\n{quote(document.text)}")
-        parts.append(f"**reference**\n\n{quote(reading.reference)}")
-        parts.append(f"**output**\n\n{quote(reading.prediction)}")
+        parts.append(f"## {code(document.name)}\n\n**document**\n\n{block(document.text)}")
+        parts.append(f"**reference**\n\n{block(reading.reference)}")
+        parts.append(f"**output**\n\n{block(reading.prediction)}")
     write_text(path, "\n\n".join(parts) + "\n")
-
-
-def quote(text: str) -> str:
-    return "\n".join(f"> {line}" for line in (text or "(nothing)").splitlines())
 
 
 def results_table(cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> Table:
@@ -115,7 +113,7 @@ def results_table(cells: Sequence[dict[str, Any]], swept: Sequence[str]) -> Tabl
         table.add_column(title, justify="right", vertical="bottom", no_wrap=True)
     for cell in cells:
         shown = [written(cell, key, form) for key, form in columns.values()]
-        table.add_row(*(setting(cell, name) for name in swept), *shown)
+        table.add_row(*(escape(setting(cell, name)) for name in swept), *shown)
     if cells[0]["settings"]["task"] == "summarize" and cells[0].get("lead3"):
         baseline = [written(cells[0]["lead3"], key, form) for key, form in columns.values()]
         table.add_section()

@@ -13,10 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from lightseek.data.document import Document
 from lightseek.tools.files import write_text
+from lightseek.tools.json_files import check_fields, parse_json
 
 if TYPE_CHECKING:
     from lightseek.data.examples import ExampleMaker
     from lightseek.model.ocr import DocumentModel
+
+OPTIONAL = {
+    **dict.fromkeys(("text_tokens", "vision_tokens", "peak_bytes"), "a whole number"),
+    **dict.fromkeys(("finish_reason", "source"), "a text"),
+    "seconds": "a number",
+    "facts": "a list of texts",
+}
 
 
 @dataclass(frozen=True)
@@ -167,14 +175,13 @@ def read_predictions(path: Path) -> tuple[dict[str, Any], list[Prediction]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError("it is not a JSON object")
+                row = check_fields(parse_json(line, ""), {})
                 if number == 1 and "settings" in row:
-                    head = row
+                    head = check_fields(row, {"settings": "an object"}, {"pages": "a whole number"})
+                    check_fields(head["settings"], {}, {"task": "a text"}, "settings")
                 else:
                     found.append(_prediction(row))
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 raise ValueError(f"{path}, line {number} is not a prediction: {error}") from None
     return head, found
 
@@ -184,19 +191,13 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _prediction(row: dict[str, Any]) -> Prediction:
-    for name in ("id", "reference", "prediction"):
-        if not isinstance(row.get(name), str):
-            raise ValueError(f"{name!r} must be a text, not {row.get(name)!r:.40}")
+    check_fields(row, dict.fromkeys(("id", "reference", "prediction"), "a text"), OPTIONAL)
     known = {field.name: row[field.name] for field in fields(Prediction) if row.get(field.name) is not None}
-    for name, kind in {"text_tokens": int, "vision_tokens": int, "seconds": float, "peak_bytes": int}.items():
-        if not isinstance(known.get(name, 0), int | float):
-            raise ValueError(f"{name!r} must be a number, not {row[name]!r:.40}")
-        known[name] = kind(known.get(name, 0))
-    return Prediction(**known | {"facts": tuple(map(str, known.get("facts", ())))})
+    return Prediction(**known | {"seconds": float(known.get("seconds", 0)), "facts": tuple(known.get("facts", ()))})
 
 
 def _is_json(line: bytes) -> bool:
     try:
-        return json.loads(line) is not None
+        return parse_json(line, "") is not None
     except ValueError:
         return False

@@ -28,6 +28,7 @@ from lightseek.page.spec import PageSpec
 from lightseek.scores.metrics import evaluate
 from lightseek.scores.predictions import Prediction, predict
 from lightseek.tools.devices import device_name
+from lightseek.tools.files import remove_leftovers
 from lightseek.tools.memory import PeakMemory
 from lightseek.training.advice import explaining
 from lightseek.training.build import build_model, open_cache
@@ -170,6 +171,7 @@ class Run:
         _ = self.validation, self.test  # if they are missing, it shows now and not after an hour
         if self.main:
             self.folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.folder)
             self.config.save(self.folder / "config.json")
         with explaining(self.config, self.folder, lambda: self.saved_step):
             self.encode_pages()  # before `wrap`, after which a process may hold only a part of the encoder

@@ -39,7 +39,7 @@ def save_decoder(decoder: nn.Module, folder: Path, dtype: torch.dtype) -> None:
     """Write a model from transformers in its own layout. Each file appears complete or not at all."""
     from lightseek.weights.hf import quiet
 
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{DECODER}.") as temporary:
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{DECODER}.", suffix=".tmp") as temporary:
         with quiet():
             decoder.save_pretrained(temporary, state_dict={k: v.to(dtype) for k, v in decoder.state_dict().items()})
         for file in sorted(Path(temporary).iterdir()):

@@ -24,7 +24,8 @@ from lightseek.data.sources.load import load_documents
 from lightseek.data.sources.registry import DATA_SETS
 from lightseek.data.sources.tables import OnBad, Wanted
 from lightseek.data.splits import SMALL, SPLITS, Shares, Split, divide, share_of
-from lightseek.tools.files import write_json
+from lightseek.tools.files import remove_leftovers, write_json
+from lightseek.tools.json_files import check_fields, read_json
 
 
 @dataclass
@@ -55,6 +56,7 @@ def write_folder(
     `skip_bad` may go on with it.
     """
     work = claim(job, out)
+    remove_leftovers(out)
     done = work / "figures.json"
     if not done.is_file():
         bad: list[str] = []
@@ -66,8 +68,9 @@ def write_folder(
                 if not final.exists():
                     part_file(work, split, number, job).replace(final)
         write_json(done, {"bad": bad, "splits": {split: asdict(found) for split, found in figures.items()}})
-    found = json.loads(done.read_text(encoding="utf-8"))
-    return Prepared({split: Figures(**values) for split, values in found["splits"].items()}, found["bad"])
+    found = check_fields(read_json(done), {"splits": "an object", "bad": "a list of texts"}, name=done)
+    splits = {split: figures_of(values, done) for split, values in found["splits"].items()}
+    return Prepared(splits, found["bad"])
 
 
 def claim(job: Job, out: Path) -> Path:
@@ -78,7 +81,7 @@ def claim(job: Job, out: Path) -> Path:
         raise ValueError(f"{out} is there already: give an empty or a new folder")
     if not begun.is_file() or [*out.iterdir(), *work.iterdir()] == [work, begun]:  # that job has written nothing yet
         write_json(begun, settings)
-    before = json.loads(begun.read_text(encoding="utf-8"))
+    before = check_fields(read_json(begun), {"skip_bad": "true or false"}, name=begun)
     # Up to the first bad row, a job writes the same files with skip_bad as without.
     before["skip_bad"] = before["skip_bad"] or job.skip_bad
     unlike = [name for name in settings if settings[name] != before.get(name)]
@@ -165,7 +168,7 @@ def write_shards(job: Job, out: Path, processes: int, report: Report | None, on_
             counts[split] = number + 1
             done = figures_file(out / WORK, split, number)
             if done.is_file():
-                finished(Figures(**json.loads(done.read_text(encoding="utf-8"))))
+                finished(figures_of(read_json(done), done))
             elif pool is None:
                 finished(write_shard(job, out, split, number, shard))
             else:
@@ -211,8 +214,17 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def figures_of(values: Any, path: Path) -> Figures:
+    """Return the figures that a file holds. Raises JsonError, which names the file, if one is missing or wrong."""
+    lists = dict.fromkeys(("text", "summary", "pages"), "a list of whole numbers")
+    counts = dict.fromkeys(("pictures", "truncated", "dropped"), "a whole number")
+    kinds = lists | counts | {"missing_glyphs": "an object", "bad": "a list of texts"}
+    return Figures(**{name: check_fields(values, kinds, name=path)[name] for name in kinds})
+
+
 def merged(work: Path, split: Split, count: int) -> Figures:
     total = Figures()
     for number in range(count):
-        total.add(Figures(**json.loads(figures_file(work, split, number).read_text(encoding="utf-8"))))
+        path = figures_file(work, split, number)
+        total.add(figures_of(read_json(path), path))
     return total
