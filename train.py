@@ -43,6 +43,7 @@ def run_training(config: RunConfig, out: Path, save_model: bool, hub_id: str | N
     from lightseek.lab.publish import create_repository, upload, write_card
     from lightseek.lab.results import finish, results_table
     from lightseek.tools.console import console, escape
+    from lightseek.tools.locks import locked_folder
     from lightseek.training.processes import leave
     from lightseek.training.run import Run
     from lightseek.weights.lora_files import save_trained
@@ -52,18 +53,19 @@ def run_training(config: RunConfig, out: Path, save_model: bool, hub_id: str | N
         run.encode_pages()
         run.fit()
         leave(run.accelerator)
-    if hub_id:
-        create_repository(hub_id)  # a missing permission shows now, not after the training
-    console.print(freeze_table([vars(count) for count in run.counts], config.freeze))
-    encode_pages(run)
-    with running() as (on_step, on_eval):
-        trained = run.fit(on_step)
-        run.accelerator.wait_for_everyone()  # after this the other processes end
-        run.accelerator.end_training()
-        results = finish(run, trained, on_eval)
-    save_trained(run.model, out, save_model or bool(hub_id))
-    if save_model or hub_id:
-        write_card(out / "model", results, hub_id)
+    with locked_folder(out):
+        if hub_id:
+            create_repository(hub_id)  # a missing permission shows now, not after the training
+        console.print(freeze_table([vars(count) for count in run.counts], config.freeze))
+        encode_pages(run)
+        with running() as (on_step, on_eval):
+            trained = run.fit(on_step)
+            run.accelerator.wait_for_everyone()  # after this the other processes end
+            run.accelerator.end_training()
+            results = finish(run, trained, on_eval)
+        save_trained(run.model, out, save_model or bool(hub_id))
+        if save_model or hub_id:
+            write_card(out / "model", results, hub_id)
     if hub_id:
         console.print(f"[dim]uploaded to {escape(upload(out / 'model', hub_id))}[/]")
     tell_missing(results["missing_glyphs"])
@@ -77,15 +79,17 @@ def run_overfit(config: RunConfig, out: Path, save_model: bool) -> int:
     """Check whether the model can learn one document. Return the exit code: 0 if it can, else 1."""
     from lightseek.commands.progress import overfitting
     from lightseek.tools.console import console, escape
+    from lightseek.tools.locks import locked_folder
     from lightseek.training.overfit import overfit, overfit_config, write_results
     from lightseek.training.run import Run
     from lightseek.weights.lora_files import save_trained
 
     run = Run(overfit_config(config), out)
-    with overfitting(config.steps) as on_step:
-        outcome = overfit(run, report=on_step)
-    write_results(run, outcome)
-    save_trained(run.model, out, save_model)
+    with locked_folder(out):
+        with overfitting(config.steps) as on_step:
+            outcome = overfit(run, report=on_step)
+        write_results(run, outcome)
+        save_trained(run.model, out, save_model)
     console.print(f"[bold]target[/]  {escape(outcome.target)}\n[bold]output[/]  {escape(outcome.output)}")
     verdict = "[green]learned by heart[/]" if outcome.learned else "[red]not learned[/]"
     console.print(f"{verdict} in {outcome.steps} steps, {outcome.seconds:.0f} s, loss {outcome.loss:.4f}")
