@@ -30,6 +30,13 @@ _NOT_SETTINGS = ("command", "run", "out", "batch", "device")
 
 def generate(arguments: argparse.Namespace) -> None:
     """Write the predictions to --out. If the file has predictions already, they are kept and the rest is added."""
+    from lightseek.tools.locks import locked_file
+
+    with locked_file(arguments.out):
+        write(arguments)
+
+
+def write(arguments: argparse.Namespace) -> None:
     from lightseek.commands.progress import tell_missing, tell_truncated
     from lightseek.scores.predictions import append_predictions, done_before, predict
     from lightseek.tools.console import bars

@@ -15,13 +15,22 @@ SHOWN = 20  # the largest number of bad rows that are printed
 
 def prepare(arguments: argparse.Namespace) -> None:
     """Write shards, pages and a card to --out. With --push-to-hub, upload them too."""
+    from lightseek.tools.locks import locked_folder
+
+    if arguments.processes < 1 or (arguments.limit or 1) < 1:
+        raise ValueError("--processes and --limit must be at least 1")
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise ValueError(f"{arguments.out} is there already: give an empty or a new folder")
+    with locked_folder(arguments.out):
+        write(arguments)
+
+
+def write(arguments: argparse.Namespace) -> None:
     from lightseek.data.prepare.card import write_card
     from lightseek.data.prepare.folder import write_folder
     from lightseek.data.prepare.shards import Job
     from lightseek.tools.console import bars
 
-    if arguments.processes < 1 or (arguments.limit or 1) < 1:
-        raise ValueError("--processes and --limit must be at least 1")
     source = arguments.source
     job = Job(
         source=source,

@@ -180,7 +180,7 @@ class OCRConfig:
         Raises ConfigError, which names the key that is missing, wrong or not supported.
         """
         if "sam" in values:
-            return cls(**read_fields(values))
+            return cls(**read_fields(values, cls))
         return cls(**read_official(values, cls()))
 
     def to_dict(self) -> dict[str, Any]:

@@ -123,7 +123,7 @@ def append_predictions(
     """Append each prediction to the file before the next one is made, and yield it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = not path.exists()
-    with path.open("a", encoding="utf-8", newline="\n") as file:
+    with path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         if fresh:
             file.write(_line({"settings": settings, "pages": pages}))
         for prediction in found:

@@ -99,7 +99,10 @@ class Tokenizer:
             content, special = self._added[token_id]
             return content.encode() if keep_special or not special else b""
         token = self._marked.id_to_token(token_id) if token_id >= 0 else None
-        return bytes(self._byte_of[character] for character in token or "")
+        try:
+            return bytes(self._byte_of[character] for character in token or "")
+        except KeyError:  # a token that is not spelled in these characters stands for itself, as in the library
+            return token.encode()
 
     @cached_property
     def _byte_of(self) -> dict[str, int]:

@@ -87,10 +87,26 @@ def abandoned(temporary: Path) -> bool:
         os.close(handle)
 
 
+def leads_out(file: Path, root: Path) -> bool:
+    """Return whether a file is outside of the folder `root`, by `..`, an absolute path or a link.
+
+    Data of others would otherwise choose which files of this machine are read and published. The only links that may
+    lead out are those of the hub's cache: from snapshots/REVISION/ to the folder blobs/ of the same repository.
+    """
+    real, top = file.resolve(), root.resolve()
+    cached = top.parent.name == "snapshots" and real.is_relative_to(top.parents[1] / "blobs")
+    return not (real.is_relative_to(top) or cached)
+
+
 def write_text(target: str | Path, text: str) -> None:
-    """Write `text` in UTF-8, atomically."""
+    """Write `text` in UTF-8, atomically. Half a character, as in a file's name that is not UTF-8, becomes an escape."""
     with atomic_write(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # in JSON these escapes are valid
+
+
+def readable(text: object) -> str:
+    """Return a text that UTF-8 can encode: half a character, as in a file's name that is not UTF-8, is escaped."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
 
 
 def write_json(target: str | Path, value: Any) -> None:

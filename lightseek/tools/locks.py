@@ -26,6 +26,7 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+LOCK = ".lock"  # the file that locks a folder
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # some file systems of clusters have no locks
 _held: set[int] = set()  # the open lock files of this process
 
@@ -59,7 +60,7 @@ def locked_folder(folder: str | Path) -> Iterator[None]:
     made = not folder.is_dir()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _locked(folder / ".lock", folder):
+        with _locked(folder / LOCK, folder):
             yield
     finally:
         if made:

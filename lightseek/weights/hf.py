@@ -19,7 +19,8 @@ from transformers.utils import logging
 from lightseek.model.config import OCRConfig
 from lightseek.model.decoders.hf import HFDecoder, check_adapter, describe
 from lightseek.model.seq2seq import Seq2Seq
-from lightseek.text.tokenizer import Tokenizer
+from lightseek.text.tokenizer import MAX_BYTES, Tokenizer
+from lightseek.tools.json_files import read_json
 
 # Without trust_remote_code, transformers would ask on the terminal whether it may run a checkpoint's own code.
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
@@ -78,15 +79,24 @@ def load_weights(kind: Any, source: str, dtype: torch.dtype) -> Any:
             raise ValueError(f"{source} is a file: give the folder that holds config.json and the weights")
         if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", source):
             raise ValueError(f"{source}: there is no such folder, and a hub id looks like 'openai-community/gpt2'")
+    check_json(Path(source))
     try:
         with quiet():
             model, report = kind.from_pretrained(source, dtype=dtype, output_loading_info=True, **SAFE)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers has errors of its own, and those of the libraries that it uses
         raise ValueError(f"{source}: transformers can't load this ({first_line(error)})") from error
     if report["missing_keys"] or report["mismatched_keys"]:
         wrong = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
         raise ValueError(f"{source}: {wrong[0]} and {len(wrong) - 1} more weights are missing or of another shape")
     return model
+
+
+def check_json(folder: Path) -> None:
+    """Read the JSON files of a folder within our limits: transformers has none. Raises JsonError for a bad file."""
+    for path in sorted(folder.glob("*.json")):
+        read_json(path, MAX_BYTES)
 
 
 def load_tokenizer(source: str, config: Any) -> tuple[Tokenizer, dict[str, int]]:
@@ -99,7 +109,9 @@ def load_tokenizer(source: str, config: Any) -> tuple[Tokenizer, dict[str, int]]
     try:
         theirs = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         definition = theirs.backend_tokenizer.to_str()
-    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         raise ValueError(f"{source}: no tokenizer that can be used ({first_line(error)})") from error
     try:
         tokenizer = Tokenizer(definition)
@@ -133,4 +145,4 @@ def first(*ids: int | list[int] | None) -> int | None:
 
 def first_line(error: Exception) -> str:
     """Return the type and the first line of an error."""
-    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]:.300}"

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lightseek.model.config import OCRConfig
 from lightseek.model.ocr import DeepSeekOCR
-from lightseek.tools.files import atomic_write, write_json
+from lightseek.tools.files import atomic_write, leads_out, write_json
 from lightseek.tools.json_files import read_json
 from lightseek.weights.names import buffer_value, official_tensors
 from lightseek.weights.tensors import (
@@ -70,6 +70,8 @@ def save_official(model: DeepSeekOCR, folder: Path, dtype: torch.dtype) -> None:
     if source is not None and source.resolve() != folder.resolve():
         for pattern in SIDE_FILES:
             for side_file in sorted(source.glob(pattern)):
+                if leads_out(side_file, source):
+                    raise CheckpointError(f"{side_file} is a link that leads out of {source}: it is not copied")
                 with atomic_write(folder / side_file.name) as temporary:
                     shutil.copyfile(side_file, temporary)
 

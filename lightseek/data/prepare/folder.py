@@ -24,8 +24,9 @@ from lightseek.data.sources.load import load_documents
 from lightseek.data.sources.registry import DATA_SETS
 from lightseek.data.sources.tables import OnBad, Wanted
 from lightseek.data.splits import SMALL, SPLITS, Shares, Split, divide, share_of
-from lightseek.tools.files import remove_leftovers, write_json
+from lightseek.tools.files import readable, remove_leftovers, write_json
 from lightseek.tools.json_files import check_fields, read_json
+from lightseek.tools.locks import LOCK
 
 
 @dataclass
@@ -77,9 +78,10 @@ def claim(job: Job, out: Path) -> Path:
     """Return the working folder in `out`, and make it if `out` is new. Raises ValueError if `out` holds other files."""
     work, settings = out / WORK, json.loads(json.dumps(asdict(job) | {"state": _state(job.source)}))
     begun = work / "job.json"
-    if out.exists() and not begun.is_file() and (not out.is_dir() or any(file.name != WORK for file in out.iterdir())):
+    others = [file for file in out.iterdir() if file.name not in (WORK, LOCK)] if out.is_dir() else []
+    if not begun.is_file() and (others or (out.exists() and not out.is_dir())):
         raise ValueError(f"{out} is there already: give an empty or a new folder")
-    if not begun.is_file() or [*out.iterdir(), *work.iterdir()] == [work, begun]:  # that job has written nothing yet
+    if not begun.is_file() or not (others or [file for file in work.iterdir() if file != begun]):  # nothing is written
         write_json(begun, settings)
     before = check_fields(read_json(begun), {"skip_bad": "true or false"}, name=begun)
     # Up to the first bad row, a job writes the same files with skip_bad as without.
@@ -140,7 +142,7 @@ def _taking(job: Job, bad: list[str], on_bad: OnBad | None) -> OnBad:
     def take(error: ValueError) -> None:
         if not job.skip_bad:
             raise ValueError(f"{error} (--skip-bad leaves such rows out)")
-        bad.append(str(error))
+        bad.append(readable(error))
         if on_bad:
             on_bad(error)
 

@@ -16,7 +16,7 @@ from typing import Any
 from lightseek.data.document import Document, check_task, split_first_sentence
 from lightseek.data.sources.cells import pictures
 from lightseek.data.splits import SPLIT_NAMES, Split
-from lightseek.tools.json_files import JsonError, parse_json
+from lightseek.tools.json_files import JsonError, has_surrogates, parse_json
 
 TABLES = (".jsonl", ".csv", ".parquet", ".jsonl.gz")
 # A list of objects, an object a line, or one object that maps pictures to texts. The suffix also means other things.
@@ -103,6 +103,8 @@ def _document(row: Row, folder: Path, root: Path, name: str, wanted: Wanted) -> 
             summary = _text(row, answer)
     facts = row.get("facts")
     facts = tuple(fact for fact in facts if isinstance(fact, str)) if isinstance(facts, list) else ()
+    if any(map(has_surrogates, facts)):
+        raise ValueError("'facts' holds half a character (a lone surrogate)")
     document = Document(text, summary, name, facts, images, question)
     check_task(document, wanted.task)
     return document
@@ -115,10 +117,8 @@ def _text(row: Row, column: str) -> str:
     if not isinstance(value, str) or not value.strip():
         found = "nothing" if value is None or value == "" else repr(value)[:40]
         raise ValueError(f"{column!r} must be a text, not {found}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # JSON can write characters that UTF-8 can't
-        raise ValueError(f"{column!r} holds half a character (a lone surrogate)") from None
+    if has_surrogates(value):
+        raise ValueError(f"{column!r} holds half a character (a lone surrogate)")
     return value.strip()
 
 
