@@ -1,7 +1,7 @@
 """Changes valid files at random, and reads each with the code that users read it with.
 
 Each mutant must end in a result or in one line of text. A traceback of another error, a hang, too much memory or a
-signal is a fault, and the file is kept. The mutants are read in a fork, so that a crash of a decoder ends only the fork.
+signal is a fault, and the file is kept. They are read in a fork, so that a crash of a decoder ends only the fork.
 """
 
 import argparse
