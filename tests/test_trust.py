@@ -5,9 +5,11 @@ Each of these was a traceback, a wrong result or a file left behind before.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from fnmatch import fnmatchcase
 from io import BytesIO
 from pathlib import Path
@@ -26,11 +28,11 @@ from lightseek.lab.grid import read_results
 from lightseek.model.config import ConfigError, OCRConfig
 from lightseek.page import pdf
 from lightseek.page.pictures import PictureFrames, open_picture
-from lightseek.scores.predictions import read_predictions
+from lightseek.scores.predictions import Prediction, append_predictions, read_predictions
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.files import NOT_UPLOADED, atomic_write, leads_out, remove_leftovers, write_json
 from lightseek.tools.json_files import read_json
-from lightseek.training.log import read_rows
+from lightseek.training.log import RunLog, read_rows
 from lightseek.weights.loading import LightSeekOCR
 from lightseek.weights.tensors import CheckpointError
 
@@ -276,6 +278,45 @@ def test_no_upload_has_a_temporary_file(tmp_path):
             assert any(fnmatchcase(path, pattern) for pattern in NOT_UPLOADED), path
     for path in ("README.md", "train-00000-of-00001.jsonl", "images/train-00000/a.png", "model.safetensors.index.json"):
         assert not any(fnmatchcase(path, pattern) for pattern in NOT_UPLOADED), path
+
+
+def test_a_folder_that_is_removed_while_a_program_writes_to_it_is_told(tmp_path):
+    rows = [{"step": 1, "train_loss": 1.0, "lr": 0.1}]
+    with RunLog(tmp_path / "run", rows) as log, pytest.raises(FileNotFoundError, match="it was removed while") as error:
+        log.sync()
+        shutil.rmtree(tmp_path / "run")
+        log.sync()
+    assert error.value.filename == str(tmp_path / "run/metrics.jsonl")
+
+    def found():
+        yield Prediction("a", "r", "p")
+        (tmp_path / "p.jsonl").unlink()
+        yield Prediction("b", "r", "p")
+
+    with pytest.raises(FileNotFoundError, match="it was removed while"):
+        list(append_predictions(tmp_path / "p.jsonl", {}, 2, found()))
+
+
+def test_a_killed_worker_of_prepare_is_one_line(tmp_path, monkeypatch):
+    def killed(*_: object) -> None:
+        raise BrokenProcessPool("A process in the process pool was terminated abruptly")
+
+    monkeypatch.setattr("lightseek.data.prepare.folder.write_shard", killed)
+    table = rows_of(tmp_path / "train.jsonl", [ROW])
+    with pytest.raises(ValueError, match="one of the processes was killed, perhaps because the memory was full"):
+        write_folder(Job(str(table)), tmp_path / "out")
+
+
+def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(OSError) as error:
+            write_json(tmp_path / "a.json", "x" * 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error.value.filename == str(tmp_path / "a.json") and list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the programs run in forks")

@@ -231,12 +231,10 @@ def read_predictions(path: Path) -> None:
 
 def read_results(path: Path) -> None:
     from lightseek.lab.grid import read_results
-    from lightseek.lab.publish import card
     from lightseek.lab.results import results_table
 
     results = read_results(path)
     Console(file=open(os.devnull, "w")).print(results_table([results], ["mode", "freeze"]))  # noqa: PTH123, SIM115
-    card(results, "someone/tiny")
 
 
 def read_metrics(path: Path) -> None:

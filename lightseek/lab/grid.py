@@ -57,6 +57,9 @@ def read_results(path: Path) -> dict[str, Any]:
     lists = {"parameters": "a list of objects", "lead3": "an object", "missing_glyphs": "an object"}
     results = check_fields(read_json(path), {"settings": "an object"}, figures | lists, path)
     check_fields(results.get("lead3") or {}, {}, dict.fromkeys(METRICS, "a number or NaN"), f"{path}, lead3")
+    counts = {"box": "a text", "trainable": "a whole number", "frozen": "a whole number"}
+    for box in results.get("parameters") or ():
+        check_fields(box, counts, name=f"{path}, parameters")
     check_fields(results["settings"], {}, {"task": "a text", "mode": "a text"}, f"{path}, settings")
     return results
 

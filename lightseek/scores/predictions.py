@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightseek.data.document import Document
-from lightseek.tools.files import write_text
+from lightseek.tools.files import check_still_there, write_text
 from lightseek.tools.json_files import check_fields, parse_json
 
 if TYPE_CHECKING:
@@ -129,6 +129,7 @@ def append_predictions(
         for prediction in found:
             file.write(_line(asdict(prediction)))
             file.flush()
+            check_still_there(path)
             yield prediction
 
 

@@ -1,5 +1,6 @@
 """Write files so that each is complete or absent: write under a temporary name, call fsync, then rename."""
 
+import errno
 import hashlib
 import json
 import os
@@ -48,6 +49,9 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
             os.fsync(directory)  # the rename must survive a power cut too
         finally:
             os.close(directory)
+    except OSError as error:  # a write that fails does not say which file it was
+        error.filename = error.filename or str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
         os.close(handle)
@@ -85,6 +89,12 @@ def abandoned(temporary: Path) -> bool:
         return age > UNFINISHED
     finally:
         os.close(handle)
+
+
+def check_still_there(file: Path) -> None:
+    """Raise FileNotFoundError if a file that this program is writing was removed: what was written to it is lost."""
+    if not file.exists():
+        raise FileNotFoundError(errno.ENOENT, "it was removed while this program wrote it: start again", str(file))
 
 
 def leads_out(file: Path, root: Path) -> bool:

@@ -87,8 +87,9 @@ def _locked(path: Path, target: Path) -> Iterator[None]:
     _held.add(handle)
     try:
         name = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        os.ftruncate(handle, 0)
-        os.write(handle, json.dumps(name).encode())
+        with suppress(OSError):  # on a full disk the lock holds without the name
+            os.ftruncate(handle, 0)
+            os.write(handle, json.dumps(name).encode())
         yield
     finally:
         path.unlink(missing_ok=True)  # before the lock is given up, so that it is not the file of the next holder

@@ -14,7 +14,7 @@ from typing import Any
 from PIL import Image
 
 from lightseek.scores.predictions import Prediction
-from lightseek.tools.files import atomic_write, write_text
+from lightseek.tools.files import atomic_write, check_still_there, write_text
 from lightseek.tools.json_files import check_fields, parse_json
 from lightseek.tools.markdown import block, code
 from lightseek.training.kinds import MEASURES
@@ -61,6 +61,7 @@ class RunLog:
 
     def sync(self) -> None:
         """Make sure that the rows are on disk. Call this before the checkpoint that relies on them is written."""
+        check_still_there(self.folder / METRICS)
         os.fsync(self.file.fileno())
 
     def samples(self, step: int, predictions: Sequence[Prediction], pages: Sequence[Image.Image]) -> None:

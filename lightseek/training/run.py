@@ -49,7 +49,7 @@ from lightseek.training.processes import (
     wrap,
 )
 from lightseek.training.settings import RunConfig, check, differences, must_match
-from lightseek.training.state import BEST, load_state, newest_state, read_place, save_state, save_weights
+from lightseek.training.state import BEST, load_best, load_state, newest_state, read_place, save_state, save_weights
 from lightseek.training.step import gradient_step
 
 DEFAULT_CHARACTERS = {"synthetic": 300, "pydoc": 300}  # a user's own files have no limit
@@ -406,7 +406,7 @@ class Run:
         With the setting `best` its weights are the best ones.
         """
         if self.config.best:
-            load_state(self.model, None, self.folder / BEST)
+            load_best(self.model, self.folder)
         learned = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         if any(isinstance(parameter, DTensor) for _, parameter in learned):
             values = [(name, whole(parameter).cpu()) for name, parameter in learned]

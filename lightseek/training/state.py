@@ -86,6 +86,14 @@ def load_state(model: nn.Module, optimizer: torch.optim.Optimizer | None, path: 
         return _place(file, path)
 
 
+def load_best(model: nn.Module, folder: str | Path) -> None:
+    """Copy the best weights of a run into the model. Raises ValueError if their file is missing or damaged."""
+    path = Path(folder) / BEST
+    if reason := flaw(path):
+        raise ValueError(f"{path} is damaged ({reason}): delete the checkpoints beside it, and start the run again")
+    load_state(model, None, path)
+
+
 def read_place(path: str | Path) -> dict[str, Any]:
     """Return the `place` that was passed to `save_state`."""
     with safe_open(path, "pt") as file:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.utils import logging
@@ -32,7 +33,7 @@ class LightSeekSeq2Seq(Seq2Seq):
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write the model in the layout of transformers, with its tokenizer. `seq2seq:FOLDER` loads it again."""
         weights = {name: tensor.to(dtype or self.dtype) for name, tensor in self.decoder.model.state_dict().items()}
-        with quiet():
+        with quiet(), naming_disk_errors(folder):
             self.decoder.model.save_pretrained(folder, state_dict=weights)
         self.tokenizer.save(Path(folder) / "tokenizer.json")
 
@@ -135,6 +136,15 @@ def quiet() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def naming_disk_errors(folder: str | Path) -> Iterator[None]:
+    """Turn the error of the safetensors library, such as one of a full disk, into an OSError that names the folder."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"{folder}: the weights cannot be written ({first_line(error)})") from error
 
 
 def first(*ids: int | list[int] | None) -> int | None:

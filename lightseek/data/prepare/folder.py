@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -24,7 +25,7 @@ from lightseek.data.sources.load import load_documents
 from lightseek.data.sources.registry import DATA_SETS
 from lightseek.data.sources.tables import OnBad, Wanted
 from lightseek.data.splits import SMALL, SPLITS, Shares, Split, divide, share_of
-from lightseek.tools.files import readable, remove_leftovers, write_json
+from lightseek.tools.files import check_still_there, readable, remove_leftovers, write_json
 from lightseek.tools.json_files import check_fields, read_json
 from lightseek.tools.locks import LOCK
 
@@ -61,7 +62,14 @@ def write_folder(
     done = work / "figures.json"
     if not done.is_file():
         bad: list[str] = []
-        counts = write_shards(job, out, processes, report, _taking(job, bad, on_bad))
+        try:
+            counts = write_shards(job, out, processes, report, _taking(job, bad, on_bad))
+        except BrokenProcessPool:
+            raise ValueError(
+                "one of the processes was killed, perhaps because the memory was full: the same command continues, "
+                "and --processes 1 needs the least memory"
+            ) from None
+        check_still_there(work / "job.json")
         figures = {split: merged(work, split, count) for split, count in counts.items()}
         for split, count in counts.items():
             for number in range(count):
