@@ -33,6 +33,7 @@ def main() -> int:
     parser.add_argument("--launched", type=int, default=2, help="of the kills, those of two processes (2)")
     parser.add_argument("--hours", type=float, help="go on with new seeds for so long")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="these parts (all)")
+    parser.add_argument("--programs", default="", metavar="NAME", help="of the programs, those with this name (all)")
     parser.add_argument("--seed", type=int, default=0, help="which moments and which changes (0)")
     parser.add_argument("--keep", type=Path, default=Path("faults"), help="the folder for files that did harm (faults)")
     arguments = parser.parse_args()

@@ -24,7 +24,7 @@ from lightseek.data.prepare.folder import write_folder
 from lightseek.data.prepare.shards import Job
 from lightseek.data.sources import local
 from lightseek.data.sources.tables import Wanted, read_table
-from lightseek.lab.grid import read_results
+from lightseek.lab.stored import read_results
 from lightseek.model.config import ConfigError, OCRConfig
 from lightseek.page import pdf
 from lightseek.page.pictures import PictureFrames, open_picture
@@ -244,6 +244,19 @@ def test_results_of_another_shape_are_named(tmp_path, results):
     write_json(tmp_path / "results.json", results)
     with pytest.raises(ValueError, match=r"results\.json: '\w+' (is missing|must be)"):
         read_results(tmp_path / "results.json")
+
+
+def test_no_other_code_reads_json_from_a_file():
+    """Python's own reader has no limits and names no file. It may only copy what is in memory already."""
+    copies = ("json.loads(json.dumps(", "json.loads(model.config.to_json_string(")
+    found = []
+    for path in sorted((ROOT / "lightseek").rglob("*.py")):
+        if path.name != "json_files.py":
+            lines = enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+            found += [
+                f"{path.name}:{n}" for n, line in lines if "json.load" in line and not any(c in line for c in copies)
+            ]
+    assert not found
 
 
 # Kills

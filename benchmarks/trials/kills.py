@@ -49,6 +49,10 @@ def programs(checkpoint: Path, rows: Path) -> list[Program]:
     ]  # fmt: skip
 
 
+def chosen(arguments: argparse.Namespace, folder: Path) -> list[Program]:
+    return [program for program in programs(*inputs(folder)) if program.name.startswith(arguments.programs)]
+
+
 def inputs(folder: Path) -> tuple[Path, Path]:
     """Write a tiny checkpoint and a table of documents, without running any of the model in this process."""
     from tiny_run import tiny_checkpoint
@@ -63,7 +67,7 @@ def main(arguments: argparse.Namespace, folder: Path) -> int:
     """Kill `--kills` programs. Return the number of faults."""
     load()
     found, killed, ended = [], 0, 0
-    every = programs(*inputs(folder))
+    every = chosen(arguments, folder)
     for program in every:
         began = time.monotonic()
         code, text = finished(program.argv, fresh(folder / "unbroken"))

@@ -230,8 +230,8 @@ def read_predictions(path: Path) -> None:
 
 
 def read_results(path: Path) -> None:
-    from lightseek.lab.grid import read_results
     from lightseek.lab.results import results_table
+    from lightseek.lab.stored import read_results
 
     results = read_results(path)
     Console(file=open(os.devnull, "w")).print(results_table([results], ["mode", "freeze"]))  # noqa: PTH123, SIM115

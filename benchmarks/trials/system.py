@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks.trials.kills import difference, inputs, killed_once, programs
+from benchmarks.trials.kills import chosen, difference, killed_once
 from benchmarks.trials.programs import (
     LIMIT,
     Program,
@@ -33,7 +33,7 @@ def main(arguments: argparse.Namespace, folder: Path) -> int:
     """Try each fault of the system on each program. Return the number of faults."""
     load()
     draw, found, counts = random.Random(arguments.seed), [], {}
-    for program in programs(*inputs(folder)):
+    for program in chosen(arguments, folder):
         began = time.monotonic()
         finished(program.argv, fresh(folder / "unbroken"))
         program.seconds, program.before = time.monotonic() - began, digests(folder / "unbroken" / program.out)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from lightseek.tools.errors import Note
+from lightseek.tools.json_files import parse_json
 
 try:
     import fcntl
@@ -123,7 +124,7 @@ def _acquire(path: Path, target: Path) -> int | None:
 
 def _holder(handle: int) -> str:
     try:
-        name: dict[str, Any] = json.loads(os.pread(handle, 4096, 0))
+        name: dict[str, Any] = parse_json(os.pread(handle, 4096, 0), "")
         return f"process {name['pid']} on {name['host']} since {name['since']}"
     except (ValueError, KeyError, TypeError):  # the holder has not written its name yet
         return "another process"
