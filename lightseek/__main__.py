@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from lightseek.commands.arguments import CommandParser, Parser
-from lightseek.tools.errors import show_notes_in_one_line
+from lightseek.tools.errors import is_out_of_memory, show_notes_in_one_line
 from lightseek.tools.streams import escape_unknown_characters
 
 COMMANDS = (  # each a file in lightseek/commands
@@ -44,16 +44,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     except KeyboardInterrupt:
         return 130
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         from lightseek.tools.console import fail
 
         return fail(error)
-    except RuntimeError as error:
-        if "out of memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
             raise
         from lightseek.tools.console import fail
 
-        return fail(ValueError(f"{error}; try a smaller --mode, --dtype bfloat16 or --device cpu"))
+        told = " ".join(str(error).split())
+        return fail(ValueError(f"out of memory ({told}): try a smaller --mode, --dtype bfloat16 or --device cpu"))
 
 
 def parser() -> Parser:

@@ -6,7 +6,6 @@ grid. They would need most of this file around them, and they take longer to imp
 
 import argparse
 import difflib
-import json
 import re
 import types
 import typing
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from lightseek.page.modes import find_mode
+from lightseek.tools.json_files import JsonError, read_json
 from lightseek.tools.streams import escape_unknown_characters
 from lightseek.training.settings import ALIASES, GROUPS, RunConfig, check_value, shown
 
@@ -174,11 +174,11 @@ def _known(key: str) -> str:
 def _read_config(path: Path) -> dict[str, Any]:
     """Return the settings in a JSON file. Raises ValueError if it cannot be read or holds no JSON object."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = read_json(path)
     except OSError as error:
         raise ValueError(f"--config {path}: {error.strerror}") from None
-    except ValueError as error:
-        raise ValueError(f"--config {path}: not valid JSON ({error})") from None
+    except JsonError as error:
+        raise ValueError(f"--config {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"--config {path}: expected a JSON object of settings, found {type(values).__name__}")
     return values

@@ -32,9 +32,17 @@ _NOT_SETTINGS = ("command", "run", "out", "batch", "device")
 
 def generate(arguments: argparse.Namespace) -> None:
     """Write the predictions to --out. If the file has predictions already, they are kept and the rest is added."""
+    from lightseek.tools.locks import locked_file
+
+    with locked_file(arguments.out):
+        write(arguments)
+
+
+def write(arguments: argparse.Namespace) -> None:
     from lightseek.commands.progress import tell_missing, tell_truncated
     from lightseek.scores.predictions import append_predictions, done_before, predict
     from lightseek.tools.console import bars
+    from lightseek.tools.errors import is_out_of_memory
     from lightseek.tools.files import fingerprint
 
     options = writing_options(arguments)
@@ -58,8 +66,8 @@ def generate(arguments: argparse.Namespace) -> None:
         except KeyboardInterrupt:
             say("stopped: start the same command again to continue")
             raise
-        except RuntimeError as error:
-            if "out of memory" not in str(error):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
                 raise
             raise ValueError(f"out of memory ({error}): lower --batch or --beams, and start it again") from None
     tell_missing(make.missing_glyphs)

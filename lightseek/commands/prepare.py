@@ -15,13 +15,22 @@ SHOWN = 20  # the largest number of bad rows that are printed
 
 def prepare(arguments: argparse.Namespace) -> None:
     """Write shards, pages and a card to --out. With --push-to-hub, upload them too."""
+    from lightseek.tools.locks import locked_folder
+
+    if arguments.processes < 1 or (arguments.limit or 1) < 1:
+        raise ValueError("--processes and --limit must be at least 1")
+    if arguments.out.exists() and not arguments.out.is_dir():
+        raise ValueError(f"{arguments.out} is there already: give an empty or a new folder")
+    with locked_folder(arguments.out):
+        write(arguments)
+
+
+def write(arguments: argparse.Namespace) -> None:
     from lightseek.data.prepare.card import write_card
     from lightseek.data.prepare.folder import write_folder
     from lightseek.data.prepare.shards import Job
     from lightseek.tools.console import bars
 
-    if arguments.processes < 1 or (arguments.limit or 1) < 1:
-        raise ValueError("--processes and --limit must be at least 1")
     source = arguments.source
     job = Job(
         source=source,
@@ -69,10 +78,12 @@ def push(folder: Path, repo: str, private: bool = False) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
+    from lightseek.tools.files import NOT_UPLOADED
+
     api = HfApi()
     try:
         url = api.create_repo(repo, repo_type="dataset", private=private, exist_ok=True)
-        api.upload_folder(repo_id=repo, folder_path=folder, repo_type="dataset", ignore_patterns=[".*", ".*/**"])
+        api.upload_folder(repo_id=repo, folder_path=folder, repo_type="dataset", ignore_patterns=NOT_UPLOADED)
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise ValueError(f"can't push {folder} to {repo}: {error}; `hf auth login` or HF_TOKEN gives access") from error
     return str(url)

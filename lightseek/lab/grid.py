@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lightseek.data.kinds import PAGELESS
+from lightseek.lab.stored import read_results
 from lightseek.model.kinds import BOXES
 from lightseek.tools.files import fingerprint, write_json
 from lightseek.training.settings import (
@@ -58,7 +59,7 @@ class Cell:
         path = self.folder / "results.json"
         if not path.is_file():
             return None
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = read_results(path)
         if changes := differences(results["settings"], self.config):
             raise ValueError(
                 f"{path} is from a run with other settings ({', '.join(changes[:3])}). "

@@ -1,11 +1,14 @@
 """Writes the model card of a trained model from the results of its run, and uploads the model to the hub."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 from lightseek import __version__
 from lightseek.scores.kinds import METRICS
-from lightseek.tools.files import write_text
+from lightseek.tools.files import NOT_UPLOADED, write_text
+from lightseek.tools.markdown import code
 from lightseek.training.settings import current
 
 LOSSES = {"train_loss": "training, the last tenth", "eval_loss": "validation"}
@@ -15,7 +18,7 @@ from PIL import Image
 from lightseek import LightSeekOCR
 from lightseek.generate import read
 
-model = LightSeekOCR.from_pretrained("{name}")
+model = LightSeekOCR.from_pretrained({name})
 print(read(model, [Image.open("page.png")], mode="{mode}")[0].text)
 ```"""
 
@@ -33,7 +36,7 @@ def card(results: dict[str, Any], name: str) -> str:
     settings = current(results["settings"])
     base, task = settings["model"], settings["task"]
     header = ["library_name: lightseek", "pipeline_tag: image-text-to-text", "tags: [ocr, lightseek]"]
-    if base and not Path(base).exists():  # a hub id
+    if base and not Path(base).exists() and re.fullmatch(r"[\w.-]+(/[\w.-]+)?", base):  # a hub id
         header.append(f"base_model: {base}")
     lead3 = results.get("lead3", {}) if task == "summarize" else {}
     scores = [
@@ -47,21 +50,21 @@ def card(results: dict[str, Any], name: str) -> str:
     ratio = f" {results['compression_ratio']:.1f} text tokens a vision token." if "compression_ratio" in results else ""
     steps = f" of {results['steps_taken']}" if "steps_taken" in results else ""
     parts = [
-        f"# {base or DEFAULT_MODEL}: {task}{vision}",
-        f"Trained by LightSeek {__version__} from {f'`{base}`' if base else DEFAULT_MODEL}.",
-        *([HOW_TO_READ.format(name=name, mode=settings["mode"])] if results.get("vision_tokens") else []),
+        f"# {code(base) if base else DEFAULT_MODEL}: {task}{vision}",
+        f"Trained by LightSeek {__version__} from {code(base) if base else DEFAULT_MODEL}.",
+        *([HOW_TO_READ.format(name=json.dumps(name), mode=settings["mode"])] if results.get("vision_tokens") else []),
         "## What it scores",
-        f"On {settings['eval_documents']} test documents of `{settings['data']}`, in percent except words; greedy, "
+        f"On {settings['eval_documents']} test documents of {code(settings['data'])}, in percent except words; greedy, "
         f"at most {settings['max_new_tokens'] or '1.5 times the longest training target in'} tokens.{ratio}",
         *([table(["metric", "model", *(["lead-3"] if lead3 else [])], scores)] if scores else []),
         *([table(["loss", "cross-entropy a token"], losses)] if losses else []),
         *([f"The weights are those after step {results['chosen_step']}{steps}."] if "chosen_step" in results else []),
-        f"## What learned (`freeze={settings['freeze'] or 'none'}`)",
+        f"## What learned ({code('freeze=' + (settings['freeze'] or 'none'))})",
         *([table(["box", "trainable", "frozen"], boxes)] if boxes else []),
         "## What it took",
         costs(results),
         "## Settings",
-        table(["setting", "value"], [[key, f"`{value}`"] for key, value in settings.items()]),
+        table(["setting", "value"], [[code(key), code(value)] for key, value in settings.items()]),
     ]
     return "\n".join(["---", *header, "---", ""]) + "\n" + "\n\n".join(part for part in parts if part) + "\n"
 
@@ -106,7 +109,8 @@ def upload(folder: Path, hub_id: str) -> str:
     from huggingface_hub import HfApi
 
     try:
-        return str(HfApi().upload_folder(repo_id=hub_id, folder_path=folder, commit_message="Upload from LightSeek"))
+        options = {"commit_message": "Upload from LightSeek", "ignore_patterns": NOT_UPLOADED}
+        return str(HfApi().upload_folder(repo_id=hub_id, folder_path=folder, **options))
     except Exception as error:
         raise ValueError(
             f"--push-to-hub {hub_id}: {one_line(error)}; the model is in {folder}: `hf upload {hub_id} {folder}`"

@@ -24,6 +24,7 @@ from lightseek.scores.predictions import Prediction, predict, save_predictions
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.devices import machine
 from lightseek.tools.files import write_json, write_text
+from lightseek.tools.markdown import block, code
 from lightseek.training.log import write_page
 from lightseek.training.run import Run
 
@@ -127,11 +128,7 @@ def write_samples(path: Path, run: Run, readings: Sequence[Prediction]) -> None:
     tokens = vision_tokens(run.make.mode, arithmetic=run.make.config.arithmetic)
     parts = [f"# Test documents, {run.config.task} at {run.make.mode.name} ({tokens} tokens a view)"]
     for document, reading in list(zip(run.test, readings, strict=True))[:SAMPLES]:
-        parts.append(f"## {document.name}\n\n**document**\n\n{quote(document.text)}")
-        parts.append(f"**reference**\n\n{quote(reading.reference)}")
-        parts.append(f"**output**\n\n{quote(reading.prediction)}")
+        parts.append(f"## {code(document.name)}\n\n**document**\n\n{block(document.text)}")
+        parts.append(f"**reference**\n\n{block(reading.reference)}")
+        parts.append(f"**output**\n\n{block(reading.prediction)}")
     write_text(path, "\n\n".join(parts) + "\n")
-
-
-def quote(text: str) -> str:
-    return "\n".join(f"> {line}" for line in (text or "(nothing)").splitlines())

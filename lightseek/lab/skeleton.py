@@ -58,5 +58,7 @@ def from_config(kind: str, source: str) -> Any:
     try:
         config = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False)
         return getattr(transformers, kind).from_config(config, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers has errors of its own, and those of the libraries that it uses
         raise ValueError(f"{source}: transformers can't load this ({first_line(error)})") from error

@@ -22,6 +22,7 @@ from lightseek.model.sizes import (
     SamConfig,
 )
 from lightseek.page.modes import Arithmetic
+from lightseek.tools.json_files import JsonError, read_json
 
 DTYPES = ("bfloat16", "float16", "float32", "float64")
 # No known model is near these bounds. They keep a wrong file from filling the memory before it is found to be wrong.
@@ -164,11 +165,11 @@ class OCRConfig:
         """Read a `config.json`. Raises ConfigError, which names the file, if it is missing or wrong."""
         path = Path(path)
         try:
-            return cls.from_dict(Reader(json.loads(path.read_text(encoding="utf-8"))).values)
+            return cls.from_dict(Reader(read_json(path)).values)
         except FileNotFoundError:
             raise ConfigError(f"{path}: there is no such file; an official checkpoint has a config.json") from None
-        except (UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise ConfigError(f"{path}: not valid JSON ({error})") from None
+        except JsonError as error:
+            raise ConfigError(str(error)) from None
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
 
@@ -179,7 +180,7 @@ class OCRConfig:
         Raises ConfigError, which names the key that is missing, wrong or not supported.
         """
         if "sam" in values:
-            return cls(**read_fields(values))
+            return cls(**read_fields(values, cls))
         return cls(**read_official(values, cls()))
 
     def to_dict(self) -> dict[str, Any]:

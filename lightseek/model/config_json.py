@@ -4,7 +4,7 @@ Some sizes are constants in the reference code and have no key in the official s
 only if they differ from the official value. So an official file is written again unchanged.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_origin, get_type_hints
 
 from lightseek.model.sizes import (
     BoxConfig,
@@ -248,24 +248,45 @@ def write_transformers(config: Any, sliding_window: int | None = None) -> dict[s
     }
 
 
-def read_fields(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of `OCRConfig` from a dictionary of our own names, as `OCRConfig.summary` writes it.
+def read_fields(values: dict[str, Any], whole: type) -> dict[str, Any]:
+    """Return the fields of `whole`, the class `OCRConfig`, from a dictionary of our own names, as its `summary` writes.
 
-    A model with a box that is not official is described so. Raises ConfigError if something is missing or unknown.
+    A model with a box that is not official is described so. Raises ConfigError, which names the field, if something is
+    missing, unknown or of another type.
     """
+    top = Reader(values)
+    decoder = HFDecoderConfig if "transformers" in top.section("decoder").values else DecoderConfig
+    sections = {"sam": SamConfig, "clip": ClipConfig, "projector": ProjectorConfig, "decoder": decoder}
+    boxes = {}
+    for axis in top.section("boxes").values if "boxes" in values else ():
+        boxes[axis] = _sizes(top.section("boxes").section(axis), BoxConfig)
+    found = {name: _sizes(top.section(name), kind) for name, kind in sections.items()}
+    rest = {name: value for name, value in values.items() if name not in (*sections, "boxes")}
+    return _typed(Reader(rest), whole) | found | {"boxes": boxes}
+
+
+def _sizes(section: "Reader", kind: type) -> Any:
     try:
-        decoder = values["decoder"]
-        found = {
-            "sam": SamConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values["sam"].items()}),
-            "compressor": tuple(values["compressor"]),
-            "clip": ClipConfig(**values["clip"]),
-            "projector": ProjectorConfig(**values["projector"]),
-            "decoder": (HFDecoderConfig if "transformers" in decoder else DecoderConfig)(**decoder),
-            "boxes": {axis: BoxConfig(**box) for axis, box in values.get("boxes", {}).items()},
-        }
-        return values | found
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(f"not the sizes of a model with a box of its own ({error!r})") from error
+        return kind(**_typed(section, kind))
+    except TypeError as error:  # a field is missing
+        raise ConfigError(f"{section.path.rstrip('.')}: {str(error).partition(' ')[2]}") from None
+
+
+def _typed(section: "Reader", kind: type) -> dict[str, Any]:
+    """Return the values of a section, which must be fields of the dataclass `kind` and have the types of these."""
+    hints, found = get_type_hints(kind), {}
+    for key, value in section.values.items():
+        if key not in hints:
+            raise ConfigError(f"{section.path}{key:.80} is not a size of this model")
+        hint = get_origin(hints[key]) or hints[key]
+        if hint is tuple:
+            found[key] = tuple(section.value(key, list))
+            continue
+        json_type = JSON_TYPES[str if hint is Literal else hint]
+        if not json_type.holds(value):
+            raise ConfigError(f"{section.path}{key} must be {json_type.name}, got {value!r:.80}")
+        found[key] = value
+    return found
 
 
 class JsonType(NamedTuple):
@@ -305,9 +326,9 @@ class Reader:
             raise ConfigError(f"{self.path}{key} is missing")
         found = self.values[key]
         if not isinstance(found, kind) or isinstance(found, bool):
-            raise ConfigError(f"{self.path}{key} must be {kind.__name__}, got {found!r}")
+            raise ConfigError(f"{self.path}{key} must be {kind.__name__}, got {found!r:.80}")
         if kind is list and not all(type(item) is int for item in found):
-            raise ConfigError(f"{self.path}{key} must be a list of integers, got {found!r}")
+            raise ConfigError(f"{self.path}{key} must be a list of integers, got {found!r:.80}")
         return found
 
     def extras(self, names: dict[str, str], default: Any) -> dict[str, Any]:
@@ -320,7 +341,7 @@ class Reader:
             if isinstance(usual, tuple):
                 value = tuple(self.value(theirs, list))
             elif not JSON_TYPES[type(usual)].holds(value):
-                raise ConfigError(f"{self.path}{theirs} must be {JSON_TYPES[type(usual)].name}, got {value!r}")
+                raise ConfigError(f"{self.path}{theirs} must be {JSON_TYPES[type(usual)].name}, got {value!r:.80}")
             found[ours] = value
         return found
 
@@ -360,7 +381,7 @@ def _dtype(*sections: Reader) -> str:
 def _refuse_unsupported(section: Reader) -> None:
     for key, supported in ONLY_VALUES.items():
         if section.values.get(key) not in (None, supported):
-            raise ConfigError(f"{section.path}{key} is {section.values[key]!r}: only {supported!r} is implemented")
+            raise ConfigError(f"{section.path}{key} is {section.values[key]!r:.80}: only {supported!r} is implemented")
     heads, key_heads = section.values.get("num_attention_heads"), section.values.get("num_key_value_heads")
     if key_heads not in (None, heads):
         raise ConfigError(f"{section.path}num_key_value_heads is {key_heads}: it must equal the {heads} query heads")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from lightseek.page.typeset.style import MAX_PAGES, MAX_PIXELS
+from lightseek.page.typeset.style import MAX_PAGES, MAX_PIXELS, MAX_TOGETHER
 
 
 class PdfPages:
@@ -81,15 +81,30 @@ def render_pdf(
 
     `pages` are the numbers of the pages to draw, counted from 0; the default is all pages. A page that would have more
     than `max_pixels` pixels is drawn smaller. All images are in memory at once; `PdfPages` draws one page at a time.
-    Raises FileNotFoundError, and ValueError for a broken or encrypted file, a page that does not exist, no pages, or
-    more than `max_pages` pages.
+    Raises FileNotFoundError, and ValueError for a broken or encrypted file, a page that does not exist, no pages, more
+    than `max_pages` pages, or more than `MAX_TOGETHER` pixels in all.
     """
     if (side is not None and side < 1) or not 0 < dpi < math.inf:
         raise ValueError(f"dpi and side must be above 0, got {dpi} and {side}")
     with PdfPages(path, password) as file:
         chosen = list(islice(range(len(file)) if pages is None else pages, max_pages + 1))
         check_count(path, len(chosen), len(file), max_pages)
-        return [file.draw(index, dpi, side, max_pixels) for index in chosen]
+        return draw_together(path, (file.draw(index, dpi, side, max_pixels) for index in chosen))
+
+
+def draw_together(path: object, pages: Iterable[Image.Image]) -> list[Image.Image]:
+    """Return all pages of a document. Raises ValueError as soon as they have more than `MAX_TOGETHER` pixels."""
+    found: list[Image.Image] = []
+    pixels = 0
+    for page in pages:
+        pixels += page.width * page.height
+        if pixels > MAX_TOGETHER:
+            raise ValueError(
+                f"{path}: its first {len(found) + 1} pages have more than {MAX_TOGETHER // 10**6} million pixels, too "
+                "many to be in memory at once: take fewer pages, or smaller ones"
+            )
+        found.append(page)
+    return found
 
 
 def check_count(path: str | Path, chosen: int, count: int, max_pages: int) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from lightseek.page.pdf import draw_together
 from lightseek.page.typeset.style import MAX_PAGES, MAX_PIXELS
 
 MAX_STORED = 3 * MAX_PIXELS  # pixels of a picture file; one with more than MAX_PIXELS is scaled down
@@ -67,7 +68,7 @@ def open_picture(path: str | Path | BytesIO, max_pages: int = MAX_PAGES) -> list
     with PictureFrames(path) as frames:
         if len(frames) > max_pages:
             raise ValueError(f"{path}: more than {max_pages} pages (it has {len(frames)})")
-        return [frames.draw(index) for index in range(len(frames))]
+        return draw_together(path, (frames.draw(index) for index in range(len(frames))))
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -148,12 +149,18 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
 
 @contextmanager
 def _naming(path: str | Path | BytesIO) -> Iterator[None]:
-    """Turn every error of a picture file into a ValueError that names the file."""
+    """Turn every error of a picture file into a ValueError that names the file.
+
+    The decoders of Pillow raise errors of many types for a broken file, such as KeyError, struct.error and
+    NotImplementedError.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our limit is the stricter one
             yield
-    except FileNotFoundError:
+    except (FileNotFoundError, MemoryError):
         raise
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is not a picture that can be read: {error}") from error
+    except Exception as error:
+        name = path if isinstance(path, str | Path) else "this"
+        told = f"{error!s:.200}" or type(error).__name__
+        raise ValueError(f"{name} is not a picture that can be read: {told}") from error

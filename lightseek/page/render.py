@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from lightseek.page.modes import Mode, find_mode
-from lightseek.page.pdf import PdfPages, check_count, render_pdf
+from lightseek.page.pdf import PdfPages, check_count, draw_together, render_pdf
 from lightseek.page.pictures import PictureFrames
 from lightseek.page.typeset.blocks import block_lines
 from lightseek.page.typeset.drawing import Layout, draw, paginate
@@ -258,4 +258,5 @@ def render_file(
             raise ValueError(f"{path}: {error}") from error
     with open_file(path, password) as file:
         check_count(path, len(file), len(file), max_pages)
-        return Rendering([RenderedPage(file.draw(index), "") for index in range(len(file))])
+        pages = draw_together(path, (file.draw(index) for index in range(len(file))))
+        return Rendering([RenderedPage(page, "") for page in pages])

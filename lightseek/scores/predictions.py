@@ -12,11 +12,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightseek.data.document import Document
-from lightseek.tools.files import write_text
+from lightseek.tools.files import check_still_there, write_text
+from lightseek.tools.json_files import check_fields, parse_json
 
 if TYPE_CHECKING:
     from lightseek.data.examples import ExampleMaker
     from lightseek.model.ocr import DocumentModel
+
+OPTIONAL = {
+    **dict.fromkeys(("text_tokens", "vision_tokens", "peak_bytes"), "a whole number"),
+    **dict.fromkeys(("finish_reason", "source"), "a text"),
+    **dict.fromkeys(("seconds", "bits"), "a number"),
+    "facts": "a list of texts",
+}
 
 
 @dataclass(frozen=True)
@@ -119,12 +127,13 @@ def append_predictions(
     """Append each prediction to the file before the next one is made, and yield it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = not path.exists()
-    with path.open("a", encoding="utf-8", newline="\n") as file:
+    with path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         if fresh:
             file.write(_line({"settings": settings, "pages": pages}))
         for prediction in found:
             file.write(_line(asdict(prediction)))
             file.flush()
+            check_still_there(path)
             yield prediction
 
 
@@ -171,14 +180,13 @@ def read_predictions(path: Path) -> tuple[dict[str, Any], list[Prediction]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-                if not isinstance(row, dict):
-                    raise ValueError("it is not a JSON object")
+                row = check_fields(parse_json(line, ""), {})
                 if number == 1 and "settings" in row:
-                    head = row
+                    head = check_fields(row, {"settings": "an object"}, {"pages": "a whole number"})
+                    check_fields(head["settings"], {}, {"task": "a text"}, "settings")
                 else:
                     found.append(_prediction(row))
-            except (ValueError, RecursionError) as error:
+            except ValueError as error:
                 raise ValueError(f"{path}, line {number} is not a prediction: {error}") from None
     return head, found
 
@@ -188,20 +196,14 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _prediction(row: dict[str, Any]) -> Prediction:
-    for name in ("id", "reference", "prediction"):
-        if not isinstance(row.get(name), str):
-            raise ValueError(f"{name!r} must be a text, not {row.get(name)!r:.40}")
+    check_fields(row, dict.fromkeys(("id", "reference", "prediction"), "a text"), OPTIONAL)
     known = {field.name: row[field.name] for field in fields(Prediction) if row.get(field.name) is not None}
-    kinds = {"text_tokens": int, "vision_tokens": int, "seconds": float, "peak_bytes": int, "bits": float}
-    for name in kinds.keys() & known.keys():
-        if not isinstance(known[name], int | float):
-            raise ValueError(f"{name!r} must be a number, not {row[name]!r:.40}")
-        known[name] = kinds[name](known[name])
-    return Prediction(**known | {"facts": tuple(map(str, known.get("facts", ())))})
+    numbers = {name: float(known[name]) for name in ("seconds", "bits") if name in known}
+    return Prediction(**known | numbers | {"facts": tuple(known.get("facts", ()))})
 
 
 def _is_json(line: bytes) -> bool:
     try:
-        return json.loads(line) is not None
+        return parse_json(line, "") is not None
     except ValueError:
         return False

@@ -14,6 +14,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 
 from lightseek.tools.files import write_text
+from lightseek.tools.json_files import check_fields, parse_json
 
 BEGIN, END, PAD, IMAGE = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>", "<image>"
 MAX_BYTES = 100 << 20  # the official file has 10 MB
@@ -27,7 +28,7 @@ class Tokenizer:
         import tokenizers
 
         try:
-            fields = json.loads(definition)
+            fields = check_fields(parse_json(definition, "its text"), {})
             self._marked = tokenizers.Tokenizer.from_str(definition)
             self._plain = tokenizers.Tokenizer.from_str(json.dumps(fields | {"added_tokens": []}))
         except Exception as error:  # the library raises bare Exceptions
@@ -108,7 +109,10 @@ class Tokenizer:
             content, special = self._added[token_id]
             return content.encode() if keep_special or not special else b""
         token = self._marked.id_to_token(token_id) if token_id >= 0 else None
-        return bytes(self._byte_of[character] for character in token or "")
+        try:
+            return bytes(self._byte_of[character] for character in token or "")
+        except KeyError:  # a token that is not spelled in these characters stands for itself, as in the library
+            return token.encode()
 
     @cached_property
     def _byte_of(self) -> dict[str, int]:

@@ -13,12 +13,14 @@ console = Console(highlight=False)
 if not console.is_terminal:
     console.width = 132  # room for tables in a file or a pipe
 errors = Console(stderr=True)
+LONGEST = 2000  # characters of an error: a name from a broken file may have millions
 
 
 def fail(error: BaseException) -> int:
     """Print an error that the user can fix, without a traceback. Return the exit code, 2."""
     filename = getattr(error, "filename", None)  # an OSError's own text starts with "[Errno 2]"
-    told = f"{filename}: {error.strerror}" if filename else str(error)
+    told = f"{filename}: {error.strerror}" if filename and error.strerror else str(error) or type(error).__name__
+    told = told if len(told) <= LONGEST else f"{told[:LONGEST]}... ({len(told):,} characters)"
     errors.print(f"[bold red]error:[/] {escape(told)}", highlight=False, soft_wrap=True)
     return 2
 

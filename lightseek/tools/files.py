@@ -1,13 +1,27 @@
 """Write files so that each is complete or absent: write under a temporary name, call fsync, then rename."""
 
+import errno
 import hashlib
 import json
 import os
+import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+LEFTOVER = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # the names that `tempfile` makes below
+UNFINISHED = 3600  # seconds; where there are no locks, the program that wrote an older temporary file must have ended
+JUST_MADE = 1  # second; a younger file may not be locked yet
+NOT_UPLOADED = [".*", "*/.*"]  # hidden files: temporary ones, locks and what belongs to this machine
 
 
 @contextmanager
@@ -18,10 +32,13 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
     """
     target = Path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".tmp")
-    os.close(handle)
+    # A name may have 255 bytes, and this one is longer than the target's.
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:60]}.", suffix=".tmp")
     temporary = Path(name)
     try:
+        if fcntl is not None:
+            with suppress(OSError):  # some file systems have no locks
+                fcntl.flock(handle, fcntl.LOCK_EX)  # the system gives it back when this process ends: see `abandoned`
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
@@ -32,21 +49,74 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
             os.fsync(directory)  # the rename must survive a power cut too
         finally:
             os.close(directory)
+    except OSError as error:  # a write that fails does not say which file it was
+        error.filename = error.filename or str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
-def remove_leftovers(target: str | Path) -> None:
-    """Remove the temporary files of writes to `target` that were killed."""
-    target = Path(target)
-    for leftover in target.parent.glob(f".{target.name}.*.tmp"):
-        leftover.unlink(missing_ok=True)
+def remove_leftovers(folder: str | Path) -> None:
+    """Remove the temporary files and folders that a killed program left in `folder` and below it."""
+    for leftover in [path for path in Path(folder).rglob(".*.tmp") if LEFTOVER.fullmatch(path.name)]:
+        if leftover.is_symlink() or not abandoned(leftover):
+            continue
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+
+
+def abandoned(temporary: Path) -> bool:
+    """Return whether the program that wrote a temporary file has ended. Without locks, that takes an hour to be sure.
+
+    A program holds a lock on its temporary file, which the system gives back when the program ends or is killed.
+    """
+    try:
+        age = abs(time.time() - temporary.stat().st_mtime)
+        handle = os.open(temporary, os.O_RDONLY)
+    except OSError:  # another program has removed it
+        return False
+    try:
+        if fcntl is None:
+            return age > UNFINISHED
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return age > JUST_MADE
+    except BlockingIOError:
+        return False
+    except OSError:
+        return age > UNFINISHED
+    finally:
+        os.close(handle)
+
+
+def check_still_there(file: Path) -> None:
+    """Raise FileNotFoundError if a file that this program is writing was removed: what was written to it is lost."""
+    if not file.exists():
+        raise FileNotFoundError(errno.ENOENT, "it was removed while this program wrote it: start again", str(file))
+
+
+def leads_out(file: Path, root: Path) -> bool:
+    """Return whether a file is outside of the folder `root`, by `..`, an absolute path or a link.
+
+    Data of others would otherwise choose which files of this machine are read and published. The only links that may
+    lead out are those of the hub's cache: from snapshots/REVISION/ to the folder blobs/ of the same repository.
+    """
+    real, top = file.resolve(), root.resolve()
+    cached = top.parent.name == "snapshots" and real.is_relative_to(top.parents[1] / "blobs")
+    return not (real.is_relative_to(top) or cached)
 
 
 def write_text(target: str | Path, text: str) -> None:
-    """Write `text` in UTF-8, atomically."""
+    """Write `text` in UTF-8, atomically. Half a character, as in a file's name that is not UTF-8, becomes an escape."""
     with atomic_write(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")  # in JSON these escapes are valid
+
+
+def readable(text: object) -> str:
+    """Return a text that UTF-8 can encode: half a character, as in a file's name that is not UTF-8, is escaped."""
+    return str(text).encode("utf-8", "backslashreplace").decode()
 
 
 def write_json(target: str | Path, value: Any) -> None:

@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 from lightseek.tools.errors import Note
+from lightseek.tools.json_files import parse_json
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
 
+LOCK = ".lock"  # the file that locks a folder
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)  # some file systems of clusters have no locks
 _held: set[int] = set()  # the open lock files of this process
 
@@ -59,7 +61,7 @@ def locked_folder(folder: str | Path) -> Iterator[None]:
     made = not folder.is_dir()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _locked(folder / ".lock", folder):
+        with _locked(folder / LOCK, folder):
             yield
     finally:
         if made:
@@ -86,8 +88,9 @@ def _locked(path: Path, target: Path) -> Iterator[None]:
     _held.add(handle)
     try:
         name = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        os.ftruncate(handle, 0)
-        os.write(handle, json.dumps(name).encode())
+        with suppress(OSError):  # on a full disk the lock holds without the name
+            os.ftruncate(handle, 0)
+            os.write(handle, json.dumps(name).encode())
         yield
     finally:
         path.unlink(missing_ok=True)  # before the lock is given up, so that it is not the file of the next holder
@@ -121,7 +124,7 @@ def _acquire(path: Path, target: Path) -> int | None:
 
 def _holder(handle: int) -> str:
     try:
-        name: dict[str, Any] = json.loads(os.pread(handle, 4096, 0))
+        name: dict[str, Any] = parse_json(os.pread(handle, 4096, 0), "")
         return f"process {name['pid']} on {name['host']} since {name['since']}"
     except (ValueError, KeyError, TypeError):  # the holder has not written its name yet
         return "another process"

@@ -1,10 +1,11 @@
 """A registry: the kinds of something, by name. Help texts, checks and error messages are made from it."""
 
-import json
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from inspect import signature
 from typing import Any
+
+from lightseek.tools.json_files import parse_json
 
 
 class Registry(Mapping[str, Any]):
@@ -83,7 +84,7 @@ class Registry(Mapping[str, Any]):
             if not equals:
                 raise ValueError(f"{name!r}: settings of a kind are KEY=VALUE, such as factor=8, and not {text!r}")
             try:
-                settings[key] = json.loads(value)
+                settings[key] = parse_json(value, name)
             except ValueError:
                 settings[key] = value
         return kind, settings

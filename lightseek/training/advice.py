@@ -19,7 +19,7 @@ def explaining(config: RunConfig, folder: Path, saved_step) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise disk_full(error, folder, saved_step()) from error
     except (MemoryError, RuntimeError) as error:

@@ -21,12 +21,15 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from PIL import Image
 
 from lightseek.scores.predictions import Prediction
-from lightseek.tools.files import atomic_write, write_text
-from lightseek.training.kinds import LOGS
+from lightseek.tools.files import atomic_write, check_still_there, write_text
+from lightseek.tools.json_files import check_fields, parse_json
+from lightseek.tools.markdown import block, code
+from lightseek.training.kinds import LOGS, MEASURES
 from lightseek.training.settings import RunConfig
 
 METRICS = "metrics.jsonl"
 SAMPLES = "samples"
+ROW = {"step": "a whole number", "train_loss": "a number", "lr": "a number"}
 
 
 class RunLog:
@@ -59,6 +62,7 @@ class RunLog:
 
     def sync(self) -> None:
         """Make sure that the rows are on disk. Call this before the checkpoint that relies on them is written."""
+        check_still_there(self.folder / METRICS)
         os.fsync(self.file.fileno())
 
     def samples(self, step: int, predictions: Sequence[Prediction], pages: Sequence[Image.Image]) -> None:
@@ -68,9 +72,9 @@ class RunLog:
             picture = self.folder / SAMPLES / f"page-{number}.png"
             if not picture.exists():
                 write_page(picture, page)
-            parts.append(f"## {prediction.id}\n\n![its first page]({picture.name})")
-            parts.append(f"**reference**\n\n{quote(prediction.reference)}")
-            parts.append(f"**output**\n\n{quote(prediction.prediction)}")
+            parts.append(f"## {code(prediction.id)}\n\n![its first page]({picture.name})")
+            parts.append(f"**reference**\n\n{block(prediction.reference)}")
+            parts.append(f"**output**\n\n{block(prediction.prediction)}")
             if self.tracker:
                 show_page(self.tracker, f"page-{number}", page, step)
                 self.tracker.log({f"sample-{number}": "\n\n".join(parts[-2:])}, step=step)
@@ -122,20 +126,29 @@ def show_page(tracker: GeneralTracker, name: str, page: Image.Image, step: int) 
         tracker.log_images({name: [page]}, step=step)
 
 
-def quote(text: str) -> str:
-    return "\n".join(f"> {line}" for line in (text or "(nothing)").splitlines())
-
-
 def read_rows(folder: Path, last: int) -> list[dict[str, Any]]:
-    """Return the rows of the steps up to `last`. Reading stops at a line that is incomplete because of a kill."""
-    rows = []
-    for line in (folder / METRICS).read_text(encoding="utf-8", errors="replace").splitlines():
+    """Return the rows of the steps 1 to `last`, which is the step of a checkpoint. Later lines are not read.
+
+    A kill damages later lines only, because `RunLog.sync` comes before a checkpoint. Raises ValueError, which names the
+    line, if one of these rows is missing or damaged.
+    """
+    path, rows = folder / METRICS, []
+    lines = path.read_bytes().splitlines() if path.is_file() else []
+    scores = dict.fromkeys(MEASURES, "a number or NaN")
+    for number in range(1, last + 1):
+        where = f"{path}, line {number}"
         try:
-            row = json.loads(line)
-        except ValueError:
-            break
-        if row["step"] <= last:
-            rows.append(row)
+            if number > len(lines):
+                raise ValueError(f"{where} is missing")
+            row = check_fields(parse_json(lines[number - 1], where), ROW, scores, where)
+            if row["step"] != number:
+                raise ValueError(f"{where} is of step {row['step']}")
+        except ValueError as error:
+            raise ValueError(
+                f"{error}, but the checkpoint beside it is of step {last}: put the file back, choose another --out or "
+                "delete the checkpoint"
+            ) from None
+        rows.append(row)
     return rows
 
 

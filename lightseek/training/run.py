@@ -28,7 +28,7 @@ from lightseek.model.ocr import DocumentModel, OCROutput
 from lightseek.scores.metrics import evaluate
 from lightseek.scores.predictions import Prediction, predict
 from lightseek.tools.devices import device_name
-from lightseek.tools.files import write_text
+from lightseek.tools.files import remove_leftovers, write_text
 from lightseek.tools.memory import PeakMemory
 from lightseek.training.advice import explaining
 from lightseek.training.build import build_model, open_cache
@@ -50,7 +50,7 @@ from lightseek.training.processes import (
     wrap,
 )
 from lightseek.training.settings import RunConfig, as_tested, as_trained, check, differences, must_match, page_spec
-from lightseek.training.state import BEST, load_state, newest_state, read_place, save_state, save_weights
+from lightseek.training.state import BEST, load_best, load_state, newest_state, read_place, save_state, save_weights
 from lightseek.training.step import gradient_step
 from lightseek.weights.warm_start import figures as warm_figures
 
@@ -215,9 +215,11 @@ class Run:
         _ = self.validation, self.test  # if they are missing, it shows now and not after an hour
         if self.main:
             self.folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.folder)
             self.config.save(self.folder / "config.json")
             if self.training != self.folder:
                 self.training.mkdir(parents=True, exist_ok=True)
+                remove_leftovers(self.training)
                 as_trained(self.config).save(self.training / "config.json")
         with explaining(self.config, self.training, lambda: self.saved_step):
             self.encode_pages()  # before `wrap`, after which a process may hold only a part of the encoder
@@ -461,7 +463,7 @@ class Run:
         With the setting `best` its weights are the best ones.
         """
         if self.config.best and self.step:
-            load_state(self.model, None, self.training / BEST)
+            load_best(self.model, self.training)
         learned = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
         if any(isinstance(parameter, DTensor) for _, parameter in learned):
             values = [(name, whole(parameter).cpu()) for name, parameter in learned]

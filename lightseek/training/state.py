@@ -21,7 +21,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from lightseek.tools.files import atomic_write, remove_leftovers
+from lightseek.tools.files import atomic_write
+from lightseek.tools.json_files import check_fields, parse_json
 from lightseek.training.processes import parted_like, whole
 from lightseek.weights.tensors import NAMES
 
@@ -82,20 +83,31 @@ def load_state(model: nn.Module, optimizer: torch.optim.Optimizer | None, path: 
                     entry: parted_like(value, parameter) if value.ndim else value.to(parameter.device)
                     for entry, value in state.items()
                 }
-        return json.loads(file.metadata()["place"])
+        return _place(file, path)
+
+
+def load_best(model: nn.Module, folder: str | Path) -> None:
+    """Copy the best weights of a run into the model. Raises ValueError if their file is missing or damaged."""
+    path = Path(folder) / BEST
+    if reason := flaw(path):
+        raise ValueError(f"{path} is damaged ({reason}): delete the checkpoints beside it, and start the run again")
+    load_state(model, None, path)
 
 
 def read_place(path: str | Path) -> dict[str, Any]:
     """Return the `place` that was passed to `save_state`."""
     with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["place"])
+        return _place(file, path)
+
+
+def _place(file: safe_open, path: str | Path) -> dict[str, Any]:
+    return check_fields(parse_json((file.metadata() or {}).get("place", "null"), path), {}, name=path)
 
 
 def newest_state(folder: str | Path) -> Path | None:
     """Return the newest undamaged checkpoint in a folder, or None. A damaged one is removed with a warning."""
     for name in (NEXT, STATE, PREVIOUS):
         path = Path(folder) / name
-        remove_leftovers(path)
         if not path.is_file():
             continue
         if not (reason := flaw(path)):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 from transformers.utils import logging
@@ -19,7 +20,8 @@ from transformers.utils import logging
 from lightseek.model.config import OCRConfig
 from lightseek.model.decoders.hf import HFDecoder, check_adapter, describe
 from lightseek.model.seq2seq import Seq2Seq
-from lightseek.text.tokenizer import Tokenizer
+from lightseek.text.tokenizer import MAX_BYTES, Tokenizer
+from lightseek.tools.json_files import read_json
 
 # Without trust_remote_code, transformers would ask on the terminal whether it may run a checkpoint's own code.
 SAFE = {"use_safetensors": True, "trust_remote_code": False}
@@ -31,7 +33,7 @@ class LightSeekSeq2Seq(Seq2Seq):
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Write the model in the layout of transformers, with its tokenizer. `seq2seq:FOLDER` loads it again."""
         weights = {name: tensor.to(dtype or self.dtype) for name, tensor in self.decoder.model.state_dict().items()}
-        with quiet():
+        with quiet(), naming_disk_errors(folder):
             self.decoder.model.save_pretrained(folder, state_dict=weights)
         self.tokenizer.save(Path(folder) / "tokenizer.json")
 
@@ -78,15 +80,24 @@ def load_weights(kind: Any, source: str, dtype: torch.dtype) -> Any:
             raise ValueError(f"{source} is a file: give the folder that holds config.json and the weights")
         if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", source):
             raise ValueError(f"{source}: there is no such folder, and a hub id looks like 'openai-community/gpt2'")
+    check_json(Path(source))
     try:
         with quiet():
             model, report = kind.from_pretrained(source, dtype=dtype, output_loading_info=True, **SAFE)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # transformers has errors of its own, and those of the libraries that it uses
         raise ValueError(f"{source}: transformers can't load this ({first_line(error)})") from error
     if report["missing_keys"] or report["mismatched_keys"]:
         wrong = sorted(map(str, [*report["missing_keys"], *report["mismatched_keys"]]))
         raise ValueError(f"{source}: {wrong[0]} and {len(wrong) - 1} more weights are missing or of another shape")
     return model
+
+
+def check_json(folder: Path) -> None:
+    """Read the JSON files of a folder within our limits: transformers has none. Raises JsonError for a bad file."""
+    for path in sorted(folder.glob("*.json")):
+        read_json(path, MAX_BYTES)
 
 
 def load_tokenizer(source: str, config: Any) -> tuple[Tokenizer, dict[str, int]]:
@@ -99,7 +110,9 @@ def load_tokenizer(source: str, config: Any) -> tuple[Tokenizer, dict[str, int]]
     try:
         theirs = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         definition = theirs.backend_tokenizer.to_str()
-    except (OSError, ValueError, KeyError, ImportError, AttributeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         raise ValueError(f"{source}: no tokenizer that can be used ({first_line(error)})") from error
     try:
         tokenizer = Tokenizer(definition)
@@ -125,6 +138,15 @@ def quiet() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
+@contextmanager
+def naming_disk_errors(folder: str | Path) -> Iterator[None]:
+    """Turn the error of the safetensors library, such as one of a full disk, into an OSError that names the folder."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"{folder}: the weights cannot be written ({first_line(error)})") from error
+
+
 def first(*ids: int | list[int] | None) -> int | None:
     """Return the first id that is not None. An argument may be a list of ids."""
     flat = [i for some in ids for i in (some if isinstance(some, list) else [some])]
@@ -133,4 +155,4 @@ def first(*ids: int | list[int] | None) -> int | None:
 
 def first_line(error: Exception) -> str:
     """Return the type and the first line of an error."""
-    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]}"
+    return f"{type(error).__name__}: {(str(error).strip() or 'no reason given').splitlines()[0]:.300}"

@@ -5,12 +5,12 @@ the weights as plain LoRA gives wrong texts and no error. So each key is support
 Otherwise the adapter is refused.
 """
 
-import json
 import math
 import re
 from pathlib import Path
 from typing import Any
 
+from lightseek.tools.json_files import JsonError, check_fields, read_json
 from lightseek.weights.tensors import CheckpointError
 
 CONFIG = "adapter_config.json"
@@ -40,7 +40,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = check_fields(read_json(path), {}, name=path)
         config = {"use_rslora": False, "lora_dropout": 0.0, "modules_to_save": None, **config}
         for key in ("rank_pattern", "alpha_pattern"):
             # transformers' classes put `language_model` into the official names, and a pattern may hold it escaped.
@@ -52,7 +52,9 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise ValueError(f"lora_dropout is {config['lora_dropout']}")
     except FileNotFoundError:
         raise CheckpointError(f"{folder}: no {CONFIG}, so this is no adapter in peft's format") from None
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except JsonError as error:
+        raise CheckpointError(f"{error}, so it is not a LoRA adapter's settings") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: not a LoRA adapter's settings ({error!r})") from None
     for key, only in ONLY_VALUES.items():
         if config.get(key, only) != only:

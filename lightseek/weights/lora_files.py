@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from lightseek.model.moe import Experts
@@ -73,7 +73,8 @@ def save_adapter(model: DocumentModel, folder: str | Path, name: str = "default"
         settings["alpha_pattern"][r".*\.gate_up_proj"] = 2 * alphas[gate]
     with atomic_write(folder / WEIGHTS) as temporary:
         # A gate and its up share a tensor here, and safetensors refuses shared memory, so copies are saved.
-        save_file({key: tensor.detach().cpu().clone() for key, tensor in tensors.items()}, temporary, {"format": "pt"})
+        copies = {key: tensor.detach().cpu().clone() for key, tensor in tensors.items()}
+        temporary.write_bytes(save(copies, {"format": "pt"}))  # `save_file` hides that the disk is full
     write_json(folder / CONFIG, settings)
 
 

@@ -7,7 +7,6 @@ the values that follow from the config. Then the tensors are copied one by one o
 loading needs little more memory than the model. Nothing here unpickles or runs code from a checkpoint.
 """
 
-import json
 import shutil
 from pathlib import Path
 
@@ -16,7 +15,8 @@ from torch import Tensor
 
 from lightseek.model.config import OCRConfig
 from lightseek.model.ocr import DeepSeekOCR
-from lightseek.tools.files import atomic_write, write_json
+from lightseek.tools.files import atomic_write, leads_out, write_json
+from lightseek.tools.json_files import read_json
 from lightseek.weights.names import buffer_value, official_tensors
 from lightseek.weights.tensors import (
     CheckpointError,
@@ -30,7 +30,6 @@ from lightseek.weights.tensors import (
 WEIGHTS = "model-00001-of-000001.safetensors"  # five and six digits, as in the official file's name
 INDEX = "model.safetensors.index.json"
 SIDE_FILES = ("tokenizer*.json", "special_tokens_map.json", "processor_config.json", "generation_config.json", "*.py")
-MAX_INDEX = 64 << 20  # bytes
 
 
 def load_official(
@@ -71,6 +70,8 @@ def save_official(model: DeepSeekOCR, folder: Path, dtype: torch.dtype) -> None:
     if source is not None and source.resolve() != folder.resolve():
         for pattern in SIDE_FILES:
             for side_file in sorted(source.glob(pattern)):
+                if leads_out(side_file, source):
+                    raise CheckpointError(f"{side_file} is a link that leads out of {source}: it is not copied")
                 with atomic_write(folder / side_file.name) as temporary:
                     shutil.copyfile(side_file, temporary)
 
@@ -96,13 +97,14 @@ def find_weights(folder: Path) -> dict[str, Path]:
         if not files:
             raise CheckpointError(f"{folder}: no *.safetensors file (other formats are not read)")
         return keys_of(files)
-    if index.stat().st_size > MAX_INDEX:
-        raise CheckpointError(f"{index}: the file is larger than {MAX_INDEX >> 20} MiB, so it is not an index")
     try:
-        weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        listed = {key: folder / Path(name).name for key, name in weight_map.items()}
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index}: not an index of safetensors shards ({error!r})") from None
+        weight_map = read_json(index)["weight_map"]
+        listed = {key: folder / name for key, name in weight_map.items()}
+        if outside := [name for name in weight_map.values() if Path(name).name != name or name in ("", ".", "..")]:
+            raise ValueError(f"{outside[0]!r:.80} is not the name of a file in this folder")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        told = error if isinstance(error, ValueError) else repr(error)
+        raise CheckpointError(f"{index}: not an index of safetensors shards ({told})") from None
     for path in sorted(set(listed.values())):
         if not path.is_file():
             raise CheckpointError(f"{path}: {index.name} lists this file, but it is not there")

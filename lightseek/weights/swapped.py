@@ -37,10 +37,10 @@ def save_swapped(model: DeepSeekOCR, folder: Path, dtype: torch.dtype) -> None:
 
 def save_decoder(decoder: nn.Module, folder: Path, dtype: torch.dtype) -> None:
     """Write a model from transformers in its own layout. Each file appears complete or not at all."""
-    from lightseek.weights.hf import quiet
+    from lightseek.weights.hf import naming_disk_errors, quiet
 
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{DECODER}.") as temporary:
-        with quiet():
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{DECODER}.", suffix=".tmp") as temporary:
+        with quiet(), naming_disk_errors(folder):
             decoder.save_pretrained(temporary, state_dict={k: v.to(dtype) for k, v in decoder.state_dict().items()})
         for file in sorted(Path(temporary).iterdir()):
             with atomic_write(folder / file.name) as target:

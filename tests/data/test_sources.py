@@ -403,14 +403,14 @@ def test_columns_can_be_named_and_the_summary_left_out(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{'text': 1}", "row 3: not JSON"),
+        ("{'text': 1}", "row 3: not valid JSON"),
         ("[1]", "row 3: must be a JSON object"),
         ('{"text": 7, "summary": "s"}', "row 3: 'text' must be a text, not 7"),
         ('{"text": "t", "summary": ""}', "row 3: 'summary' must be a text, not nothing"),
         ('{"text": "t", "summary": null}', "row 3: 'summary' must be a text, not nothing"),
         ('{"text": "t", "summary": "\\ud800"}', "row 3: 'summary' holds half a character"),
         ('{"text": "t", "summary": "s", "split": "later"}', "row 3: unknown split 'later'"),
-        ("\udcff", "row 3: not JSON"),
+        ("\udcff", "row 3: not valid JSON"),
     ],
 )
 def test_a_bad_row_is_named(tmp_path, line, message):
@@ -542,7 +542,7 @@ def test_json_lines_called_json_may_have_one_row_or_a_bad_one(tmp_path):
     one.write_text(json.dumps(rows(1)[0]) + "\n", encoding="utf-8")
     assert [d.text for d in load_documents(one, "test")] == [rows(1)[0]["text"]]
     one.write_text(json.dumps(rows(1)[0]) + "\n{torn\n" + json.dumps(rows(2)[1]) + "\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=r"test\.json, row 2: not JSON"):
+    with pytest.raises(ValueError, match=r"test\.json, row 2: not valid JSON"):
         load_documents(one, "test")
     bad = []
     assert len(load_documents(one, "test", on_bad=bad.append)) == 2 and len(bad) == 1

@@ -54,7 +54,7 @@ def test_the_card_says_what_the_run_found(pushed):
         f"| rouge1 | {results['rouge1']:.1f} | {results['lead3']['rouge1']:.1f} |",
         f"| validation | {results['eval_loss']:.3f} |",
         "| setting | value |\n| --- | --- |",
-        "| steps | `2` |",
+        "| `steps` | `2` |",
         f"{results['train_tokens']:,} target tokens",
     ):
         assert line in card

@@ -196,7 +196,7 @@ def test_sizes_that_do_not_fit(path, value, complaint):
         ("language_config.aux_loss_alpha", float("nan"), "DecoderConfig.balance_alpha must be positive, got nan"),
         ("language_config.num_hidden_layers", 10**6, "DecoderConfig.layers must be at most 1,000, got 1000000"),
         ("language_config.n_routed_experts", 10**8, "DecoderConfig.experts must be at most 4,096, got 100000000"),
-        ("language_config.max_position_embeddings", 10**400, "DecoderConfig.max_positions must be at most"),
+        ("language_config.max_position_embeddings", 10**200, "DecoderConfig.max_positions must be at most"),
         ("language_config.vocab_size", 10**9, "DecoderConfig.vocabulary must be at most"),
         ("vision_config.width.sam_vit_b.layers", 10**6, "SamConfig.layers must be at most"),
         ("vision_config.width.sam_vit_b.position_grid", 10**6, "SamConfig.grid must be at most"),

@@ -149,9 +149,9 @@ def test_another_programs_lines_will_do(tmp_path):
     ("line", "message"),
     [
         ("[]", "line 2 is not a prediction: it is not a JSON object"),
-        ('{"id": "a", "reference": "r"}', "line 2 is not a prediction: 'prediction' must be a text, not None"),
+        ('{"id": "a", "reference": "r"}', "line 2 is not a prediction: 'prediction' is missing"),
         ('{"id": 7}', "line 2 is not a prediction: 'id' must be a text, not 7"),
-        ("{", "line 2 is not a prediction: Expecting property name"),
+        ("{", "line 2 is not a prediction: not valid JSON .Expecting property name"),
         ('{"id": "a", "reference": "r", "prediction": "p", "seconds": "1"}', "'seconds' must be a number, not '1'"),
     ],
 )

@@ -273,7 +273,7 @@ def test_a_saved_model_that_is_damaged_is_refused(swapped, tmp_path):
     with pytest.raises(CheckpointError, match=r"layout.newline is missing"):
         LightSeekOCR.from_pretrained(tmp_path)
     (tmp_path / "lightseek.json").write_text(json.dumps({"sam": {}}))
-    with pytest.raises(ConfigError, match=r"lightseek.json: not the sizes"):
+    with pytest.raises(ConfigError, match=r"lightseek.json: decoder is missing"):
         LightSeekOCR.from_pretrained(tmp_path)
 
 

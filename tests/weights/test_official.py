@@ -368,7 +368,7 @@ def test_index_cannot_reach_outside_the_folder(folder, tmp_path):
     (folder / WEIGHTS).rename(tmp_path / WEIGHTS)
     keys = weights(tmp_path)
     (folder / INDEX).write_text(json.dumps({"weight_map": dict.fromkeys(keys, f"../{WEIGHTS}")}))
-    refused(folder, str(folder / WEIGHTS), "not there")
+    refused(folder, INDEX, "is not the name of a file in this folder")
 
 
 def test_a_tensor_that_two_files_hold(folder):

@@ -13,7 +13,6 @@ are memory-mapped.
 import json
 import os
 import shutil
-import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -30,11 +29,11 @@ from lightseek.page.modes import Mode
 from lightseek.page.pictures import upright_rgb
 from lightseek.page.views import EncodedPage, PageViews, page_views
 from lightseek.text.generate import evaluating
-from lightseek.tools.files import atomic_write, write_text
+from lightseek.tools.files import abandoned, atomic_write, write_text
+from lightseek.tools.json_files import check_fields, parse_json, read_json
 
 FORMAT = 1  # raise it when the files or the arithmetic behind them change, so that a new folder is used
 AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-UNFINISHED = 3600  # seconds; the run that wrote an older temporary file must be dead
 SPARE = 1 << 30  # bytes that the cache leaves free on the disk
 
 
@@ -97,9 +96,9 @@ class VisionCache:
         try:
             with safe_open(self.path("pages", key), "pt") as file:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                columns, rows = json.loads(file.metadata()["grid"])
+                columns, rows = parse_json((file.metadata() or {})["grid"], self.path("pages", key))
             return EncodedPage(tensors["global"], tensors.get("tiles"), (columns, rows))
-        except (FileNotFoundError, SafetensorError):
+        except (FileNotFoundError, SafetensorError, KeyError, TypeError, ValueError):
             return None
 
     def save(self, key: str, page: EncodedPage) -> None:
@@ -128,7 +127,7 @@ class VisionCache:
     def recall(self, key: str) -> dict[str, Any] | None:
         """Return the record that `note` wrote for a document, or None if there is none that can be read."""
         try:
-            return json.loads(self.path("documents", key).read_text(encoding="utf-8"))
+            return check_fields(read_json(self.path("documents", key)), {})
         except (FileNotFoundError, ValueError):
             return None
 
@@ -178,7 +177,7 @@ def survey(root: Path) -> tuple[int, int]:
     for file in root.rglob("*"):
         try:
             state = file.stat()
-            if file.suffix == ".tmp" and time.time() - state.st_mtime > UNFINISHED:
+            if file.suffix == ".tmp" and abandoned(file):
                 file.unlink()
             elif file.suffix == ".safetensors":
                 pages, size = pages + 1, size + state.st_size

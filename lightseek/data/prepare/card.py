@@ -1,5 +1,6 @@
 """Writes the data card of a prepared folder in the hub's format: the source, number and lengths of its documents."""
 
+import shlex
 from pathlib import Path
 from statistics import median
 
@@ -8,6 +9,7 @@ from lightseek.data.prepare.shards import Figures, Job
 from lightseek.data.sources.registry import DATA_SETS
 from lightseek.page.modes import find_mode
 from lightseek.tools.files import write_text
+from lightseek.tools.markdown import block, code
 
 PLOT = "lengths.png"
 LICENCES = ("apache-2.0", "mit", "cc-by-nc-4.0", "cc-by-nc-nd-4.0", "cc0-1.0")  # as the hub spells them
@@ -29,12 +31,12 @@ def card(job: Job, prepared: Prepared) -> str:
     )
     parts = [
         _header(job, prepared, title),
-        f"# {title}",
+        f"# {entry.name if entry else code(Path(job.source).stem)}, prepared by LightSeek",
         f"{about[0].upper()}{about[1:]}, for the task {job.task}. {_pages(job, prepared.total)}",
         _table(prepared),
         f"![Histograms of lengths]({PLOT})",
         "## Made by",
-        f"```text\n{command(job)}\n```",
+        block(command(job)),
         f"## Left out\n\n{_left_out(job, prepared)}",
     ]
     if entry:
@@ -102,22 +104,22 @@ def _left_out(job: Job, prepared: Prepared) -> str:
         f"- Documents that need more than {job.max_pages} pages: {total.truncated:,}{drawn}.",
         f"- Rows that could not be used: {len(bad):,}.",
     ]
-    lines += [f"  - {message}" for message in bad[:20]]
+    lines += [f"  - {code(message)}" for message in bad[:20]]
     if total.missing_glyphs:
-        lines.append(f"- Characters the font could not draw: {' '.join(list(total.missing_glyphs)[:40])}")
+        lines.append(f"- Characters the font could not draw: {code(' '.join(list(total.missing_glyphs)[:40]))}")
     return "\n".join(lines)
 
 
 def command(job: Job) -> str:
     """Return the command line that makes the same folder again; DIR stands for its path."""
     default = Job(job.source)
-    parts = [f"python -m lightseek prepare {job.source} --out DIR"]
+    parts = [f"python -m lightseek prepare {shlex.quote(job.source)} --out DIR"]
     if job.shares is not None:
         parts.append("--split " + "/".join(f"{share:g}" for share in job.shares))
     for name in ("task", "mode", "font", "max_pages", "format", "limit", "seed", "text_column", "summary_column"):
         value = getattr(job, name)
         if value != getattr(default, name):
-            parts.append(f"--{name.replace('_', '-')} {'none' if value is None else value}")
+            parts.append(f"--{name.replace('_', '-')} {'none' if value is None else shlex.quote(str(value))}")
     parts += [f"--{name.replace('_', '-')}" for name in ("images", "skip_bad") if getattr(job, name)]
     return " ".join(parts)
 

@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -24,7 +25,9 @@ from lightseek.data.sources.load import load_documents
 from lightseek.data.sources.registry import DATA_SETS
 from lightseek.data.sources.tables import OnBad, Wanted
 from lightseek.data.splits import SMALL, SPLITS, Shares, Split, divide, share_of
-from lightseek.tools.files import write_json
+from lightseek.tools.files import check_still_there, readable, remove_leftovers, write_json
+from lightseek.tools.json_files import check_fields, read_json
+from lightseek.tools.locks import LOCK
 
 
 @dataclass
@@ -55,10 +58,18 @@ def write_folder(
     `skip_bad` may go on with it.
     """
     work = claim(job, out)
+    remove_leftovers(out)
     done = work / "figures.json"
     if not done.is_file():
         bad: list[str] = []
-        counts = write_shards(job, out, processes, report, _taking(job, bad, on_bad))
+        try:
+            counts = write_shards(job, out, processes, report, _taking(job, bad, on_bad))
+        except BrokenProcessPool:
+            raise ValueError(
+                "one of the processes was killed, perhaps because the memory was full: the same command continues, "
+                "and --processes 1 needs the least memory"
+            ) from None
+        check_still_there(work / "job.json")
         figures = {split: merged(work, split, count) for split, count in counts.items()}
         for split, count in counts.items():
             for number in range(count):
@@ -66,19 +77,21 @@ def write_folder(
                 if not final.exists():
                     part_file(work, split, number, job).replace(final)
         write_json(done, {"bad": bad, "splits": {split: asdict(found) for split, found in figures.items()}})
-    found = json.loads(done.read_text(encoding="utf-8"))
-    return Prepared({split: Figures(**values) for split, values in found["splits"].items()}, found["bad"])
+    found = check_fields(read_json(done), {"splits": "an object", "bad": "a list of texts"}, name=done)
+    splits = {split: figures_of(values, done) for split, values in found["splits"].items()}
+    return Prepared(splits, found["bad"])
 
 
 def claim(job: Job, out: Path) -> Path:
     """Return the working folder in `out`, and make it if `out` is new. Raises ValueError if `out` holds other files."""
     work, settings = out / WORK, json.loads(json.dumps(asdict(job) | {"state": _state(job.source)}))
     begun = work / "job.json"
-    if out.exists() and not begun.is_file() and (not out.is_dir() or any(file.name != WORK for file in out.iterdir())):
+    others = [file for file in out.iterdir() if file.name not in (WORK, LOCK)] if out.is_dir() else []
+    if not begun.is_file() and (others or (out.exists() and not out.is_dir())):
         raise ValueError(f"{out} is there already: give an empty or a new folder")
-    if not begun.is_file() or [*out.iterdir(), *work.iterdir()] == [work, begun]:  # that job has written nothing yet
+    if not begun.is_file() or not (others or [file for file in work.iterdir() if file != begun]):  # nothing is written
         write_json(begun, settings)
-    before = json.loads(begun.read_text(encoding="utf-8"))
+    before = check_fields(read_json(begun), {"skip_bad": "true or false"}, name=begun)
     # Up to the first bad row, a job writes the same files with skip_bad as without.
     before["skip_bad"] = before["skip_bad"] or job.skip_bad
     unlike = [name for name in settings if settings[name] != before.get(name)]
@@ -137,7 +150,7 @@ def _taking(job: Job, bad: list[str], on_bad: OnBad | None) -> OnBad:
     def take(error: ValueError) -> None:
         if not job.skip_bad:
             raise ValueError(f"{error} (--skip-bad leaves such rows out)")
-        bad.append(str(error))
+        bad.append(readable(error))
         if on_bad:
             on_bad(error)
 
@@ -165,7 +178,7 @@ def write_shards(job: Job, out: Path, processes: int, report: Report | None, on_
             counts[split] = number + 1
             done = figures_file(out / WORK, split, number)
             if done.is_file():
-                finished(Figures(**json.loads(done.read_text(encoding="utf-8"))))
+                finished(figures_of(read_json(done), done))
             elif pool is None:
                 finished(write_shard(job, out, split, number, shard))
             else:
@@ -211,8 +224,17 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def figures_of(values: Any, path: Path) -> Figures:
+    """Return the figures that a file holds. Raises JsonError, which names the file, if one is missing or wrong."""
+    lists = dict.fromkeys(("text", "summary", "pages"), "a list of whole numbers")
+    counts = dict.fromkeys(("pictures", "truncated", "dropped"), "a whole number")
+    kinds = lists | counts | {"missing_glyphs": "an object", "bad": "a list of texts"}
+    return Figures(**{name: check_fields(values, kinds, name=path)[name] for name in kinds})
+
+
 def merged(work: Path, split: Split, count: int) -> Figures:
     total = Figures()
     for number in range(count):
-        total.add(Figures(**json.loads(figures_file(work, split, number).read_text(encoding="utf-8"))))
+        path = figures_file(work, split, number)
+        total.add(figures_of(read_json(path), path))
     return total

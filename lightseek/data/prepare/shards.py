@@ -14,7 +14,7 @@ from lightseek.data.sources.registry import DATA_SETS
 from lightseek.data.splits import Shares, Split
 from lightseek.page.modes import check_shape
 from lightseek.page.spec import MOST_PAGES, PageSpec
-from lightseek.tools.files import atomic_write, write_json
+from lightseek.tools.files import atomic_write, readable, write_json
 
 WORK = ".prepare"  # the folder for unfinished shards and for the figures
 SHARD = 1000  # rows
@@ -86,7 +86,7 @@ def write_shard(job: Job, out: Path, split: Split, number: int, shard: list[Docu
             row, pages = _row(job, document, maker)
             check_task(document, job.task)
         except ValueError as error:
-            figures.bad.append(str(error))
+            figures.bad.append(readable(error))
             continue
         if job.format == "parquet":
             pictures = [{"bytes": data, "path": f"{name}-{k}{suffix}"} for k, (data, suffix) in enumerate(pages)]

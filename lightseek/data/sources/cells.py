@@ -17,6 +17,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from lightseek.tools.files import leads_out
+from lightseek.tools.json_files import has_surrogates
+
 # How the picture files begin that Pillow reads: PNG, JPEG, GIF, BMP, TIFF (both byte orders), WebP, JPEG 2000.
 BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*", b"RIFF", b"\0\0\0\x0cjP", b"\xffO\xffQ")
 DATA_URI = re.compile(r"data:([^,;]*)((?:;[^,;]*)*),", re.IGNORECASE)
@@ -72,10 +75,10 @@ def _decoded(text: str) -> bytes:
 
 def _path(text: str, folder: Path, root: Path) -> Path:
     shown = text if len(text) <= 80 else f"{text[:40]}... ({len(text):,} characters)"
-    if len(text) > LONGEST_PATH or "\0" in text:
+    if len(text) > LONGEST_PATH or "\0" in text or has_surrogates(text):
         raise ValueError(f"a picture is neither a path nor base64: {shown!r}")
     path = folder / text
-    if Path(text).is_absolute() or not path.resolve().is_relative_to(root.resolve()):
+    if Path(text).is_absolute() or leads_out(path, root):
         raise ValueError(f"the picture {shown} is not in {root}: a path or a link must not lead out of the folder")
     try:
         if path.is_file():

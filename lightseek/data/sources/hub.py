@@ -5,7 +5,6 @@ the seed decides, so a few documents cost a few megabytes. With a larger limit o
 kept in the cache of `datasets`; the seed decides the order of its rows, too.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -15,8 +14,9 @@ from typing import Any
 from lightseek.data.document import Document, check_task, split_key
 from lightseek.data.sources.cells import pictures
 from lightseek.data.sources.registry import DataSet
-from lightseek.data.sources.tables import OnBad
+from lightseek.data.sources.tables import MAX_TABLE_BYTES, OnBad
 from lightseek.data.splits import Split, part_of
+from lightseek.tools.json_files import read_json
 
 STREAMED = 20_000  # documents
 # The size of the shuffle buffer in rows, and from how many row groups (1000 texts or 100 pictures each) it is filled.
@@ -138,7 +138,7 @@ def _text(row: dict[str, Any], column: str) -> str:
 
 def _omnidocbench(entry: DataSet, seed: int) -> Iterator[tuple[str, Document | ValueError]]:
     """Yield one document for each page. Its text is that of the blocks that have a place in the reading order."""
-    pages = json.loads(_download(entry, entry.files).read_text(encoding="utf-8"))
+    pages = read_json(_download(entry, entry.files), MAX_TABLE_BYTES)
     order = list(range(len(pages)))
     Random(seed).shuffle(order)
     for index in order:

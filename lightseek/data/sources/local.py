@@ -41,6 +41,7 @@ from lightseek.data.sources.tables import (
 )
 from lightseek.data.splits import SPLIT_NAMES, SPLITS, Shares, Split, divide
 from lightseek.page.typeset.markdown import shorten_data_uris
+from lightseek.tools.files import leads_out, readable
 
 TEXTS = (".txt", ".md")
 READ = (*TABLES, *ANNOTATIONS, *TEXTS)
@@ -110,7 +111,7 @@ def read(path: Path, wanted: Wanted = WANTED, on_bad: OnBad | None = None) -> It
     for file in files:
         table = kind_of(file) in TABLES + ANNOTATIONS
         _check_size(file, MAX_TABLE_BYTES if table else MAX_TEXT_BYTES)
-        name = file.name if file == path else file.relative_to(path).as_posix()
+        name = readable(file.name if file == path else file.relative_to(path).as_posix())
         place = _place(file, path)
         if table:
             yield from read_table(file, name, wanted, on_bad, root, place)
@@ -145,6 +146,8 @@ def files_of(path: Path) -> list[Path]:
         names = ", ".join(file.relative_to(path).as_posix() for file in files[:5]) + ", ..." * (len(files) > 5)
         unread = f" (it holds {names})" if files else ""
         raise ValueError(f"{path} holds no documents{unread}: put {', '.join(READ)} files there")
+    if outside := [file for file in found if leads_out(file, path)]:
+        raise ValueError(f"{outside[0]} is a link that leads out of {path}: put the file itself there")
     if len(found) > MAX_FILES:
         raise ValueError(f"{path} holds {len(found):,} files, more than {MAX_FILES:,}: put them into one .jsonl file")
     return found
@@ -177,7 +180,7 @@ def _place(file: Path, root: Path) -> Split | None:
 
 def _read_text(file: Path, name: str, wanted: Wanted) -> Document:
     beside = [file.with_name(f"{file.stem}.summary{suffix}") for suffix in TEXTS]
-    beside = [summary for summary in beside if summary.is_file()][:1]
+    beside = [summary for summary in beside if summary.is_file() and not leads_out(summary, file.parent)][:1]
     try:
         text = file.read_text(encoding="utf-8-sig").strip()
         summary = beside[0].read_text(encoding="utf-8-sig").strip() if beside else ""

@@ -7,8 +7,6 @@ A row has a text and its summary, or it has pictures. Pictures are in the column
 
 import csv
 import gzip
-import json
-import tempfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,12 +16,14 @@ from typing import Any
 from lightseek.data.document import Document, check_task, split_first_sentence
 from lightseek.data.sources.cells import pictures
 from lightseek.data.splits import SPLIT_NAMES, Split
+from lightseek.tools.json_files import JsonError, has_surrogates, parse_json
 
 TABLES = (".jsonl", ".csv", ".parquet", ".jsonl.gz")
 # A list of objects, an object a line, or one object that maps pictures to texts. The suffix also means other things.
 ANNOTATIONS = (".json", ".json.gz")
 MAX_TABLE_BYTES = 2 << 30  # the whole table is read into memory
 MAX_TEXT_BYTES = 10 << 20
+PARQUET_ROWS = 100  # read at once
 PICTURES = ("images", "image", "file_name")
 PICTURE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 OnBad = Callable[[ValueError], None]
@@ -103,6 +103,8 @@ def _document(row: Row, folder: Path, root: Path, name: str, wanted: Wanted) -> 
             summary = _text(row, answer)
     facts = row.get("facts")
     facts = tuple(fact for fact in facts if isinstance(fact, str)) if isinstance(facts, list) else ()
+    if any(map(has_surrogates, facts)):
+        raise ValueError("'facts' holds half a character (a lone surrogate)")
     document = Document(text, summary, name, facts, images, question)
     check_task(document, wanted.task)
     return document
@@ -115,10 +117,8 @@ def _text(row: Row, column: str) -> str:
     if not isinstance(value, str) or not value.strip():
         found = "nothing" if value is None or value == "" else repr(value)[:40]
         raise ValueError(f"{column!r} must be a text, not {found}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # JSON can write characters that UTF-8 can't
-        raise ValueError(f"{column!r} holds half a character (a lone surrogate)") from None
+    if has_surrogates(value):
+        raise ValueError(f"{column!r} holds half a character (a lone surrogate)")
     return value.strip()
 
 
@@ -164,9 +164,9 @@ def _json_lines(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line.decode("utf-8-sig"))
-        except (ValueError, RecursionError) as error:  # UTF-8 and JSON errors are ValueErrors
-            yield number, ValueError(f"not JSON: {_short(error)}")
+            row = parse_json(line, "")
+        except JsonError as error:
+            yield number, error
             continue
         yield number, row if isinstance(row, dict) else ValueError(f"must be a JSON object, not {line[:40]!r}")
 
@@ -175,12 +175,12 @@ def _json_rows(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
     """Read a list of rows, an object of pictures and their texts, or an object a line, as `Dataset.to_json` writes."""
     text = b"".join(_lines(file))
     try:
-        rows = json.loads(text.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
+        rows = parse_json(text, file)
+    except JsonError:
         if _is_object(text.lstrip(b"\xef\xbb\xbf").lstrip().partition(b"\n")[0]):
             yield from _json_lines(file)
             return
-        raise ValueError(f"{file} is not JSON: {_short(error)}") from None
+        raise
     if isinstance(rows, dict) and not any(Path(key[-300:]).suffix.lower() in PICTURE_FILES for key in rows):
         rows = [rows]  # a single row
     if isinstance(rows, dict):
@@ -195,14 +195,9 @@ def _json_rows(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
 
 def _is_object(line: bytes) -> bool:
     try:
-        return isinstance(json.loads(line), dict)
-    except (ValueError, RecursionError):
+        return isinstance(parse_json(line, ""), dict)
+    except JsonError:
         return False
-
-
-def _short(error: Exception) -> str:
-    """Return the message of an error. That of a wrong character in UTF-8 would hold the whole text."""
-    return f"{error!s:.200}"
 
 
 def _csv_rows(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
@@ -219,20 +214,23 @@ def _csv_rows(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
 
 
 def _parquet_rows(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
-    import datasets
+    """Read a few rows at a time. A row with a text that is not UTF-8 is a bad row, and the others are read."""
+    from pyarrow import ArrowException, parquet
 
-    silent = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        with tempfile.TemporaryDirectory() as cache:  # not the user's cache, so that a changed file is read again
-            table = datasets.Dataset.from_parquet(str(file), cache_dir=cache, keep_in_memory=True)
-    except Exception as error:  # `datasets` wraps every error of Arrow in its own
-        raise ValueError(f"can't read {file}: {error.__cause__ or error}") from error
-    finally:
-        if not silent:
-            datasets.enable_progress_bars()
     number = 0
-    for batch in table.with_format("arrow").iter(batch_size=100):  # in Arrow format, so that pictures stay bytes
-        for row in batch.to_pylist():
-            number += 1
-            yield number, row
+    try:
+        with parquet.ParquetFile(file) as table:
+            for batch in table.iter_batches(PARQUET_ROWS):
+                batch.validate(full=False)
+                for index in range(batch.num_rows):
+                    number += 1
+                    try:
+                        yield number, batch.slice(index, 1).to_pylist()[0]
+                    except (UnicodeDecodeError, OverflowError) as error:
+                        yield number, ValueError(f"a value cannot be read: {error!s:.200}")
+    except (ArrowException, OSError, ValueError, NotImplementedError, KeyError) as error:
+        raise ValueError(f"can't read {file}: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return f"{(str(error).splitlines() or [type(error).__name__])[0]:.200}"

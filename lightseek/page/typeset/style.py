@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 MAX_PAGES = 1000
 MAX_PIXELS = 50_000_000  # per page: A4 at 600 dpi is 35 million
+MAX_TOGETHER = 8 * MAX_PIXELS  # of all pages of a document that are in memory at once: 1.2 GB in RGB
 
 
 @dataclass(frozen=True)
