@@ -1,6 +1,6 @@
 """Which part of the page each position of an image stands for: the bridge between the decoder's sequence and a picture.
 
-    image_places(views, mode, picture.size, config.arithmetic)[37].box     # (left, top, right, bottom) in pixels of the page
+    image_places(views, mode, picture.size, config.arithmetic)[37].box     # (left, top, right, bottom) on the page
 
 An image in tiles comes first as its tiles, put together row by row, and then as its global view. A newline follows each
 row of tokens, and a separator ends the image (`model/layout.py`).
