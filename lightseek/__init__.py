@@ -8,7 +8,7 @@ The folders are the architecture figure, and each uses only those below it:
     lab           ablations: a grid of runs, its results, what is published of them
     training      the one loop: what learns, the optimizer, the state of a run, several processes
     scores        predictions become figures with intervals
-    inspect       look inside: the trace of a forward pass
+    inspect       look inside: traces, attention on the page, what a layer would say, interventions
     data          documents become examples
     weights       files become models and back: the official layout, adapters, quantized weights, nano
     text          tokens in and out: tokenizer, prompts, generation

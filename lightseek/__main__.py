@@ -21,6 +21,7 @@ COMMANDS = (  # each a file in lightseek/commands
     "read",
     "summarize",
     "trace",
+    "inspect",
     "modes",
     "formula",
     "prepare",

@@ -12,7 +12,7 @@ the query. `scale` is 1/√k unless it is given.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -97,18 +97,22 @@ def set_attention(model: nn.Module, name: str) -> None:
 
 
 @contextmanager
-def attention_maps(model: nn.Module) -> Iterator[dict[str, Float[Tensor, "b h n m"]]]:
+def attention_maps(
+    model: nn.Module, names: Collection[str] | None = None
+) -> Iterator[dict[str, Float[Tensor, "b h n m"]]]:
     """Collect the attention maps of the forward passes inside the `with` block, by the names of their layers.
 
-    The model runs with `Eager` inside the block and gets its own cores back after it. If a layer runs several times, as
-    in generation, the last map stays.
+    `names` are the layers that are looked at; without them it is every layer. These run with `Eager` inside the block
+    and get their own cores back after it. If a layer runs several times, as in generation, the last map stays.
 
     >>> with attention_maps(model) as maps:            # doctest: +SKIP
     ...     model(input_ids, pages=pages)
     >>> maps["decoder.layers.3.attention"].shape       # doctest: +SKIP
     """
-    before = {name: module.attend for name, module in model.named_modules() if hasattr(module, "attend")}
-    set_attention(model, "eager")
+    layers = {name: module for name, module in model.named_modules() if hasattr(module, "attend")}
+    before = {name: layer.attend for name, layer in layers.items() if names is None or name in names}
+    for name in before:
+        set_attention(layers[name], "eager")
     maps: dict[str, Tensor] = {}
 
     def keep(name: str):

@@ -104,6 +104,13 @@ class HFDecoder(nn.Module):
         raise ValueError(f"{self.config.name}: the model has no list of {self.config.layers} layers")
 
     @property
+    def norm(self) -> nn.Module:
+        """The final norm, or the identity if the model has none."""
+        body = self.model.get_submodule(self._path_of_layers().rpartition(".")[0])
+        norms = [m for name, m in body.named_children() if "Norm" in type(m).__name__ and "emb" not in name]
+        return norms[-1] if norms else nn.Identity()
+
+    @property
     def stages(self) -> dict[str, nn.Module]:
         """The steps of a forward pass by their paths, for a trace."""
         paths = {module: name for name, module in self.model.named_modules()}
@@ -116,9 +123,7 @@ class HFDecoder(nn.Module):
     def parts(self) -> dict[str, str]:
         """The parts of this model that a freeze policy can name. The values match the names of their parameters."""
         paths = {module: name for name, module in self.model.named_modules()}
-        blocks = self._path_of_layers()
-        body = self.model.get_submodule(blocks.rpartition(".")[0])
-        norms = [m for name, m in body.named_children() if "Norm" in type(m).__name__ and "emb" not in name]
+        blocks, norm = self._path_of_layers(), self.norm
         embeddings, head = self.embed, self.model.get_output_embeddings()
         attention = [
             name
@@ -126,8 +131,8 @@ class HFDecoder(nn.Module):
             if re.search("attn|attention", name) and "Norm" not in type(child).__name__
         ]
         found = {"embeddings": re.escape(paths[embeddings]), "decoder-layers": rf"{re.escape(blocks)}\.\d+"}
-        if norms:
-            found["final-norm"] = re.escape(paths[norms[-1]])
+        if norm in paths:
+            found["final-norm"] = re.escape(paths[norm])
         if attention:
             found["attention"] = rf"{re.escape(blocks)}\.\d+\.({'|'.join(attention)})"
         if head is not None and head.weight is not embeddings.weight:  # a tied head goes by the name of the embeddings
