@@ -27,6 +27,7 @@ COMMANDS = (  # each a file in lightseek/commands
     "prepare",
     "generate",
     "evaluate",
+    "serve",
 )
 
 

@@ -69,7 +69,9 @@ def build(model: DeepSeekOCR, name: str = "nano") -> gr.Blocks:
                     )
                 with gr.Column(scale=1, min_width=300):
                     layers_say = gr.Dataframe(headers=LAYERS_SAY, label="What each layer would have written here")
-                    experts = gr.Dataframe(headers=["mixture layer", "experts (probability)"], label="Experts of this position")
+                    experts = gr.Dataframe(
+                        headers=["layer", "experts (probability)"], label="Experts, by mixture layer"
+                    )
         with gr.Tab("Change a part"):
             gr.Markdown("The output of one stage is changed in every pass. What does the model write then?")
             with gr.Row():
