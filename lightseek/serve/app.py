@@ -89,7 +89,7 @@ def create_app(service: Service, api_key: str | None = None) -> FastAPI:
         return [ModelRow(**row) for row in service.models.listing()]
 
     @app.get("/limits", tags=["service"], dependencies=keyed)
-    def limits() -> dict[str, float]:
+    def limits() -> dict[str, int | float]:
         """Tell the limits of this service."""
         return dict(vars(service.limits))
 

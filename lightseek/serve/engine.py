@@ -89,7 +89,7 @@ class Engine:
     def start(self) -> None:
         self.thread.start()
 
-    def stop(self, timeout: float | None = None) -> None:
+    def stop(self, timeout: int | float | None = None) -> None:
         """Finish what runs, refuse what waits, and end the thread."""
         self.closing = True
         self.waiting.put(None)

@@ -41,5 +41,5 @@ def stopping() -> Refused:
     return Refused(503, "stopping", "the service is stopping: try again in a moment", retry_after=5)
 
 
-def too_late(seconds: float) -> Refused:
+def too_late(seconds: int | float) -> Refused:
     return Refused(504, "deadline", f"the answer took longer than {seconds:g} s: ask for less, or raise the deadline")

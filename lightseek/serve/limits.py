@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 
-def limit(default: float, help: str) -> Any:
+def limit(default: int | float, help: str) -> Any:
     return field(default=default, metadata={"help": help})
 
 
@@ -21,8 +21,8 @@ class Limits:
     queue: int = limit(64, "the number of prompts that may wait; a request beyond it gets 429")
     rows: int = limit(16, "the largest number of prompts that run together")
     wait_ms: int = limit(10, "how long a prompt waits for others to run with, in milliseconds")
-    deadline_s: float = limit(300, "the longest time for a request, waiting included, in seconds")
-    memory_gb: float = limit(64, "the memory for loaded models; the least recently used one goes")
+    deadline_s: int | float = limit(300, "the longest time for a request, waiting included, in seconds")
+    memory_gb: int | float = limit(64, "the memory for loaded models; the least recently used one goes")
 
     def __post_init__(self) -> None:
         for name in (entry.name for entry in fields(self)):

@@ -45,7 +45,7 @@ class Models:
         self,
         sources: Sequence[str] = (),
         adapters: dict[str, str] | None = None,
-        memory_gb: float = 64,
+        memory_gb: int | float = 64,
         load: Callable[..., LightSeekOCR] = load_model,
         **options: Any,
     ) -> None:
