@@ -275,6 +275,8 @@ async def invalid(request: Request, error: RequestValidationError) -> JSONRespon
 
 
 async def plain(request: Request, error: HTTPException) -> JSONResponse:
+    if isinstance(error.__cause__, Refused):  # such as a body over the limit, found while its form was read
+        return await refused(request, error.__cause__)
     kinds = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
     kind = kinds.get(error.status_code, "invalid_request")
     return await refused(request, Refused(error.status_code, kind, str(error.detail)))

@@ -171,6 +171,7 @@ def test_limits_of_body_pictures_and_pixels():
         assert (big.status_code, big.json()["error"]["type"]) == (413, "too_large")
 
         def chunks():
+            yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
             yield from (b"x" * 2**16 for _ in range(40))
 
         unsized = client.post("/ocr", content=chunks(), headers={"content-type": "multipart/form-data; boundary=x"})
