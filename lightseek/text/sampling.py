@@ -63,7 +63,7 @@ class Row:
 
     tokens: list[int]
     logprob: float = 0.0
-    finish_reason: str = "length"  # becomes "eos" at a stop token
+    finish_reason: str = "length"  # becomes "eos" at a stop token; the caller may set "stopped" to end the row
 
 
 def sample(
@@ -95,7 +95,7 @@ def sample(
         going = []
         for place, (row, token, logprob) in enumerate(zip(live, map(int, chosen), scores, strict=True)):
             text = rows[row]
-            if text.finish_reason == "eos":  # a finished row stays until `select` below drops it
+            if text.finish_reason != "length":  # a finished row stays until `select` below drops it
                 continue
             text.logprob += logprob
             state.timings.tokens += step > 0

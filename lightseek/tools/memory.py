@@ -32,6 +32,11 @@ def keep_freed_memory() -> bool:
     return bool(set_option(blocks_of_their_own, 0) and set_option(free_at_the_end, 2**31 - 1))
 
 
+def process_memory() -> int:
+    """Return the resident memory of this process in bytes."""
+    return psutil.Process().memory_info().rss
+
+
 def from_glibc(name: str) -> Callable[..., int] | None:
     return getattr(ctypes.CDLL(None), name, None) if os.name == "posix" else None
 

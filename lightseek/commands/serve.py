@@ -1,0 +1,74 @@
+"""`python -m lightseek serve`: reads and summarizes documents over HTTP."""
+
+import argparse
+import os
+from dataclasses import fields
+from importlib.util import find_spec
+from typing import Any
+
+from lightseek.commands.arguments import add_settings
+from lightseek.commands.common import add
+from lightseek.serve.limits import Limits
+
+KEY = "LIGHTSEEK_API_KEY"
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Serve until Ctrl-C or SIGTERM; then finish what runs. Raises ValueError if a package is missing."""
+    if missing := [name for name in ("fastapi", "uvicorn", "prometheus_client", "multipart") if not find_spec(name)]:
+        raise ValueError(f'the service needs {", ".join(missing)}: pip install -e ".[serve]"')
+    limits = Limits(**{entry.name: getattr(arguments, entry.name) for entry in fields(Limits)})
+    adapters = dict(named(text) for text in arguments.adapter)
+    import logging
+
+    import uvicorn
+
+    from lightseek.serve.app import create_app
+    from lightseek.serve.registry import Models
+    from lightseek.serve.service import Service
+
+    options = {"device": arguments.device, "dtype": arguments.dtype, "quantize": arguments.quantize}
+    models = Models(arguments.model, adapters, limits.memory_gb, **options)
+    app = create_app(Service(models, limits), os.environ.get(KEY) or None)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    print(f"LightSeek serves {', '.join(models.names)} at http://{arguments.host}:{arguments.port}", flush=True)
+    uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning", access_log=False)
+
+
+def named(text: str) -> tuple[str, str]:
+    """Return (name, folder) of `NAME=FOLDER`. Raises ValueError for anything else."""
+    name, equals, folder = text.partition("=")
+    if not (name and equals and folder):
+        raise ValueError(f"--adapter {text}: write NAME=FOLDER, such as news=runs/news/adapter")
+    return name, folder
+
+
+def add_parser(commands: Any) -> None:
+    command = add(commands, serve, "read and summarize over HTTP, also for OpenAI's clients")
+    command.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="DIR|HUB_ID",
+        help="a model to offer; may be given several times, the first is the default (default: nano)",
+    )
+    command.add_argument(
+        "--adapter",
+        action="append",
+        default=[],
+        metavar="NAME=DIR",
+        help="a LoRA adapter of the first model, and the name by which requests ask for it; may be given several times",
+    )
+    command.add_argument("--host", default="127.0.0.1", metavar="X", help="the address to listen on (127.0.0.1)")
+    command.add_argument("--port", type=int, default=5000, metavar="N", help="the port (5000)")
+    command.add_argument("--device", metavar="X", help="the device (default: a CUDA device if there is one)")
+    add_settings(command, quantize=None, dtype=None)
+    group = command.add_argument_group("limits", f"An API key is taken from the environment variable {KEY}.")
+    for entry in fields(Limits):
+        group.add_argument(
+            f"--{entry.name.replace('_', '-')}",
+            type=type(entry.default),
+            default=entry.default,
+            metavar="N",
+            help=f"{entry.metadata['help']} ({entry.default})",
+        )

@@ -1,0 +1,339 @@
+"""The service over HTTP: FastAPI with the routes of `docs/serving.md`.
+
+POST /ocr  /summarize/text  /summarize/file  /summarize/image  /compare
+POST /v1/chat/completions   GET /v1/models              as OpenAI's clients expect them (openai_api.py)
+GET  /health  /models  /limits  /metrics
+"""
+
+import difflib
+import hmac
+import json
+import logging
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, File, Form, Header, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lightseek import __version__
+from lightseek.serve import openai_api
+from lightseek.serve.documents import Document, open_document
+from lightseek.serve.engine import Answer
+from lightseek.serve.errors import Refused, bad, too_large
+from lightseek.serve.schemas import Comparison, Fault, Health, ModelRow, Reading, Summary, TextRequest
+from lightseek.serve.service import Service, Wish, in_thread, the_mode
+from lightseek.text.kinds import IMAGE_TAG, PROMPTS
+
+LOG = logging.getLogger("lightseek.serve")
+FAULTS: dict[int | str, dict[str, Any]] = {
+    code: {"model": Fault, "description": about}
+    for code, about in {
+        400: "the request was wrong",
+        401: "the API key is missing or wrong",
+        404: "no such model",
+        413: "more than a limit allows",
+        422: "a field is missing or has a wrong type",
+        429: "too many requests wait: see Retry-After",
+        503: "the service is stopping: see Retry-After",
+        504: "the deadline passed",
+    }.items()
+}
+Upload = Annotated[UploadFile, File(description="a picture, a PDF, or a text in UTF-8")]
+
+
+def create_app(service: Service, api_key: str | None = None) -> FastAPI:
+    """Return the application. With an `api_key`, all routes but /health ask for it as a bearer token."""
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        service.engine.start()
+        first = service.models.first
+        await in_thread(lambda: service.engine.call(lambda: service.models.use(first, None)))  # ready means loaded
+        yield
+        await in_thread(service.engine.stop)
+
+    def allowed(authorization: Annotated[str | None, Header()] = None) -> None:
+        given = (authorization or "").removeprefix("Bearer ")
+        if api_key is not None and not hmac.compare_digest(given.encode(), api_key.encode()):
+            raise Refused(401, "unauthorized", "the API key is missing or wrong: send Authorization: Bearer KEY")
+
+    app = FastAPI(
+        title="LightSeek",
+        version=__version__,
+        summary="Read and summarize documents with DeepSeek-OCR, through few vision tokens.",
+        lifespan=life,
+        responses=FAULTS,
+        docs_url=None,  # its page would load scripts from other machines; /openapi.json has everything
+        redoc_url=None,
+    )
+    app.add_middleware(Guard, service=service)
+    app.exception_handler(Refused)(refused)
+    app.exception_handler(RequestValidationError)(invalid)
+    app.exception_handler(HTTPException)(plain)
+    keyed = [Depends(allowed)]
+
+    @app.get("/health", tags=["service"])
+    def health() -> Health:
+        """Say whether the service is ready, with which model and how much memory."""
+        return Health(**service.health())
+
+    @app.get("/models", tags=["service"], dependencies=keyed)
+    def models() -> list[ModelRow]:
+        """List the base models and the adapters, with their sizes, and whether they are loaded."""
+        return [ModelRow(**row) for row in service.models.listing()]
+
+    @app.get("/limits", tags=["service"], dependencies=keyed)
+    def limits() -> dict[str, int | float]:
+        """Tell the limits of this service."""
+        return dict(vars(service.limits))
+
+    @app.get("/metrics", tags=["service"], dependencies=keyed, response_class=Response)
+    def metrics() -> Response:
+        """Tell the figures of the service in the format of Prometheus."""
+        service.metrics.queue.set(service.engine.count)
+        service.metrics.memory.labels("process").set(service.health()["memory_bytes"])
+        weights = sum(entry.bytes for entry in service.models.entries.values())
+        service.metrics.memory.labels("weights").set(weights)
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def opened(file: UploadFile, wish: Wish, first: int = 1, last: int | None = None, **options: Any) -> Document:
+        base, _ = service.models.find(wish.model)
+        the_mode(wish.mode)
+        config = service.models.use_config(base)
+        data = await file.read()
+        options["markdown"] = (file.filename or "").lower().endswith((".md", ".markdown"))
+        return await in_thread(
+            lambda: open_document(data, service.limits, wish.mode, config, first=first, last=last, **options)
+        )
+
+    @app.post("/ocr", tags=["read"], dependencies=keyed)
+    async def ocr(
+        request: Request,
+        file: Upload,
+        mode: Annotated[str, Form()] = "base",
+        prompt: Annotated[str, Form(description=f"{PROMPTS.choices}, or words of your own")] = "ocr",
+        model: Annotated[str | None, Form()] = None,
+        first_page: Annotated[int, Form(ge=1, le=10**6)] = 1,
+        last_page: Annotated[int | None, Form(ge=1, le=10**6)] = None,
+        password: Annotated[str | None, Form(max_length=1000, description="of an encrypted PDF")] = None,
+        max_length: Annotated[int, Form(ge=1, le=10**6)] = 512,
+        confidence: Annotated[bool, Form(description="tell how sure the model was of each token")] = False,
+    ) -> Reading:
+        """Read the pages of a picture, a PDF or a text."""
+        wish = Wish(model, mode, max_length)
+        document = await opened(file, wish, first_page, last_page, password=password)
+        words = full_prompt(prompt)
+        answers = await service.read(request, wish, words, document)
+        reading = as_reading(service, wish, document, answers)
+        if confidence:
+            await in_thread(lambda: add_confidence(service, wish, words, document, answers, reading))
+        return Reading(**reading)
+
+    @app.post("/summarize/text", tags=["summarize"], dependencies=keyed)
+    async def summarize_text(request: Request, body: TextRequest) -> Summary:
+        """Draw a text on pages and summarize it."""
+        wish = Wish(body.model, body.mode, body.max_length, body.temperature)
+        base, _ = service.models.find(wish.model)
+        the_mode(wish.mode)
+        config, data = service.models.use_config(base), body.text.encode("utf-8", "replace")
+        document = await in_thread(
+            lambda: open_document(data, service.limits, wish.mode, config, markdown=body.markdown)
+        )
+        return await summary_of(request, wish, document)
+
+    async def summarize_upload(request: Request, wish: Wish, file: UploadFile, kinds: tuple[str, ...]) -> Summary:
+        document = await opened(file, wish)
+        if document.kind not in kinds:
+            raise bad(f"this route takes a {' or a '.join(kinds)}, and this is a {document.kind}", "file")
+        return await summary_of(request, wish, document)
+
+    async def summary_of(request: Request, wish: Wish, document: Document) -> Summary:
+        answer = await service.about(request, wish, document)
+        return Summary(
+            model=wish.model or service.models.first,
+            mode=the_mode(wish.mode).name,
+            summary=answer.text,
+            finish_reason=answer.finish_reason,
+            pages=len(document.pages),
+            usage=usage([answer]),
+            seconds=answer.seconds,
+        )
+
+    @app.post("/summarize/file", tags=["summarize"], dependencies=keyed)
+    async def summarize_file(
+        request: Request,
+        file: Upload,
+        mode: Annotated[str, Form()] = "small",
+        model: Annotated[str | None, Form()] = None,
+        max_length: Annotated[int, Form(ge=1, le=10**6)] = 512,
+    ) -> Summary:
+        """Summarize a text, a Markdown file or a PDF."""
+        return await summarize_upload(request, Wish(model, mode, max_length), file, ("text", "pdf"))
+
+    @app.post("/summarize/image", tags=["summarize"], dependencies=keyed)
+    async def summarize_image(
+        request: Request,
+        file: Upload,
+        mode: Annotated[str, Form()] = "small",
+        model: Annotated[str | None, Form()] = None,
+        max_length: Annotated[int, Form(ge=1, le=10**6)] = 512,
+    ) -> Summary:
+        """Summarize a page that is a picture."""
+        return await summarize_upload(request, Wish(model, mode, max_length), file, ("picture",))
+
+    @app.post("/compare", tags=["read"], dependencies=keyed)
+    async def compare(
+        request: Request,
+        file: Upload,
+        first: Annotated[str, Form(description="a model or an adapter")],
+        second: Annotated[str, Form(description="another one")],
+        mode: Annotated[str, Form()] = "base",
+        prompt: Annotated[str, Form()] = "ocr",
+        max_length: Annotated[int, Form(ge=1, le=10**6)] = 512,
+    ) -> Comparison:
+        """Read one document with two models or adapters, and mark where their texts differ."""
+        readings = []
+        for name in (first, second):
+            wish = Wish(name, mode, max_length)
+            document = await opened(file, wish)
+            await file.seek(0)
+            answers = await service.read(request, wish, full_prompt(prompt), document)
+            readings.append(as_reading(service, wish, document, answers))
+        parts = differences(readings[0]["text"], readings[1]["text"])
+        return Comparison(first=Reading(**readings[0]), second=Reading(**readings[1]), differences=parts)
+
+    openai_api.add_routes(app, service, keyed)
+    return app
+
+
+def full_prompt(prompt: str) -> str:
+    """Return the prompt with this name, or the client's own words behind the page."""
+    words = PROMPTS.get(prompt, prompt)
+    if words.count(IMAGE_TAG) > 1:
+        raise bad(f"{IMAGE_TAG} stands for the page, so it may come only once", "prompt")
+    return words if IMAGE_TAG in words else f"{IMAGE_TAG}\n{words}"
+
+
+def usage(answers: list[Answer]) -> dict[str, int]:
+    prompt, written = sum(a.prompt_tokens for a in answers), sum(a.tokens for a in answers)
+    return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
+
+
+def as_reading(service: Service, wish: Wish, document: Document, answers: list[Answer]) -> dict[str, Any]:
+    pages = [
+        {"page": number, "text": answer.text, "tokens": answer.tokens, "finish_reason": answer.finish_reason}
+        for number, answer in zip(document.numbers, answers, strict=True)
+    ]
+    seconds = {stage: sum(answer.seconds[stage] for answer in answers) for stage in answers[0].seconds}
+    return {
+        "model": wish.model or service.models.first,
+        "mode": the_mode(wish.mode).name,
+        "text": "\n".join(answer.text for answer in answers),
+        "pages": pages,
+        "usage": usage(answers),
+        "seconds": seconds,
+    }
+
+
+def add_confidence(
+    service: Service, wish: Wish, prompt: str, document: Document, answers: list[Answer], reading: dict[str, Any]
+) -> None:
+    """Add the probability, the entropy and the candidates of each token to the pages of a reading."""
+    for picture, answer, page in zip(document.pages, answers, reading["pages"], strict=True):
+        page["confidence"] = service.engine.confidence(wish.model, picture, wish.mode, prompt, answer)
+
+
+def differences(first: str, second: str) -> list[dict[str, str]]:
+    """Return two texts as parts that are the same and parts that differ, word by word."""
+    a, b = first.split(" "), second.split(" ")
+    parts = []
+    for kind, i, i2, j, j2 in difflib.SequenceMatcher(None, a, b, autojunk=False).get_opcodes():
+        if kind == "equal":
+            parts.append({"same": " ".join(a[i:i2])})
+        else:
+            parts.append({"first": " ".join(a[i:i2]), "second": " ".join(b[j:j2])})
+    return parts
+
+
+async def refused(request: Request, error: Refused) -> JSONResponse:
+    headers = {} if error.retry_after is None else {"Retry-After": str(error.retry_after)}
+    request.scope["lightseek_error"] = error.kind
+    return JSONResponse(error.body(), error.status, headers)
+
+
+async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"][1:])
+    fault = Refused(422, "invalid_request", f"{where}: {first['msg']}", where or None)
+    return await refused(request, fault)
+
+
+async def plain(request: Request, error: HTTPException) -> JSONResponse:
+    if isinstance(error.__cause__, Refused):  # such as a body over the limit, found while its form was read
+        return await refused(request, error.__cause__)
+    kinds = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}
+    kind = kinds.get(error.status_code, "invalid_request")
+    return await refused(request, Refused(error.status_code, kind, str(error.detail)))
+
+
+class Guard:
+    """Around every request: the limit on its body, an id, a line in the log, the figures, and no traceback outside.
+
+    The log has the id, the route, the status and the time, and nothing of what was sent or answered.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        began, given = time.monotonic(), dict(scope["headers"]).get(b"x-request-id", b"").decode("latin-1")
+        number = given if 0 < len(given) <= 64 and given.isascii() and given.isprintable() else uuid.uuid4().hex
+        status, started, most = [500], [False], self.service.limits.body_mb * 2**20
+        received = [0]
+
+        async def counted() -> Message:
+            message = await receive()
+            received[0] += len(message.get("body", b""))
+            if received[0] > most:
+                raise too_large(f"the body of a request may have {self.service.limits.body_mb} MB")
+            return message
+
+        async def marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                status[0], started[0] = message["status"], True
+                message["headers"] = [*message["headers"], (b"x-request-id", number.encode())]
+            await send(message)
+
+        try:
+            length = dict(scope["headers"]).get(b"content-length", b"0")
+            if length.isdigit() and int(length) > most:
+                raise too_large(f"the body of a request may have {self.service.limits.body_mb} MB")
+            await self.app(scope, counted, marked)
+        except Refused as error:
+            if not started[0]:
+                await JSONResponse(error.body(), error.status)(scope, receive, marked)
+            scope["lightseek_error"] = error.kind
+        except Exception:
+            LOG.exception("request %s failed", number)
+            scope["lightseek_error"] = "internal"
+            if not started[0]:
+                fault = Refused(500, "internal", f"something went wrong here: request {number} is in the log")
+                await JSONResponse(fault.body(), 500)(scope, receive, marked)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            seconds = time.monotonic() - began
+            self.service.metrics.requests.labels(route, str(status[0])).inc()
+            self.service.metrics.took.labels(route).observe(seconds)
+            if kind := scope.get("lightseek_error"):
+                self.service.metrics.errors.labels(kind).inc()
+            told = {"id": number, "route": route, "status": status[0], "seconds": round(seconds, 4)}
+            LOG.info(json.dumps(told | ({"error": kind} if kind else {})))

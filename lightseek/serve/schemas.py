@@ -1,0 +1,122 @@
+"""The bodies of requests and answers. FastAPI checks requests with them and describes them under /docs."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")  # a misspelled field is an error and not a default
+
+
+Temperature = Annotated[float, Field(0.0, ge=0, le=5, description="0 takes the likeliest token")]
+
+
+class TextRequest(Strict):
+    text: str = Field(description="the text to summarize", min_length=1)
+    max_length: int = Field(512, ge=1, le=1_000_000, description="the longest answer, in tokens")
+    mode: str = Field("small", description="tiny, small, base, large, gundam, gundam-m, or the number of tokens")
+    model: str | None = Field(None, description="a name of GET /models; the default is the first")
+    temperature: float = Field(0.0, ge=0, le=5)
+    markdown: bool = Field(False, description="draw the text as Markdown")
+
+
+class PageText(BaseModel):
+    page: int = Field(description="its number in the document, counted from 1")
+    text: str
+    tokens: int
+    finish_reason: str = Field(description='"eos": it ended by itself; "length": it was cut')
+    confidence: list[dict[str, Any]] | None = None
+
+
+class Usage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Reading(BaseModel):
+    model: str
+    mode: str
+    text: str = Field(description="of all pages, one after the other")
+    pages: list[PageText]
+    usage: Usage
+    seconds: dict[str, float]
+
+
+class Summary(BaseModel):
+    model: str
+    mode: str
+    summary: str
+    finish_reason: str
+    pages: int
+    usage: Usage
+    seconds: dict[str, float]
+
+
+class Comparison(BaseModel):
+    first: Reading
+    second: Reading
+    differences: list[dict[str, str]] = Field(description='parts: {"same": ...}, or {"first": ..., "second": ...}')
+
+
+class Health(BaseModel):
+    status: Literal["ready", "stopping"]
+    model: str
+    device: str
+    memory_bytes: int
+    waiting: int
+
+
+class ModelRow(BaseModel):
+    id: str
+    kind: Literal["base", "adapter"]
+    base: str | None
+    loaded: bool
+    bytes: int
+
+
+class Fault(BaseModel):
+    """The shape of every error."""
+
+    class Error(BaseModel):
+        type: str
+        message: str
+        param: str | None = None
+        code: int
+
+    error: Error
+
+
+class ImageURL(BaseModel):
+    url: str = Field(description="a data URI; addresses are not fetched")
+    detail: str | None = None
+
+
+class Part(BaseModel):
+    type: Literal["text", "image_url"]
+    text: str | None = None
+    image_url: ImageURL | None = None
+
+
+class Message(BaseModel):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: str | list[Part]
+
+
+class ChatRequest(BaseModel):
+    """The fields of OpenAI's chat completions that a model of ours understands. `mode` is our own."""
+
+    model_config = ConfigDict(extra="allow")  # clients send fields that do not matter here
+
+    model: str | None = None
+    messages: list[Message] = Field(min_length=1)
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    temperature: float = Field(0.0, ge=0, le=5)
+    top_p: float = Field(1.0, gt=0, le=1)
+    seed: int | None = Field(None, ge=0, le=2**62)
+    stream: bool = False
+    stream_options: dict[str, Any] | None = None
+    n: int = Field(1, ge=1, le=1, description="one answer for each request")
+    mode: str = Field("base", description="the mode of the pages")

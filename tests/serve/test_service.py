@@ -1,0 +1,402 @@
+"""The service over HTTP: routes, limits, errors, batches, adapters, streaming, stopping, and OpenAI's client."""
+
+import base64
+import io
+import threading
+import time
+
+import pytest
+from fastapi.testclient import TestClient
+from PIL import Image
+
+from lightseek.page.render import fit_pages, page_style, render_text
+from lightseek.page.views import page_views
+from lightseek.serve import documents
+from lightseek.serve.app import create_app
+from lightseek.serve.engine import Answer, Engine, Job
+from lightseek.serve.errors import Refused
+from lightseek.serve.limits import Limits
+from lightseek.serve.registry import Models
+from lightseek.serve.service import Service
+from lightseek.text.generate import read
+from lightseek.text.kinds import PROMPTS
+from lightseek.weights.lora import add_lora
+from lightseek.weights.lora_files import save_adapter
+from tests.tiny_models import small_model
+
+SHORT = {"mode": "tiny", "max_length": "6"}
+
+
+def png(colour="white", size=(300, 200)) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def uri(data: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+def loaded(source, **options):
+    return small_model()
+
+
+def service_of(limits=None, adapters=None, sources=()) -> Service:
+    return Service(Models(sources, adapters, load=loaded), limits or Limits())
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    import torch
+
+    folder, model = tmp_path_factory.mktemp("adapter"), small_model()
+    add_lora(model, "attention", 4, 8.0, 0.0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora" in name.lower() and weight.requires_grad:
+                weight.normal_(std=0.5, generator=torch.Generator().manual_seed(len(name)))
+    save_adapter(model, folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def client(adapter):
+    with TestClient(create_app(service_of(adapters={"news": adapter}))) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def alone():
+    """What the model says about a picture when it is asked alone."""
+    model = small_model()
+
+    def say(data: bytes, mode="tiny", most=6) -> str:
+        picture = documents.open_document(data, Limits(), mode, model.config).pages[0]
+        return read(model, [picture], PROMPTS["ocr"], mode, max_new_tokens=most)[0].text
+
+    return say
+
+
+def test_health_models_limits_and_metrics(client):
+    assert client.get("/health").json()["status"] == "ready"
+    rows = client.get("/models").json()
+    assert (rows[0]["id"], rows[0]["kind"], rows[0]["loaded"]) == ("nano", "base", True)
+    assert rows[1]["base"] == "nano"
+    assert client.get("/limits").json()["rows"] == 16
+    text = client.get("/metrics").text
+    assert 'lightseek_requests_total{route="/health",status="200"}' in text
+    assert 'lightseek_memory_bytes{what="weights"}' in text
+
+
+def test_a_picture_is_read_as_the_library_reads_it(client, alone):
+    answer = client.post("/ocr", files={"file": ("a.png", png())}, data=SHORT)
+    assert answer.status_code == 200
+    found = answer.json()
+    assert found["text"] == alone(png())
+    assert found["mode"] == "tiny"
+    assert found["usage"]["prompt_tokens"] > 73  # the positions of a tiny page, and the words of the prompt
+    assert found["usage"]["completion_tokens"] == found["pages"][0]["tokens"] <= 6
+
+
+def test_confidence_of_each_token(client):
+    answer = client.post("/ocr", files={"file": ("a.png", png())}, data=SHORT | {"confidence": "true"})
+    page = answer.json()["pages"][0]
+    assert len(page["confidence"]) in (page["tokens"], page["tokens"] + 1)  # and the stop token
+    assert all(0 <= row["probability"] <= 1 and len(row["candidates"]) == 3 for row in page["confidence"])
+
+
+def test_a_text_is_drawn_and_summarized(client):
+    answer = client.post("/summarize/text", json={"text": "Three red boats.", "mode": "tiny", "max_length": 5})
+    assert answer.status_code == 200
+    assert answer.json()["pages"] == 1
+    file = {"file": ("notes.md", b"# Boats\n\nThree red *boats*.")}
+    assert client.post("/summarize/file", files=file, data=SHORT).status_code == 200
+    wrong = client.post("/summarize/image", files=file, data=SHORT)
+    assert (wrong.status_code, wrong.json()["error"]["type"]) == (400, "invalid_request")
+    assert "this is a text" in wrong.json()["error"]["message"]
+
+
+def test_the_chosen_pages_of_a_pdf(client):
+    pages = [Image.new("RGB", (200, 200), colour) for colour in ("white", "grey", "black")]
+    file = io.BytesIO()
+    pages[0].save(file, "PDF", save_all=True, append_images=pages[1:])
+    data = {**SHORT, "first_page": "2", "last_page": "3"}
+    found = client.post("/ocr", files={"file": ("x", file.getvalue())}, data=data).json()
+    assert [page["page"] for page in found["pages"]] == [2, 3]
+    none = client.post("/ocr", files={"file": ("x", file.getvalue())}, data={**SHORT, "first_page": "9"})
+    assert none.status_code == 400
+    assert "3 page(s)" in none.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("files", "data", "status", "words"),
+    [
+        ({"file": ("a.png", b"\x00\x01\x02")}, {}, 400, "no picture, no PDF and no text"),
+        ({"file": ("a.png", b"")}, {}, 400, "no picture"),
+        ({"file": ("a.pdf", b"%PDF-1.7 broken")}, {}, 400, "not a readable PDF"),
+        ({"file": ("a.png", png())}, {"mode": "tyni"}, 400, "unknown mode"),
+        ({"file": ("a.png", png())}, {"model": "gpt"}, 404, "choose one of nano, news"),
+        ({"file": ("a.png", png())}, {"max_length": "0"}, 422, "max_length"),
+        ({"file": ("a.png", png())}, {"max_length": "99999"}, 400, "at most 4096 tokens"),
+        ({"file": ("a.png", png())}, {"prompt": "<image> <image>"}, 400, "only once"),
+        ({}, {}, 422, "file"),
+    ],
+)
+def test_every_error_has_one_shape_and_says_what_was_wrong(client, files, data, status, words):
+    answer = client.post("/ocr", files=files, data={**SHORT, **data})
+    assert answer.status_code == status
+    error = answer.json()["error"]
+    assert set(error) == {"type", "message", "param", "code"}
+    assert words in error["message"]
+    assert "/tmp" not in error["message"]
+    assert answer.headers["x-request-id"]
+
+
+def test_names_and_addresses_of_a_request_are_never_opened(client, tmp_path):
+    secret = tmp_path / "secret.txt"
+    secret.write_text("the secret")
+    read_back = client.post("/ocr", files={"file": (str(secret), b"public words")}, data=SHORT)
+    assert read_back.status_code == 200
+    for address in (f"file://{secret}", "http://127.0.0.1:1/a.png", str(secret), "data:text/plain,hello"):
+        content = [{"type": "image_url", "image_url": {"url": address}}]
+        answer = client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": content}]})
+        assert answer.status_code == 400
+        assert "data URI" in answer.json()["error"]["message"]
+
+
+def test_limits_of_body_pictures_and_pixels():
+    limits = Limits(body_mb=1, pixels=50_000, pictures=1, prompt_characters=50)
+    with TestClient(create_app(service_of(limits))) as client:
+        big = client.post("/ocr", files={"file": ("a.png", b"x" * 2**20)}, data=SHORT)
+        assert (big.status_code, big.json()["error"]["type"]) == (413, "too_large")
+
+        def chunks():
+            yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+            yield from (b"x" * 2**16 for _ in range(40))
+
+        unsized = client.post("/ocr", content=chunks(), headers={"content-type": "multipart/form-data; boundary=x"})
+        assert unsized.status_code == 413
+        wide = client.post("/ocr", files={"file": ("a.png", png(size=(300, 200)))}, data=SHORT)
+        assert wide.status_code == 413
+        assert "300 x 200 pixels" in wide.json()["error"]["message"]
+        part = {"type": "image_url", "image_url": {"url": uri(png(size=(60, 60)))}}
+        two = {"messages": [{"role": "user", "content": [part, part]}], "mode": "tiny", "max_tokens": 2}
+        assert client.post("/v1/chat/completions", json=two).status_code == 413
+        long = client.post("/summarize/text", json={"text": "words " * 20, "mode": "tiny"})
+        assert long.status_code == 413
+
+
+def test_an_api_key_guards_everything_but_health():
+    with TestClient(create_app(service_of(), api_key="s3cret")) as client:
+        assert client.get("/health").status_code == 200
+        assert client.get("/models").status_code == 401
+        assert (
+            client.get("/models", headers={"Authorization": "Bearer wrong"}).json()["error"]["type"] == "unauthorized"
+        )
+        assert client.get("/models", headers={"Authorization": "Bearer s3cret"}).status_code == 200
+
+
+def test_requests_that_come_together_run_together_and_say_what_they_say_alone(alone):
+    service = service_of(Limits(wait_ms=300, rows=8))
+    batches = []
+    service.metrics.batch = lambda rows, timings: batches.append(rows)
+    pictures = [png(colour) for colour in ("white", "black", "red", "navy", "green")]
+    with TestClient(create_app(service)) as client:
+        found: dict[int, str] = {}
+
+        def ask(index: int) -> None:
+            answer = client.post("/ocr", files={"file": ("a", pictures[index])}, data=SHORT)
+            found[index] = answer.json()["text"]
+
+        threads = [threading.Thread(target=ask, args=(i,)) for i in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert max(batches) >= 2
+    assert sum(batches) == 5
+    assert [found[i] for i in range(5)] == [alone(picture) for picture in pictures]
+
+
+def test_two_adapters_at_once_both_come_out_right(client, adapter):
+    from lightseek.weights.lora_files import load_adapter
+
+    tuned = small_model()
+    load_adapter(tuned, adapter)
+    picture = documents.open_document(png("red"), Limits(), "tiny", tuned.config).pages[0]
+    expected = {
+        "news": read(tuned, [picture], PROMPTS["ocr"], "tiny", max_new_tokens=6)[0].text,
+        "nano": read(small_model(), [picture], PROMPTS["ocr"], "tiny", max_new_tokens=6)[0].text,
+    }
+    assert expected["news"] != expected["nano"]
+    found = []
+
+    def ask(name: str) -> None:
+        answer = client.post("/ocr", files={"file": ("a", png("red"))}, data={**SHORT, "model": name})
+        found.append((name, answer.json()["text"]))
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in ("news", "nano", "news", "nano")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == sorted(2 * list(expected.items()))
+    both = client.post("/compare", files={"file": ("a", png("red"))}, data={**SHORT, "first": "nano", "second": "news"})
+    told = both.json()
+    assert (told["first"]["text"], told["second"]["text"]) == (expected["nano"], expected["news"])
+    assert (
+        " ".join(p.get("same", p.get("first")) for p in told["differences"] if p.get("same", p.get("first")))
+        == (expected["nano"])
+    )
+
+
+def test_the_least_recently_used_model_goes():
+    models = Models(["a", "b"], memory_gb=1e-9, load=loaded)
+    first = models.use("a", None)
+    assert models.use("a", None) is first
+    models.use("b", None)
+    assert [(row["id"], row["loaded"]) for row in models.listing()] == [("a", False), ("b", True)]
+    assert models.use("a", None) is not first
+    with pytest.raises(ValueError, match="different names"):
+        Models(["x/a", "y/a"])
+
+
+def chat(text="Free OCR.", picture=None, **more):
+    part = {"type": "image_url", "image_url": {"url": uri(picture or png())}}
+    content = [part, {"type": "text", "text": text}]
+    return {"messages": [{"role": "user", "content": content}], "mode": "tiny", "max_tokens": 6} | more
+
+
+def test_openai_client_reads_streams_and_counts(adapter):
+    """The real client of OpenAI, over a real socket."""
+    openai = pytest.importorskip("openai")
+    import uvicorn
+
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(service_of(adapters={"news": adapter})), port=0, log_level="warning")
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
+    assert [model.id for model in client.models.list()] == ["nano", "news"]
+    body = chat()
+    mode = body.pop("mode")
+    whole = client.chat.completions.create(model="nano", extra_body={"mode": mode}, **body)
+    assert whole.usage.completion_tokens <= 6
+    assert whole.choices[0].finish_reason in ("stop", "length")
+    pieces = list(
+        client.chat.completions.create(
+            model="nano", stream=True, stream_options={"include_usage": True}, extra_body={"mode": mode}, **body
+        )
+    )
+    assert "".join(p.choices[0].delta.content or "" for p in pieces if p.choices) == whole.choices[0].message.content
+    assert pieces[-1].usage == whole.usage
+    tuned = client.chat.completions.create(model="news", extra_body={"mode": mode}, **body)
+    assert tuned.model == "news"
+    with pytest.raises(openai.NotFoundError, match="no model"):
+        client.chat.completions.create(model="gpt", **body)
+    with pytest.raises(openai.BadRequestError, match="stands for a page"):
+        client.chat.completions.create(model="nano", messages=[{"role": "user", "content": "<image>"}])
+    server.should_exit = True
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def views():
+    style = page_style("tiny")
+    return page_views(render_text("ab", fit_pages("ab", style, 44, 64)).pages[0].image, "tiny")
+
+
+def job(most=4, seconds=60.0, **more) -> Job:
+    return Job("nano", None, PROMPTS["ocr"], [views()], "tiny", most, time.monotonic() + seconds, **more)
+
+
+def run(engine: Engine, *jobs: Job, timeout=60) -> list:
+    outcomes: dict[int, object] = {}
+    done = threading.Event()
+
+    def keep(index):
+        def end(outcome):
+            outcomes[index] = outcome
+            if len(outcomes) == len(jobs):
+                done.set()
+
+        return end
+
+    for index, one in enumerate(jobs):
+        one.on_end = keep(index)
+        engine.submit(one)
+    assert done.wait(timeout)
+    return [outcomes[i] for i in range(len(jobs))]
+
+
+def test_a_client_that_goes_away_frees_its_row_and_the_others_go_on():
+    engine = Engine(Models(load=loaded), Limits(wait_ms=100))
+    engine.start()
+    leaving, staying = job(most=400, guard="none"), job(most=12, guard="none")
+    leaving.on_text = lambda piece: leaving.stopped.set()
+    gone, stayed = run(engine, leaving, staying)
+    assert isinstance(gone, Answer)
+    assert gone.finish_reason == "stopped"
+    assert gone.tokens < 12
+    (alone,) = run(engine, job(most=12, guard="none"))
+    assert stayed.text == alone.text
+    engine.stop(20)
+
+
+def test_a_deadline_and_a_full_queue_and_a_stop():
+    engine = Engine(Models(load=loaded), Limits(wait_ms=1, queue=2, rows=1))
+    (late,) = run_late(engine)
+    assert (late.status, late.kind) == (504, "deadline")
+    waiting = [job(), job(), job()]
+    outcomes = []
+    for one in waiting:
+        one.on_end = outcomes.append
+    engine2 = Engine(Models(load=loaded), Limits(queue=2))
+    engine2.submit(waiting[0])
+    engine2.submit(waiting[1])
+    with pytest.raises(Refused) as refused:
+        engine2.submit(waiting[2])
+    assert (refused.value.status, refused.value.retry_after) == (429, 1)
+    engine2.closing = True
+    engine2.start()
+    engine2.stop(20)
+    assert [outcome.status for outcome in outcomes] == [503, 503]
+    with pytest.raises(Refused) as stopped:
+        engine2.submit(job())
+    assert stopped.value.status == 503
+    engine.stop(20)
+
+
+def run_late(engine: Engine) -> list:
+    engine.start()
+    return run(engine, job(seconds=-1))
+
+
+def test_a_sampled_text_follows_its_seed():
+    engine = Engine(Models(load=loaded), Limits(wait_ms=1))
+    engine.start()
+    one, two, other = run(engine, *(job(temperature=1.5, seed=seed, guard="none") for seed in (7, 7, 8)))
+    assert one.text == two.text != other.text
+    engine.stop(20)
+
+
+def test_a_job_that_fails_does_not_take_the_others_with_it():
+    engine = Engine(Models(load=loaded), Limits(wait_ms=200))
+    engine.start()
+    broken = job()
+    broken.prompt = "no page here"  # one page, and no <image> in the prompt
+    failed, fine = run(engine, broken, job())
+    assert isinstance(failed, ValueError)
+    assert isinstance(fine, Answer)
+    engine.stop(20)
+
+
+def test_the_openapi_description_names_every_route(client):
+    described = client.get("/openapi.json").json()
+    assert {"/ocr", "/summarize/text", "/compare", "/v1/chat/completions", "/metrics"} <= set(described["paths"])
+    responses = described["paths"]["/ocr"]["post"]["responses"]
+    assert {"200", "400", "404", "413", "422", "429", "503", "504"} <= set(responses)
