@@ -40,7 +40,9 @@ def main(argv: list[str]) -> int:
         check_cells([*before, *cells])  # a mistake in the last cell shows before the first one trains
         if arguments.plan:
             return many.show_plan([*before, *cells], swept, arguments)
-        save_grid(out, ["python", "ablate.py", *argv], cells, before, swept, baseline, arguments.question)
+        save_grid(
+            out, ["python", "ablate.py", *many.without_shard(argv)], cells, before, swept, baseline, arguments.question
+        )
         if arguments.slurm:
             return many.submit_shown(Path(__file__), argv, arguments)
         outcomes = many.run_shown(cells, before, swept, arguments)

@@ -279,17 +279,31 @@ def submit_shown(program: Path, argv: Sequence[str], arguments: argparse.Namespa
     return 0
 
 
+def without_shard(argv: Sequence[str]) -> list[str]:
+    """Return the arguments without `--shard` and its value: the command of the whole grid.
+
+    >>> without_shard(["--shard", "1/2", "--tokens", "64"])
+    ['--tokens', '64']
+    """
+    return without(argv, "--shard")
+
+
 def without_slurm(argv: Sequence[str]) -> list[str]:
     """Return the arguments without the flags for Slurm and their values.
 
     >>> without_slurm(["--slurm", "4", "--tokens", "64", "--slurm-gpus=1"])
     ['--tokens', '64']
     """
+    return without(argv, "--slurm")
+
+
+def without(argv: Sequence[str], flag: str) -> list[str]:
+    """Return the arguments without the flags that begin with `flag`, each of which has one value."""
     kept, skip = [], False
     for word in argv:
         if skip:
             skip = False
-        elif word.startswith("--slurm"):
+        elif word.startswith(flag):
             skip = "=" not in word
         else:
             kept.append(word)

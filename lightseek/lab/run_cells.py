@@ -13,6 +13,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from multiprocessing import connection
 from pathlib import Path
@@ -92,7 +93,9 @@ class Queue:
 def attempt(cell: Cell, report: Callable[[str, Any], None]) -> Outcome:
     """Run one cell in this process. An error does not leave this function: it is written to the cell's folder."""
     try:
-        with locked_folder(cell.folder):
+        with ExitStack() as locks:
+            for folder in dict.fromkeys([cell.folder, cell.training]):  # the training may be that of another cell
+                locks.enter_context(locked_folder(folder))
             (cell.folder / ERROR).unlink(missing_ok=True)
             (cell.folder / TRACEBACK).unlink(missing_ok=True)
             try:
