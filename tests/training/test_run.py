@@ -227,11 +227,7 @@ def test_training_evaluation_and_generate_see_the_same_corrupted_and_noisy_pages
     assert [d.text for d in run.documents] == [corrupt(d.text, "random", 0) for d in plain.documents]
     assert all(run.documents[i].summary == plain.documents[i].summary for i in range(6))
 
-<<<<<<< HEAD
-    argv = "generate unseen --out x --limit 3 --task ocr --mode tiny --corrupt random --noise speckle --seed 3"
-=======
-    argv = "generate synthetic --out x --limit 3 --task ocr --mode tiny --corrupt random --noise speckle --seed 0"
->>>>>>> l-stats
+    argv = "generate unseen --out x --limit 3 --task ocr --mode tiny --corrupt random --noise speckle --seed 0"
     arguments = parser().parse_args([*argv.split(), "--model", str(tmp_path / "tiny"), "--device", "cpu"])
     documents, (_, make) = open_documents(arguments), open_maker(arguments)
     assert [d.text for d in documents] == [d.text for d in run.test]
