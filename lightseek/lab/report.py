@@ -247,15 +247,20 @@ class Page:
     def differing(self) -> dict[str, Any]:
         """Return the settings that differ between the rows, beside the seed, and each row's values."""
         names = [name for name in self._setting_names() if name != "seed" and len(self._values(name)) > 1]
-        with_cells = [place for place, row in enumerate(self.rows) if row.folders]
-        return {
-            "names": names,
-            "rows": [
-                (place, [shown(name, self.settings[place].get(name)) for name in names])
-                for place in with_cells
-                if self.settings[place]
-            ],
+        known = [place for place, settings in enumerate(self.settings) if settings]
+        values = {place: [shown(name, self.settings[place].get(name)) for name in names] for place in known}
+        warm = {
+            place: next((r["warm_start"] for r, _ in self.records[place] if r.get("warm_start")), {}) for place in known
         }
+        if any(warm.values()):  # what swapped boxes learned before the task
+            names = [*names, "warm start"]
+            for place, found in warm.items():
+                values[place].append(
+                    f"{found['steps']} steps, loss {found['loss_before']:.3g} to {found['loss_after']:.3g}"
+                    if found
+                    else "none"
+                )
+        return {"names": names, "rows": list(values.items())}
 
     def shared(self) -> list[tuple[str, str]]:
         """Return the settings that are the same in all rows."""

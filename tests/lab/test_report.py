@@ -110,6 +110,16 @@ def test_it_tells_errors_cut_outputs_settings_and_the_machine(tmp_path):
     assert ">freeze<" in settings and ">mode<" in settings and ">eval_documents<" not in settings.split("</table>")[0]
 
 
+def test_a_warm_start_is_named_with_the_settings(tmp_path):
+    found = summary(tmp_path, {"mode": ["tiny"], "freeze": ["encoder", "none"]}, failed=False)
+    results = json.loads((tmp_path / "cell-1" / "results.json").read_text())
+    results["warm_start"] = {"steps": 300, "loss_before": 1.25, "loss_after": 0.5}
+    (tmp_path / "cell-1" / "results.json").write_text(json.dumps(results))
+    settings = Page(found).differing()
+    warm = [values[settings["names"].index("warm start")] for _, values in settings["rows"]]
+    assert warm == ["none", "300 steps, loss 1.25 to 0.5", "none"]
+
+
 def test_a_winner_is_named_if_the_summary_has_one(tmp_path):
     found = summary(tmp_path, GRID, failed=False)
     best = max((row for row in found.rows if row.kind == "cell"), key=lambda row: row.figures["rouge1"].value)
