@@ -106,7 +106,8 @@ def start_tracker(folder: Path, rows: Sequence[dict[str, Any]], config: RunConfi
         if config.log != "tensorboard" or not rows:  # TensorBoard would show them once for each start
             tracker.store_init_configuration(asdict(config))
     except Exception as error:  # each tracker has its own kinds of errors
-        raise ValueError(f"log={config.log}: it cannot start ({str(error).strip().splitlines()[0]})") from error
+        told = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"log={config.log}: it cannot start ({told})") from error
     return tracker
 
 
