@@ -119,13 +119,12 @@ def without_idle(config: RunConfig, lists: dict[str, list[Any]]) -> RunConfig:
         config = replace(config, context="text")
     if config.context in PAGELESS:
         boxes = {axis: None for axis in BOXES if hasattr(config, axis)}
-        config = replace(config, cache_vision=None, **boxes)
+        config = replace(config, cache_vision=None, **boxes, **dict.fromkeys(PAGE_SETTINGS))
     if config.context == "text":  # a mode is a budget for the others
         config = replace(config, mode=lists.get("mode", [config.mode])[0])
-        config = replace(config, **dict.fromkeys(PAGE_SETTINGS))
     usual = {"clean": None, "fit": None}  # other words for the default
     config = replace(
-        config, **{name: usual.get(value := getattr(config, name), value) for name in ("noise", "letters")}
+        config, noise=usual.get(config.noise, config.noise), letters=usual.get(config.letters, config.letters)
     )
     for name, of_training in AT_TEST.items():
         value = getattr(config, name)

@@ -101,9 +101,8 @@ class Run:
         self.cache, self.encoded = open_cache(self.model, config), False
         self.make = self.maker(config)
         # Test documents have a maker of their own only if the settings show them in another way.
-        self.make_test = (
-            self.make if page_spec(as_tested(config)) == page_spec(config) else self.maker(as_tested(config))
-        )
+        at_test = as_tested(config)
+        self.make_test = self.make if page_spec(at_test) == page_spec(config) else self.maker(at_test)
         for document in self.documents:
             self.make.context.check(document)
         lengths = estimated_lengths(self.make, self.documents)

@@ -163,7 +163,17 @@ def test_words_for_the_default_give_the_cell_of_the_default(model, tmp_path):
     assert [plain] == names(eval_corrupt=["natural"]) == names(eval_noise=["clean"], eval_letters=["fit"])
     assert [plain] == names(noise=["clean"], letters=["fit"], eval_font=["DejaVuSans"])
     assert len(set(names(corrupt=["natural", "random"], eval_corrupt=["natural", "random", None]))) == 4
-    assert len(names(context=["vision", "text"], eval_vision=[None, "zeroed"], eval_letters=[None, "20"])) == 5
+    assert (
+        len(
+            names(
+                context=["vision", "text", "truncated"],
+                noise=["blur"],
+                eval_vision=[None, "zeroed"],
+                eval_letters=[None, "20"],
+            )
+        )
+        == 6
+    )
 
 
 def test_a_table_shows_what_the_test_had(model, tmp_path):
