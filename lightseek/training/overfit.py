@@ -82,8 +82,8 @@ class Overfit:
         if len(self.controls) == 1:
             return told + " There was only one document: give it more, so that only the page tells which one to write."
         return (
-            told + " Try more steps. If that fails, the page may not reach the decoder: check that the projector or "
-            "the encoder learns (freeze), that their learning rate is high enough (lr), and the page (page.png)."
+            told + " Random weights do so at first: then train longer, on many documents. Otherwise try more steps. If "
+            "that fails, the page may not reach the decoder: look at page.png, and check freeze and lr."
         )
 
 
