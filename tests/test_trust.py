@@ -16,8 +16,10 @@ from pathlib import Path
 
 import pyarrow
 import pytest
+import torch
 from PIL import Image
 from pyarrow import parquet
+from safetensors.torch import save_file
 from tiny_run import tiny_checkpoint
 
 from lightseek.data.prepare.folder import write_folder
@@ -28,15 +30,18 @@ from lightseek.lab.stored import read_results
 from lightseek.model.config import ConfigError, OCRConfig
 from lightseek.page import pdf
 from lightseek.page.pictures import PictureFrames, open_picture
+from lightseek.scores.compare import report, score
 from lightseek.scores.predictions import Prediction, append_predictions, read_predictions
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.files import NOT_UPLOADED, atomic_write, leads_out, remove_leftovers, write_json
 from lightseek.tools.json_files import read_json
 from lightseek.training.log import RunLog, read_rows
 from lightseek.weights.loading import LightSeekOCR
+from lightseek.weights.lora_files import load_adapter
 from lightseek.weights.tensors import CheckpointError
 
 ROOT = Path(__file__).parents[1]
+EIGHT_BITS = torch.float8_e4m3fn
 ROW = {"text": "A ferry left. It was late.", "summary": "A ferry."}
 
 
@@ -193,7 +198,54 @@ def test_the_sizes_of_a_swapped_model_have_the_right_types(place, value, complai
         OCRConfig.from_dict(values)
 
 
+@pytest.mark.parametrize(
+    ("config", "tensors", "complaint"),
+    [
+        ({"rank_pattern": {"(": 4}}, {}, "not a LoRA adapter's settings .*unterminated subpattern"),
+        ({"modules_to_save": 5}, {}, "'modules_to_save' must be a list of texts"),
+        ({}, {"lora_A": torch.zeros(0), "lora_B": torch.zeros(0)}, r"needs lora_A \(r x in\)"),
+        (
+            {},
+            {"lora_A": torch.zeros(2, 16).to(torch.float8_e4m3fn), "lora_B": torch.zeros(16, 2)},
+            "float8_e4m3fn, not one of",
+        ),
+        (
+            {},
+            {"lora_A": torch.zeros(0, 16), "lora_B": torch.zeros(16, 0)},
+            "the rank of .* is 2, but lora_A and lora_B have 0",
+        ),
+    ],
+)
+def test_an_adapter_of_a_strange_shape_is_one_line(tmp_path, config, tensors, complaint):
+    model = LightSeekOCR.from_pretrained(tiny_checkpoint(tmp_path / "model"))
+    name = "base_model.model.model.layers.0.self_attn.q_proj"
+    tensors = tensors or {"lora_A": torch.zeros(2, 16), "lora_B": torch.zeros(16, 2)}
+    (tmp_path / "adapter").mkdir()
+    save_file(
+        {f"{name}.{key}.weight": value for key, value in tensors.items()},
+        tmp_path / "adapter/adapter_model.safetensors",
+    )
+    write_json(tmp_path / "adapter/adapter_config.json", {"peft_type": "LORA", "r": 2, "lora_alpha": 4} | config)
+    with pytest.raises(CheckpointError, match=complaint):
+        load_adapter(model, tmp_path / "adapter")
+
+
+def test_a_tokenizer_that_fails_on_ordinary_text_is_refused_when_it_is_loaded():
+    fields = json.loads(Tokenizer.nano()._definition)
+    fields["model"] = {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "?"}  # it has no token for unknown words
+    with pytest.raises(ValueError, match=r"not a tokenizer\.json: .*Missing"):
+        Tokenizer(json.dumps(fields))
+
+
 # Files of our own that are read back
+
+
+def test_a_file_of_predictions_for_an_unknown_task_or_with_huge_counts(tmp_path):
+    row = {"id": "a", "reference": "r", "prediction": "p", "text_tokens": 2**62}
+    path = rows_of(tmp_path / "p.jsonl", [{"settings": {"task": "translate"}}, row])
+    with pytest.raises(ValueError, match=r"p\.jsonl: unknown task 'translate'"):
+        score(path)
+    assert len(report([score(path, "ocr")])["models"][0]["bins"]) == 1
 
 
 @pytest.mark.parametrize(

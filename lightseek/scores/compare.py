@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lightseek.data.kinds import TASKS
 from lightseek.scores.likelihood import likelihood
 from lightseek.scores.metrics import Tally, lead, tallies
 from lightseek.scores.predictions import Prediction, read_predictions
@@ -45,7 +46,11 @@ def score(
     """
     head, predictions = read_predictions(path)
     settings = head.get("settings", {})
-    task = task or settings.get("task", "summarize")
+    task = task or settings.get("task") or "summarize"
+    try:
+        TASKS.check(task)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     if not predictions:
         raise ValueError(f"{path} holds no predictions yet")
     texts = [prediction.prediction for prediction in predictions]
@@ -187,11 +192,11 @@ def nice_edges(tokens: Sequence[int]) -> list[int]:
     if not known:
         return []
     low, high = np.quantile(known, [0.05, 0.95])
-    for width in (digit * 10**power for power in range(1, 9) for digit in (1, 2, 5)):
+    for width in (digit * 10**power for power in range(1, 20) for digit in (1, 2, 5)):
         start, end = math.floor(low / width), math.ceil((high + 1) / width)
         if end - start <= MOST_BINS:
             return [width * place for place in range(start, end + 1) if place]
-    raise AssertionError("no text has 10^9 tokens")
+    raise AssertionError("no file of predictions has counts of 10^20 tokens")
 
 
 def distinct_names(paths: Sequence[Path]) -> list[str]:

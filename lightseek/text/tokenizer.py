@@ -17,6 +17,7 @@ from lightseek.tools.files import write_text
 from lightseek.tools.json_files import check_fields, parse_json
 
 BEGIN, END, PAD, IMAGE = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>", "<image>"
+TRIAL = "".join(map(chr, range(1, 256))) + "\u6587\U0001f600"  # a tokenizer that cannot take it is broken
 MAX_BYTES = 100 << 20  # the official file has 10 MB
 
 
@@ -31,8 +32,12 @@ class Tokenizer:
             fields = check_fields(parse_json(definition, "its text"), {})
             self._marked = tokenizers.Tokenizer.from_str(definition)
             self._plain = tokenizers.Tokenizer.from_str(json.dumps(fields | {"added_tokens": []}))
-        except Exception as error:  # the library raises bare Exceptions
-            raise ValueError(f"not a tokenizer.json: {error}") from None
+            for tokenizer in (self._marked, self._plain):
+                tokenizer.encode(TRIAL, add_special_tokens=False)
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException as error:  # the library raises bare Exceptions, and panics, which are not even that
+            raise ValueError(f"not a tokenizer.json: {error!s:.300}") from None
         decoder = fields.get("decoder") or {}
         if not any(part.get("type") == "ByteLevel" for part in [decoder, *decoder.get("decoders", [])]):
             raise ValueError("not a byte-level tokenizer: its decoder is not ByteLevel")

@@ -110,9 +110,9 @@ def load_tokenizer(source: str, config: Any) -> tuple[Tokenizer, dict[str, int]]
     try:
         theirs = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         definition = theirs.backend_tokenizer.to_str()
-    except MemoryError:
+    except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    except Exception as error:
+    except BaseException as error:  # panics of the tokenizers library are no Exceptions
         raise ValueError(f"{source}: no tokenizer that can be used ({first_line(error)})") from error
     try:
         tokenizer = Tokenizer(definition)

@@ -40,12 +40,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / CONFIG
     try:
-        config = check_fields(read_json(path), {}, name=path)
+        config = check_fields(read_json(path), {}, {"modules_to_save": "a list of texts"}, path)
         config = {"use_rslora": False, "lora_dropout": 0.0, "modules_to_save": None, **config}
         for key in ("rank_pattern", "alpha_pattern"):
             # transformers' classes put `language_model` into the official names, and a pattern may hold it escaped.
             names = {re.sub(r"language_model\\?\.", "", name): name for name in config.get(key) or {}}
             config[key] = {name: positive(config[key][theirs]) for name, theirs in names.items()}
+            for name in names:
+                re.compile(name)
         config |= {key: positive(config[key]) for key in ("r", "lora_alpha")}
         config["lora_dropout"] = float(config["lora_dropout"])
         if not 0 <= config["lora_dropout"] < 1:
@@ -54,7 +56,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder}: no {CONFIG}, so this is no adapter in peft's format") from None
     except JsonError as error:
         raise CheckpointError(f"{error}, so it is not a LoRA adapter's settings") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, re.error) as error:
         raise CheckpointError(f"{path}: not a LoRA adapter's settings ({error!r})") from None
     for key, only in ONLY_VALUES.items():
         if config.get(key, only) != only:

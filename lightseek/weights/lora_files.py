@@ -38,7 +38,7 @@ from lightseek.weights.lora import (
 )
 from lightseek.weights.lora_config import CONFIG, read_config
 from lightseek.weights.names import official_key, pieces
-from lightseek.weights.tensors import CheckpointError, check_values
+from lightseek.weights.tensors import DTYPES, NAMES, CheckpointError, check_values
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
@@ -237,8 +237,8 @@ def read_weights(folder: Path) -> tuple[dict[str, Factors], dict[str, Tensor]]:
     learned: dict[str, Factors] = {}
     whole: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            raise CheckpointError(f"{path}: {key} is {tensor.dtype}, not a floating-point type")
+        if tensor.dtype not in NAMES:
+            raise CheckpointError(f"{path}: {key} is {tensor.dtype}, not one of {', '.join(DTYPES)}")
         check_values(tensor, torch.float32, f"{path}: {key}")
         name = key.removeprefix(PREFIX).replace("model.language_model.", "model.", 1)
         if factor := FACTOR.fullmatch(name):
@@ -246,7 +246,7 @@ def read_weights(folder: Path) -> tuple[dict[str, Factors], dict[str, Tensor]]:
         else:
             whole[name] = tensor
     for module, pair in learned.items():
-        if pair.keys() != {"A", "B"} or pair["A"].shape[0] != pair["B"].shape[-1]:
+        if pair.keys() != {"A", "B"} or {t.ndim for t in pair.values()} != {2} or len(pair["A"]) != pair["B"].shape[1]:
             raise CheckpointError(f"{path}: {module} needs lora_A (r x in) and lora_B (out x r) of one r")
     if not learned:
         raise CheckpointError(f"{path}: no lora_A and lora_B in it")

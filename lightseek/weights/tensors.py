@@ -125,6 +125,8 @@ def without_buffers(
 
 def check_values(tensor: Tensor, dtype: torch.dtype, name: str) -> None:
     """Raise CheckpointError, which names `name`, if a value is not finite or is too large for `dtype`."""
+    if not tensor.numel():
+        return
     low, high = (end.item() for end in torch.aminmax(tensor))  # both are NaN if any value is
     if not (math.isfinite(low) and math.isfinite(high)):
         raise CheckpointError(f"{name} holds values that are not finite (NaN or infinity)")

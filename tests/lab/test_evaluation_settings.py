@@ -10,7 +10,8 @@ from tiny_run import tiny_checkpoint, tiny_run
 
 from lightseek.data.corruption import corrupt
 from lightseek.lab.grid import check_cells, grid, groups, run_cell
-from lightseek.lab.results import finish, results_table
+from lightseek.lab.results import finish
+from lightseek.lab.summary import _Cell, _shown
 from lightseek.page.noise import add_noise
 from lightseek.training.run import Run
 from lightseek.training.settings import EvaluationSettings, RunConfig, as_tested, as_trained, check, page_spec
@@ -180,8 +181,8 @@ def test_a_table_shows_what_the_test_had(model, tmp_path):
     cells, swept = grid(
         RunConfig(), {"corrupt": ["natural", "random"], "eval_corrupt": ["natural", "random"]}, tmp_path
     )
-    table = results_table([{"settings": vars(cell.config), "cer": 1.0} for cell in cells], swept)
-    shown = [list(column.cells) for column in table.columns[2:4]]
+    rows = [_Cell(cell.folder, vars(cell.config), {}, None, None) for cell in cells]
+    shown = [[_shown(row, name) for row in rows] for name in swept[2:4]]
     assert shown == [["natural", "natural", "random", "random"], ["natural", "random"] * 2]
 
 
