@@ -5,7 +5,7 @@ import math
 import runpy
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -261,6 +261,7 @@ def test_a_model_that_recites_is_told_from_one_that_reads(tmp_path):
     assert outcome.verdict == "recites" and outcome.before != outcome.target
     assert outcome.controls[0].page == "a blank page" and outcome.controls[0].output == outcome.target
     assert "learned the text and not how to read the page" in outcome.advice
+    assert "only one document" in replace(outcome, controls=outcome.controls[:1]).advice
     assert outcome.controls[1].page not in (outcome.example.document.name, "a blank page")
 
     # What the model can do already is passed over.
@@ -271,15 +272,15 @@ def test_a_model_that_recites_is_told_from_one_that_reads(tmp_path):
         overfit(run)
 
 
-def test_overfit_says_what_one_document_cannot_show(called, tmp_path):
+def test_overfit_of_one_document_has_one_control_and_shows_it_as_it_is(called, tmp_path):
     """Two steps are too few to learn words that are not on the page. Brackets in a text are no markup."""
     document = {"text": "See here.", "summary": "[/b] [bold] 4711 lemons"}
     (tmp_path / "one.jsonl").write_text(json.dumps(document) + "\n")
     argv = ["--overfit", "--data", str(tmp_path / "one.jsonl"), "--tokens", "64", "--out", str(tmp_path / "out")]
     shown = called("train.py", *argv, "--steps", "2", code=1)
     assert "target  [/b] [bold] 4711 lemons" in shown.out and "not learned" in shown.out
-    shown = called("train.py", *argv, "--steps", "25", "--lr", "1e-3", code=3)
-    assert "recites after 25 steps" in shown.out and "There was only one document" in " ".join(shown.out.split())
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert [control["page"] for control in results["controls"]] == ["a blank page"]  # there is no other document
 
 
 def test_overfit_keeps_the_dtype_of_the_weights_whatever_the_precision_of_the_run(tmp_path):
