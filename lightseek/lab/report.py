@@ -25,6 +25,7 @@ from lightseek.lab.samples import sample_documents
 from lightseek.lab.summary import BEFORE, ERROR, RESULTS, Difference, Row, Summary, summarise
 from lightseek.scores.kinds import METRICS, headlines, plotted
 from lightseek.tools.files import write_text
+from lightseek.tools.json_files import parse_json, read_json
 from lightseek.training.settings import current, shown
 
 REPORT = "report.html"
@@ -307,7 +308,7 @@ class Page:
             found = results.get("machine") or {"device": results.get("device", "unknown")}
             known = json.dumps({**found, "processes": results.get("processes", 1)})
             counts[known] = counts.get(known, 0) + 1
-        return [{**_described(json.loads(known)), "cells": str(count)} for known, count in counts.items()]
+        return [{**_described(parse_json(known, "")), "cells": str(count)} for known, count in counts.items()]
 
 
 def verdict(difference: Difference) -> str:
@@ -354,7 +355,7 @@ def _settings(row: Row, records: Sequence[tuple[dict[str, Any], dict[str, Any]]]
 def _json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file. It is empty if there is no such file or if a kill left only a part of it."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -8,7 +8,6 @@ settings, and `error.log`, with the traceback. When the grid is started again, t
 another program works on is skipped.
 """
 
-import json
 import time
 import traceback
 from collections import deque
@@ -22,6 +21,7 @@ from typing import Any, Literal
 from lightseek.lab.grid import Cell, run_cell
 from lightseek.lab.worker import Worker
 from lightseek.tools.files import write_json, write_text
+from lightseek.tools.json_files import read_json
 from lightseek.tools.locks import Locked, locked_folder
 
 ERROR, TRACEBACK = "error.json", "error.log"
@@ -138,7 +138,7 @@ def in_folder(cells: Sequence[Cell]) -> tuple[list[dict[str, Any]], list[Cell]]:
         if (results := cell.finished()) is not None:
             rows.append(results)
         elif (path := cell.folder / ERROR).is_file():
-            rows.append(json.loads(path.read_text(encoding="utf-8")))
+            rows.append(read_json(path))
         else:
             missing.append(cell)
     return rows, missing

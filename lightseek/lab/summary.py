@@ -6,7 +6,6 @@ report are made.
 
 import csv
 import io
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +16,14 @@ from typing import Any, Literal
 import numpy as np
 
 from lightseek.lab.grid import ALWAYS_SHOWN, GRID
+from lightseek.lab.stored import read_results
 from lightseek.page.modes import find_mode
 from lightseek.scores.compare import LEAD, Scored, check_same, paired, score, score_lead
 from lightseek.scores.kinds import METRICS, headlines, plotted
 from lightseek.scores.metrics import Tally
 from lightseek.scores.significance import Estimate, estimate, holm
 from lightseek.tools.files import write_text
+from lightseek.tools.json_files import check_fields, read_json
 from lightseek.training.settings import ALIASES, RunConfig, at_test, current, shown
 
 RESULTS, PREDICTIONS, ERROR = "results.json", "predictions.jsonl", "error.json"
@@ -151,7 +152,10 @@ def _read_grid(folder: Path) -> dict[str, Any]:
     """Return the content of grid.json. The folder of a single run has none, and is its only cell."""
     single = {"command": [], "question": None, "swept": list(ALWAYS_SHOWN), "cells": ["."], "before": ["before"]}
     path = folder / GRID
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found: dict[str, Any] = {}
+    if path.is_file():
+        lists = dict.fromkeys(("command", "swept", "cells", "before"), "a list of texts")
+        found = check_fields(read_json(path), lists, {"question": "a text", "baseline": "a text"}, path)
     grid = single | found
     return grid | {"baseline": found.get("baseline") or grid["cells"][0]}
 
@@ -165,14 +169,14 @@ def _read_cell(folder: Path) -> _Cell | None:
         scored = score(predictions, task, folder.name) if predictions.is_file() else None
         return _Cell(folder, results["settings"], results, scored, None)
     if error.is_file():
-        told = json.loads(error.read_text(encoding="utf-8"))
-        return _Cell(folder, told.get("settings", {}), {}, None, str(told.get("error", "failed")))
+        told = check_fields(read_json(error), {"settings": "an object", "error": "a text"}, name=error)
+        return _Cell(folder, told["settings"], {}, None, told["error"])
     return None
 
 
 def _read_results(folder: Path) -> dict[str, Any]:
     path = folder / RESULTS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_results(path) if path.is_file() else {}
 
 
 def _shown(cell: _Cell, name: str) -> str:

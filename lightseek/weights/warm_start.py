@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from lightseek.model.ocr import DeepSeekOCR
 from lightseek.page.views import PageViews
 from lightseek.tools.files import atomic_write
+from lightseek.tools.json_files import parse_json
 
 FORMAT = 1  # raise it when the procedure changes, so that older fits are not used
 STEPS = 300
@@ -263,7 +264,7 @@ def load(path: Path, parts: dict[str, list[nn.Module]]) -> list[Fit] | None:
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            fits = [Fit(**each) for each in json.loads(file.metadata()["fits"])]
+            fits = [Fit(**each) for each in parse_json(file.metadata()["fits"], path)]
         for name, tensor in named(parts).items():
             tensor.copy_(tensors[name])
         return fits

@@ -10,7 +10,6 @@ The second has up to three short documents a paper, so that nano, which reads so
 tried on it. The splits are the authors' own: 100 papers to train, 50 for validation and 100 to test.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, files
@@ -20,6 +19,7 @@ from typing import Any
 
 from lightseek.data.document import Document
 from lightseek.data.splits import Split, check_split
+from lightseek.tools.json_files import parse_json
 
 ASPECTS = ("challenge", "approach", "outcome")
 SECTIONS = ("abstract", "introduction", "conclusion")
@@ -43,7 +43,7 @@ def _chosen(make, split: Split, limit: int | None, seed: int, max_characters: in
     check_split(split)
     path = folder() / FILES[split]
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        rows = [parse_json(line, path) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
         found = [document for row in rows for document in make(row)]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not as in aclsum 0.1.2 ({type(error).__name__}: {error})") from error
