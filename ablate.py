@@ -23,11 +23,6 @@ def main(argv: list[str]) -> int:
         parser.add_argument("--out", type=Path, default=Path("runs/ablate"), help="folder of all cells (runs/ablate)")
         summary.add_flags(parser)
         many.add_flags(parser)
-        parser.add_argument(
-            "--match",
-            choices=["parameters"],
-            help="give all kinds of a box about as many parameters as the first one",
-        )
 
     lists, arguments = parse_run("ablate.py", __doc__.split("\n")[0], argv, extra, grid=True)
     from lightseek.tools.console import console, escape, failing
@@ -46,7 +41,7 @@ def main(argv: list[str]) -> int:
         if arguments.slurm:
             return many.submit_shown(Path(__file__), argv, arguments)
         outcomes = many.run_shown(cells, before, swept, arguments)
-        if many.has_tables([*before, *cells], arguments):
+        if many.has_tables(cells, before, arguments):
             summary.show_summary(out)
             console.print(f"[dim]samples, pages, curves and figures: {escape(str(out))}[/]")
         return many.tell_rest(outcomes)

@@ -347,7 +347,10 @@ def test_no_upload_has_a_temporary_file(tmp_path):
 
 def test_a_folder_that_is_removed_while_a_program_writes_to_it_is_told(tmp_path):
     rows = [{"step": 1, "train_loss": 1.0, "lr": 0.1}]
-    with RunLog(tmp_path / "run", rows) as log, pytest.raises(FileNotFoundError, match="it was removed while") as error:
+    with (
+        RunLog(tmp_path / "run", rows, RunConfig()) as log,
+        pytest.raises(FileNotFoundError, match="it was removed while") as error,
+    ):
         log.sync()
         shutil.rmtree(tmp_path / "run")
         log.sync()

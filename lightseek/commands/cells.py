@@ -87,16 +87,17 @@ def run_shown(
         return run_cells(chosen, watch, arguments.workers, arguments.minutes, arguments.out / "workers")
 
 
-def has_tables(cells: "Sequence[Cell]", arguments: argparse.Namespace) -> bool:
+def has_tables(cells: "Sequence[Cell]", before: "Sequence[Cell]", arguments: argparse.Namespace) -> bool:
     """Return whether the tables can be shown now. If cells are missing, say so."""
     from lightseek.lab.run_cells import in_folder
     from lightseek.tools.console import console
 
-    rows, missing = in_folder(cells)
+    _, missing = in_folder([*before, *cells])
     if missing:
         who = ": the last shard prints the tables" if arguments.shard else ""
-        console.print(f"{len(missing)} of {len(cells)} cells are still missing{who}")
-    return bool(rows) and not (missing and arguments.shard)
+        console.print(f"{len(missing)} of {len(before) + len(cells)} cells are still missing{who}")
+    rows, _ = in_folder(cells)
+    return any("error" not in row for row in rows) and not (missing and arguments.shard)
 
 
 def part(cells: "Sequence[Cell]", shard: tuple[int, int] | None) -> "list[list[Cell]]":

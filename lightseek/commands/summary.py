@@ -10,8 +10,11 @@ from lightseek.lab.grid import Cell
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add `--seeds`, `--baseline` and `--question` to the parser of `ablate.py`."""
+    """Add `--seeds`, `--match`, `--baseline` and `--question` to the parser of `ablate.py`."""
     parser.add_argument("--seeds", type=int, metavar="N", help="run each cell with the seeds 0 to N-1")
+    parser.add_argument(
+        "--match", choices=["parameters"], help="give all kinds of a box about as many parameters as the first one"
+    )
     parser.add_argument(
         "--baseline",
         metavar="X",

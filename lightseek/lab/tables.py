@@ -108,7 +108,8 @@ def notes(summary: Summary) -> list[str]:
     varied = _varied(summary, cells)
     common = [f"{name} {value}" for name, value in cells[0].settings.items() if name not in varied]
     common += [
-        f"{COSTS[key][0].replace(chr(10), ' ')} {COSTS[key][1](one)}" for key, one in _equal_costs(cells).items()
+        f"{COSTS[key][0].replace('-' + chr(10), '').replace(chr(10), ' ')} {COSTS[key][1](one)}"
+        for key, one in _equal_costs(cells).items()
     ]
     found = [f"All rows: {', '.join(common)}."] if common else []
     if any(row.seeds == 1 for row in cells):

@@ -279,8 +279,9 @@ def _typed(section: "Reader", kind: type) -> dict[str, Any]:
         if key not in hints:
             raise ConfigError(f"{section.path}{key:.80} is not a size of this model")
         hint = get_origin(hints[key]) or hints[key]
-        if hint is tuple:
-            found[key] = tuple(section.value(key, list))
+        if hint is tuple:  # JSON has lists in their place
+            listed = Reader({key: list(value) if isinstance(value, tuple) else value}, section.path)
+            found[key] = tuple(listed.value(key, list))
             continue
         json_type = JSON_TYPES[str if hint is Literal else hint]
         if not json_type.holds(value):

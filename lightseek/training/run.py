@@ -469,7 +469,7 @@ class Run:
             self.wrapped = None
             if self.main:
                 device = device_of(self.config, self.accelerator)
-                self.model = build_model(self.config, device, self.documents, self.page)[0]
+                self.model = build_model(self.config, device, self.documents, page_spec(self.config))[0]
                 with torch.no_grad():
                     parameters = dict(self.model.named_parameters())
                     for name, value in values:

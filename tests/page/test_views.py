@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from hypothesis import given, settings
@@ -45,7 +46,11 @@ def test_pixels_are_the_reference_implementations(key):
     width, height = map(int, size.split("x"))
     views = page_views(formula_picture(name, width, height), mode)
     ours = views.global_view if view == "global" else views.tiles[int(view.removeprefix("tile"))]
-    assert (ours[:, 5::61, 3::67] - PIXELS[key]).abs().max() <= 1e-6
+    apart = (ours[:, 5::61, 3::67] - PIXELS[key]).abs()
+    if int(PIL.__version__.split(".")[0]) < 13:  # in one of these views it rounds 6 % of the values the other way
+        assert apart.max() <= 2 / 255 + 1e-6 and (apart > 1e-6).float().mean() <= 0.06
+    else:
+        assert apart.max() <= 1e-6
 
 
 @pytest.mark.parametrize("mode", MODES.values(), ids=str)

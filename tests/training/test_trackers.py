@@ -68,7 +68,7 @@ def test_samples_and_their_pages_go_to_a_tracker(tracker, tmp_path):
     with RunLog(tmp_path, [], RunConfig(log=tracker.__name__)) as log:
         log.samples(3, [prediction], [page])
     values = {name: value for kind, *call in tracker.calls if kind == "log" for name, value in call[1].items()}
-    assert "> out" in values["sample-1"]
+    assert "```text\nout\n```" in values["sample-1"]
     if tracker.__name__ == "wandb":  # accelerate's trackio has no pictures
         assert [picture.mode for picture in values["page-1"]] == ["RGB"]
 
