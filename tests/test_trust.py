@@ -36,6 +36,7 @@ from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.files import NOT_UPLOADED, atomic_write, leads_out, remove_leftovers, write_json
 from lightseek.tools.json_files import read_json
 from lightseek.training.log import RunLog, read_rows
+from lightseek.training.settings import RunConfig
 from lightseek.weights.loading import LightSeekOCR
 from lightseek.weights.lora_files import load_adapter
 from lightseek.weights.tensors import CheckpointError

@@ -230,11 +230,10 @@ def read_predictions(path: Path) -> None:
 
 
 def read_results(path: Path) -> None:
-    from lightseek.lab.results import results_table
-    from lightseek.lab.stored import read_results
+    from lightseek.lab.summary import summarise
+    from lightseek.lab.tables import results_table
 
-    results = read_results(path)
-    Console(file=open(os.devnull, "w")).print(results_table([results], ["mode", "freeze"]))  # noqa: PTH123, SIM115
+    Console(file=open(os.devnull, "w")).print(results_table(summarise(path.parent)))  # noqa: PTH123, SIM115
 
 
 def read_metrics(path: Path) -> None:
