@@ -291,7 +291,14 @@ def test_the_rows_behind_a_checkpoint_are_all_there(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "results", [{}, {"settings": 5}, {"settings": {}, "rouge1": "x"}, {"settings": {}, "lead3": 1}]
+    "results",
+    [
+        {},
+        {"settings": 5},
+        {"settings": {}, "rouge1": "x"},
+        {"settings": {}, "lead3": 1},
+        {"settings": {}, "flops_page": "x"},
+    ],
 )
 def test_results_of_another_shape_are_named(tmp_path, results):
     write_json(tmp_path / "results.json", results)

@@ -163,6 +163,8 @@ def check_adapter(decoder: HFDecoder) -> None:
 
 def agree(config: HFDecoderConfig, ours: Float[Tensor, "b n v"], theirs: Float[Tensor, "b n v2"]) -> None:
     ours, theirs = ours.float(), theirs.float()
+    if not theirs.isfinite().all():
+        raise ValueError(f"{config.name}: its weights give logits that are no finite numbers")
     if ours.shape != theirs.shape or not torch.allclose(ours, theirs, rtol=1e-2, atol=1e-2 * theirs.abs().max().item()):
         raise ValueError(
             f"{config.name}: a {config.transformers.get('model_type')} does more between its embeddings and its logits "
