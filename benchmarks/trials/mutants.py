@@ -99,7 +99,14 @@ def some_fields(value: Any, draw: random.Random) -> Any:
             other, name = draw.choice(places)
             parent[key] = copy.deepcopy(other[name])
         elif how == 3 and isinstance(parent[key], int | float):
-            parent[key] = draw.choice((parent[key] * 1000, -parent[key], parent[key] + 1, float(parent[key])))
+            parent[key] = draw.choice(
+                (
+                    parent[key] * 1000,
+                    -parent[key],
+                    parent[key] + 1,
+                    parent[key] % 7.5 if abs(parent[key]) < 1e15 else 0.5,
+                )
+            )
         else:
             parent[key] = copy.deepcopy(draw.choice(STRANGE))
     return value
