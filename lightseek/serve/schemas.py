@@ -54,6 +54,16 @@ class Summary(BaseModel):
     seconds: dict[str, float]
 
 
+class Extraction(BaseModel):
+    model: str
+    mode: str
+    value: Any = Field(description="satisfies the schema of the request")
+    text: str = Field(description="the same as the model wrote it")
+    pages: int
+    usage: Usage
+    seconds: dict[str, float]
+
+
 class Comparison(BaseModel):
     first: Reading
     second: Reading

@@ -16,7 +16,8 @@ from lightseek.serve.errors import Refused, bad, too_large
 from lightseek.serve.limits import Limits
 from lightseek.serve.metrics import Metrics
 from lightseek.serve.registry import Models
-from lightseek.text.kinds import IMAGE_TAG, PROMPTS
+from lightseek.text.kinds import IMAGE_TAG
+from lightseek.text.schema import JsonSchema
 from lightseek.tools.memory import process_memory
 
 WATCH_SECONDS = 0.2  # how often a running request looks whether its client is still there
@@ -33,6 +34,7 @@ class Wish:
     top_p: float = 1.0
     seed: int | None = None
     guard: str | None = None
+    schema: JsonSchema | None = None
 
 
 @dataclass
@@ -66,7 +68,8 @@ class Service:
             wish.temperature,
             wish.top_p,
             wish.seed if wish.seed is not None else 0,
-            wish.guard,
+            guard=wish.guard,
+            schema=wish.schema,
         )
 
     async def answers(self, request: Request, jobs: Sequence[Job]) -> list[Answer]:
@@ -84,7 +87,7 @@ class Service:
             while waiting:
                 done, waiting = await asyncio.wait(waiting, timeout=WATCH_SECONDS)
                 for future in done:
-                    future.result()  # raises what went wrong
+                    outcome(future.exception() or future.result())
                 if waiting and await request.is_disconnected():
                     raise Refused(499, "closed", "the client went away")
         except BaseException:
@@ -104,9 +107,7 @@ class Service:
         self.engine.submit(job)
         try:
             while True:
-                item = await coming.get()
-                if isinstance(item, Exception):
-                    raise item
+                item = outcome(await coming.get())
                 yield item
                 if isinstance(item, Answer):
                     self.metrics.answer(item)
@@ -119,9 +120,9 @@ class Service:
         views = await in_thread(lambda: [the_views(page, wish.mode) for page in document.pages])
         return await self.answers(request, [self.job(wish, prompt, [view]) for view in views])
 
-    async def about(self, request: Request, wish: Wish, document: Document) -> Answer:
-        """Summarize a document: all of its pages are in one prompt."""
-        words = PROMPTS["summarize"].removeprefix(IMAGE_TAG)
+    async def about(self, request: Request, wish: Wish, document: Document, prompt: str) -> Answer:
+        """Ask one question about a document: all of its pages are in one prompt."""
+        words = prompt.removeprefix(IMAGE_TAG)
         views = await in_thread(lambda: [the_views(page, wish.mode) for page in document.pages])
         (answer,) = await self.answers(request, [self.job(wish, IMAGE_TAG * len(views) + words, views)])
         return answer
@@ -135,6 +136,15 @@ class Service:
             "memory_bytes": process_memory(),
             "waiting": self.engine.count,
         }
+
+
+def outcome(item: Any) -> Any:
+    """Return what the engine gave, or raise it if it is an error. A ValueError says what the client can put right."""
+    if isinstance(item, ValueError):
+        raise bad(str(item))
+    if isinstance(item, BaseException):
+        raise item
+    return item
 
 
 def into(loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Answer]") -> Any:

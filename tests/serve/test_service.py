@@ -2,9 +2,11 @@
 
 import base64
 import io
+import json
 import threading
 import time
 
+import jsonschema
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -393,6 +395,59 @@ def test_a_job_that_fails_does_not_take_the_others_with_it():
     assert isinstance(failed, ValueError)
     assert isinstance(fine, Answer)
     engine.stop(20)
+
+
+FORM = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 5}, "kind": {"enum": ["bill", "letter"]}},
+    "required": ["name", "kind"],
+    "additionalProperties": False,
+}
+
+
+def extracted(client, schema, **more):
+    text = schema if isinstance(schema, str) else json.dumps(schema)
+    return client.post("/extract", files={"file": ("a", png())}, data={"mode": "tiny", "schema": text} | more)
+
+
+def test_json_that_satisfies_a_schema_also_beside_other_requests(client, alone):
+    found = {}
+
+    def ask(name, run):
+        found[name] = run()
+
+    work = {
+        "json": lambda: extracted(client, FORM),
+        "other": lambda: extracted(client, {"type": "boolean"}),
+        "text": lambda: client.post("/ocr", files={"file": ("a", png())}, data=SHORT),
+    }
+    threads = [threading.Thread(target=ask, args=item) for item in work.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told = found["json"].json()
+    jsonschema.validate(told["value"], FORM)
+    assert json.loads(told["text"]) == told["value"]
+    assert told["usage"]["completion_tokens"] > 20
+    assert found["other"].json()["value"] in (True, False)
+    assert found["text"].json()["text"] == alone(png())
+
+
+def test_what_extract_refuses(client):
+    cut = extracted(client, FORM, max_length="9")
+    assert (cut.status_code, cut.json()["error"]["type"]) == (422, "cut")
+    for schema, words in (
+        ("{", "not valid JSON"),
+        ("[]", "is an object"),
+        ({"not": {}}, "Unimplemented"),
+        ("[" * 90_000, "brackets"),
+        ({"$ref": "#"}, "can't be followed"),
+    ):
+        answer = extracted(client, schema)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request")
+        assert words in answer.json()["error"]["message"]
+    assert extracted(client, FORM, prompt="Which <image>?").status_code == 400
 
 
 def test_the_openapi_description_names_every_route(client):
