@@ -2,6 +2,7 @@
 
 POST /ocr  /summarize/text  /summarize/file  /summarize/image  /extract  /compare
 POST /v1/chat/completions   GET /v1/models              as OpenAI's clients expect them (openai_api.py)
+POST /pages   GET /  /prompts                           the page for people (web_page.py)
 GET  /health  /models  /limits  /metrics
 """
 
@@ -15,19 +16,20 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, File, Form, Header, Request, UploadFile
+from fastapi import Depends, FastAPI, Form, Header, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lightseek import __version__
-from lightseek.serve import openai_api
+from lightseek.page.grounding import as_rows, find_regions
+from lightseek.serve import openai_api, web_page
 from lightseek.serve.documents import Document, open_document
 from lightseek.serve.engine import Answer
 from lightseek.serve.errors import Refused, bad, too_large
 from lightseek.serve.schemas import Comparison, Extraction, Fault, Health, ModelRow, Reading, Summary, TextRequest
-from lightseek.serve.service import Service, Wish, in_thread, the_mode
+from lightseek.serve.service import Service, Upload, Wish, in_thread, the_mode
 from lightseek.text.kinds import IMAGE_TAG, PROMPTS
 from lightseek.text.schema import JsonSchema
 from lightseek.tools.json_files import parse_json
@@ -47,7 +49,6 @@ FAULTS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 SCHEMA_CHARACTERS = 100_000
-Upload = Annotated[UploadFile, File(description="a picture, a PDF, or a text in UTF-8")]
 
 
 def create_app(service: Service, api_key: str | None = None) -> FastAPI:
@@ -227,13 +228,15 @@ def create_app(service: Service, api_key: str | None = None) -> FastAPI:
         second: Annotated[str, Form(description="another one")],
         mode: Annotated[str, Form()] = "base",
         prompt: Annotated[str, Form()] = "ocr",
+        first_page: Annotated[int, Form(ge=1, le=10**6)] = 1,
+        last_page: Annotated[int | None, Form(ge=1, le=10**6)] = None,
         max_length: Annotated[int, Form(ge=1, le=10**6)] = 512,
     ) -> Comparison:
         """Read one document with two models or adapters, and mark where their texts differ."""
         readings = []
         for name in (first, second):
             wish = Wish(name, mode, max_length)
-            document = await opened(file, wish)
+            document = await opened(file, wish, first_page, last_page)
             await file.seek(0)
             answers = await service.read(request, wish, full_prompt(prompt), document)
             readings.append(as_reading(service, wish, document, answers))
@@ -241,6 +244,7 @@ def create_app(service: Service, api_key: str | None = None) -> FastAPI:
         return Comparison(first=Reading(**readings[0]), second=Reading(**readings[1]), differences=parts)
 
     openai_api.add_routes(app, service, keyed)
+    web_page.add_routes(app, service, keyed, opened)
     return app
 
 
@@ -266,8 +270,14 @@ def usage(answers: list[Answer]) -> dict[str, int]:
 
 def as_reading(service: Service, wish: Wish, document: Document, answers: list[Answer]) -> dict[str, Any]:
     pages = [
-        {"page": number, "text": answer.text, "tokens": answer.tokens, "finish_reason": answer.finish_reason}
-        for number, answer in zip(document.numbers, answers, strict=True)
+        {
+            "page": number,
+            "text": answer.text,
+            "tokens": answer.tokens,
+            "finish_reason": answer.finish_reason,
+            "regions": as_rows(find_regions(answer.text)[1], picture.size),
+        }
+        for number, picture, answer in zip(document.numbers, document.pages, answers, strict=True)
     ]
     seconds = {stage: sum(answer.seconds[stage] for answer in answers) for stage in answers[0].seconds}
     return {

@@ -111,7 +111,10 @@ class Engine:
         """Run `work` in the engine's thread, between two batches, and return what it returns.
 
         Whatever touches a model outside a batch must go this way, because the thread switches adapters.
+        Raises Refused if the service is stopping.
         """
+        if self.closing:
+            raise stopping()
         done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
 
         def run() -> None:

@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import File, UploadFile
 from starlette.requests import Request
 
 from lightseek.page.modes import Mode, find_mode
@@ -20,6 +21,8 @@ from lightseek.text.kinds import IMAGE_TAG
 from lightseek.text.schema import JsonSchema
 from lightseek.tools.memory import process_memory
 
+Upload = Annotated[UploadFile, File(description="a picture, a PDF, or a text in UTF-8")]
+OpenDocument = Callable[..., Awaitable[Document]]
 WATCH_SECONDS = 0.2  # how often a running request looks whether its client is still there
 
 
@@ -44,6 +47,7 @@ class Service:
     models: Models
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
+    inspector: bool = False  # whether it is mounted
 
     def __post_init__(self) -> None:
         self.engine = Engine(self.models, self.limits, self.metrics)
@@ -135,6 +139,7 @@ class Service:
             "device": str(first.device) if first is not None else "not loaded",
             "memory_bytes": process_memory(),
             "waiting": self.engine.count,
+            "inspector": self.inspector,
         }
 
 
