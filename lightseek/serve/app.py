@@ -52,7 +52,7 @@ SCHEMA_CHARACTERS = 100_000
 
 
 def create_app(service: Service, api_key: str | None = None) -> FastAPI:
-    """Return the application. With an `api_key`, all routes but /health ask for it as a bearer token."""
+    """Return the application. With an `api_key`, all routes but /, /health and /openapi.json ask for it."""
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:

@@ -82,6 +82,7 @@ class Service:
         futures = []
         for job in jobs:
             future: asyncio.Future[Answer] = loop.create_future()
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody waits after the first
             job.on_end = into(loop, future)
             futures.append(future)
         try:
