@@ -216,11 +216,16 @@ def main() -> int:
         if arguments.kill:
             asyncio.run(killed(load, arguments))
             first = server.memory()  # that of the new process
-        seconds += asyncio.run(load.run(arguments.count - before, arguments.at_once, KINDS))
-        last = server.memory()
+        course, left = [first], arguments.count - before
+        for part in range(10):  # for the course of the memory
+            share = left * (part + 1) // 10 - left * part // 10
+            seconds += asyncio.run(load.run(share, arguments.at_once, KINDS))
+            course.append(server.memory())
+        last = course[-1]
         found |= {"seconds": round(seconds, 1), "requests/s": round(arguments.count / seconds, 2)}
         found |= {"p50, s": round(percentile(load.seconds, 0.5), 3), "p95, s": round(percentile(load.seconds, 0.95), 3)}
         found |= {f"memory after {before}, MB": first >> 20, "memory at the end, MB": last >> 20}
+        found["memory from there to the end, MB"] = [bytes_ >> 20 for bytes_ in course]
     finally:
         server.end()
     if (growth := last / first - 1) > 0.05 and not arguments.kill:

@@ -27,7 +27,9 @@ from lightseek.text.ngrams import find_guard
 from lightseek.text.prompts import prepare
 from lightseek.text.sampling import Row, Sampler, sample
 from lightseek.text.schema import JsonSchema
+from lightseek.tools.memory import release_memory
 
+TIDY_SECONDS = 10  # batches differ in size, so glibc would keep more and more freed blocks that fit none
 Finish = Literal["eos", "length", "stopped"]
 
 
@@ -86,6 +88,7 @@ class Engine:
         self.closing = False
         self.lock = threading.Lock()
         self.count = 0  # jobs that wait
+        self.tidied = time.monotonic()
         self.thread = threading.Thread(target=self._work, name="lightseek-engine", daemon=True)
 
     def start(self) -> None:
@@ -148,6 +151,9 @@ class Engine:
                 break
             if batch:
                 self._run(batch)
+            if time.monotonic() - self.tidied > TIDY_SECONDS and not torch.cuda.is_available():
+                release_memory()
+                self.tidied = time.monotonic()
         for job in [*self.left_over, *self._drain()]:
             self._end(job, stopping())
 
