@@ -28,6 +28,7 @@ COMMANDS = (  # each a file in lightseek/commands
     "generate",
     "evaluate",
     "report",
+    "extract",
     "serve",
 )
 

@@ -29,7 +29,12 @@ def serve(arguments: argparse.Namespace) -> None:
 
     options = {"device": arguments.device, "dtype": arguments.dtype, "quantize": arguments.quantize}
     models = Models(arguments.model, adapters, limits.memory_gb, **options)
-    app = create_app(Service(models, limits), os.environ.get(KEY) or None)
+    service, key = Service(models, limits), os.environ.get(KEY) or None
+    app = create_app(service, key)
+    if not (key or arguments.no_inspect) and find_spec("gradio"):  # a browser cannot send the key to this page
+        from lightseek.serve.inspector import mount
+
+        mount(app, service)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     print(f"LightSeek serves {', '.join(models.names)} at http://{arguments.host}:{arguments.port}", flush=True)
     uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning", access_log=False)
@@ -63,6 +68,11 @@ def add_parser(commands: Any) -> None:
     command.add_argument("--port", type=int, default=5000, metavar="N", help="the port (5000)")
     command.add_argument("--device", metavar="X", help="the device (default: a CUDA device if there is one)")
     add_settings(command, quantize=None, dtype=None)
+    command.add_argument(
+        "--no-inspect",
+        action="store_true",
+        help="leave out the inspector under /inspect (it is there if Gradio is installed and there is no API key)",
+    )
     group = command.add_argument_group("limits", f"An API key is taken from the environment variable {KEY}.")
     for entry in fields(Limits):
         group.add_argument(

@@ -19,9 +19,10 @@ from PIL import Image
 from torch import Tensor
 
 from lightseek.inspect.drawing import heat
-from lightseek.inspect.places import Box, padded_frame, picture_places, whole_page
+from lightseek.inspect.places import picture_places
 from lightseek.inspect.reading import Reading
 from lightseek.model.attention import attention_maps
+from lightseek.page.modes import Box, padded_frame, whole_page
 from lightseek.text.generate import evaluating
 
 

@@ -9,10 +9,8 @@ row of tokens, and a separator ends the image (`model/layout.py`).
 from dataclasses import dataclass
 from typing import Literal
 
-from lightseek.page.modes import OFFICIAL, Arithmetic, Mode, find_mode
+from lightseek.page.modes import OFFICIAL, Arithmetic, Box, Mode, find_mode, padded_frame, whole_page
 from lightseek.page.views import PageViews
-
-Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the picture
 
 
 @dataclass(frozen=True)
@@ -43,22 +41,6 @@ def image_places(
     frame = padded_frame(size, find_mode(mode)) if find_mode(mode).padded else whole_page(size)
     found += picture_places("whole", side, side, frame, size, arithmetic)
     return found + [Place("separator", "whole")] * arithmetic.separators
-
-
-def whole_page(size: tuple[int, int]) -> Box:
-    return 0.0, 0.0, float(size[0]), float(size[1])
-
-
-def padded_frame(size: tuple[int, int], mode: Mode) -> Box:
-    """Return the square that a padded view shows, in pixels of the picture. It reaches over the edges of the page.
-
-    The page is scaled to fit and put into the middle, as `PIL.ImageOps.pad` does.
-    """
-    width, height = size
-    scale = mode.side / max(width, height)
-    left = round((mode.side - round(width * scale)) * 0.5) / scale
-    top = round((mode.side - round(height * scale)) * 0.5) / scale
-    return -left, -top, mode.side / scale - left, mode.side / scale - top
 
 
 def picture_places(

@@ -18,6 +18,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels of a picture
 TOKEN_SIDE = 64  # pixels per vision token along one side
 MIN_TILES, MAX_TILES = 2, 9
 
@@ -181,6 +182,22 @@ def valid_tokens(
     long, short = max(width, height), min(width, height)
     tiles = vision_tokens(mode, grid, arithmetic) - whole
     return tiles + math.ceil(whole * short / long)
+
+
+def whole_page(size: tuple[int, int]) -> Box:
+    return 0.0, 0.0, float(size[0]), float(size[1])
+
+
+def padded_frame(size: tuple[int, int], mode: Mode) -> Box:
+    """Return the square that a padded view shows, in pixels of the picture. It reaches over the edges of the page.
+
+    The page is scaled to fit and put into the middle, as `PIL.ImageOps.pad` does.
+    """
+    width, height = size
+    scale = mode.side / max(width, height)
+    left = round((mode.side - round(width * scale)) * 0.5) / scale
+    top = round((mode.side - round(height * scale)) * 0.5) / scale
+    return -left, -top, mode.side / scale - left, mode.side / scale - top
 
 
 def check_shape(width: int, height: int, mode: str | int | Mode) -> None:

@@ -1,7 +1,8 @@
 """The service over HTTP: FastAPI with the routes of `docs/serving.md`.
 
-POST /ocr  /summarize/text  /summarize/file  /summarize/image  /compare
+POST /ocr  /summarize/text  /summarize/file  /summarize/image  /extract  /compare
 POST /v1/chat/completions   GET /v1/models              as OpenAI's clients expect them (openai_api.py)
+POST /pages   GET /  /prompts                           the page for people (web_page.py)
 GET  /health  /models  /limits  /metrics
 """
 
@@ -15,20 +16,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, File, Form, Header, Request, UploadFile
+from fastapi import Depends, FastAPI, Form, Header, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lightseek import __version__
-from lightseek.serve import openai_api
+from lightseek.page.grounding import as_rows, find_regions
+from lightseek.serve import openai_api, web_page
 from lightseek.serve.documents import Document, open_document
 from lightseek.serve.engine import Answer
 from lightseek.serve.errors import Refused, bad, too_large
-from lightseek.serve.schemas import Comparison, Fault, Health, ModelRow, Reading, Summary, TextRequest
-from lightseek.serve.service import Service, Wish, in_thread, the_mode
+from lightseek.serve.schemas import Comparison, Extraction, Fault, Health, ModelRow, Reading, Summary, TextRequest
+from lightseek.serve.service import Service, Upload, Wish, in_thread, the_mode
 from lightseek.text.kinds import IMAGE_TAG, PROMPTS
+from lightseek.text.schema import JsonSchema
+from lightseek.tools.json_files import parse_json
 
 LOG = logging.getLogger("lightseek.serve")
 FAULTS: dict[int | str, dict[str, Any]] = {
@@ -38,17 +42,17 @@ FAULTS: dict[int | str, dict[str, Any]] = {
         401: "the API key is missing or wrong",
         404: "no such model",
         413: "more than a limit allows",
-        422: "a field is missing or has a wrong type",
+        422: "a field is missing or has a wrong type, or JSON was cut by its limit",
         429: "too many requests wait: see Retry-After",
         503: "the service is stopping: see Retry-After",
         504: "the deadline passed",
     }.items()
 }
-Upload = Annotated[UploadFile, File(description="a picture, a PDF, or a text in UTF-8")]
+SCHEMA_CHARACTERS = 100_000
 
 
 def create_app(service: Service, api_key: str | None = None) -> FastAPI:
-    """Return the application. With an `api_key`, all routes but /health ask for it as a bearer token."""
+    """Return the application. With an `api_key`, all routes but /, /health and /openapi.json ask for it."""
 
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
@@ -154,7 +158,7 @@ def create_app(service: Service, api_key: str | None = None) -> FastAPI:
         return await summary_of(request, wish, document)
 
     async def summary_of(request: Request, wish: Wish, document: Document) -> Summary:
-        answer = await service.about(request, wish, document)
+        answer = await service.about(request, wish, document, PROMPTS["summarize"])
         return Summary(
             model=wish.model or service.models.first,
             mode=the_mode(wish.mode).name,
@@ -187,6 +191,35 @@ def create_app(service: Service, api_key: str | None = None) -> FastAPI:
         """Summarize a page that is a picture."""
         return await summarize_upload(request, Wish(model, mode, max_length), file, ("picture",))
 
+    @app.post("/extract", tags=["extract"], dependencies=keyed)
+    async def extract(
+        request: Request,
+        file: Upload,
+        schema_text: Annotated[str, Form(alias="schema", description="a JSON schema", max_length=SCHEMA_CHARACTERS)],
+        mode: Annotated[str, Form()] = "base",
+        prompt: Annotated[str, Form(description=f"{PROMPTS.choices}, or words of your own")] = "extract",
+        model: Annotated[str | None, Form()] = None,
+        max_length: Annotated[int, Form(ge=1, le=10**6)] = 1024,
+    ) -> Extraction:
+        """Answer with JSON that satisfies a schema. All pages of the document are in one prompt."""
+        wish = Wish(model, mode, max_length, guard="none", schema=await in_thread(lambda: the_schema(schema_text)))
+        document, words = await opened(file, wish), full_prompt(prompt)
+        if not words.startswith(IMAGE_TAG):
+            raise bad(f"the pages come first, so {IMAGE_TAG} can only begin the prompt", "prompt")
+        answer = await service.about(request, wish, document, words)
+        if answer.finish_reason != "eos":
+            about = f"the JSON was not complete after {answer.tokens} tokens: raise max_length, or bound the schema"
+            raise Refused(422, "cut", f"{about} (maxLength, maxItems, maximum)", "max_length")
+        return Extraction(
+            model=wish.model or service.models.first,
+            mode=the_mode(wish.mode).name,
+            value=json.loads(answer.text),
+            text=answer.text,
+            pages=len(document.pages),
+            usage=usage([answer]),
+            seconds=answer.seconds,
+        )
+
     @app.post("/compare", tags=["read"], dependencies=keyed)
     async def compare(
         request: Request,
@@ -195,13 +228,15 @@ def create_app(service: Service, api_key: str | None = None) -> FastAPI:
         second: Annotated[str, Form(description="another one")],
         mode: Annotated[str, Form()] = "base",
         prompt: Annotated[str, Form()] = "ocr",
+        first_page: Annotated[int, Form(ge=1, le=10**6)] = 1,
+        last_page: Annotated[int | None, Form(ge=1, le=10**6)] = None,
         max_length: Annotated[int, Form(ge=1, le=10**6)] = 512,
     ) -> Comparison:
         """Read one document with two models or adapters, and mark where their texts differ."""
         readings = []
         for name in (first, second):
             wish = Wish(name, mode, max_length)
-            document = await opened(file, wish)
+            document = await opened(file, wish, first_page, last_page)
             await file.seek(0)
             answers = await service.read(request, wish, full_prompt(prompt), document)
             readings.append(as_reading(service, wish, document, answers))
@@ -209,6 +244,7 @@ def create_app(service: Service, api_key: str | None = None) -> FastAPI:
         return Comparison(first=Reading(**readings[0]), second=Reading(**readings[1]), differences=parts)
 
     openai_api.add_routes(app, service, keyed)
+    web_page.add_routes(app, service, keyed, opened)
     return app
 
 
@@ -220,6 +256,13 @@ def full_prompt(prompt: str) -> str:
     return words if IMAGE_TAG in words else f"{IMAGE_TAG}\n{words}"
 
 
+def the_schema(text: str) -> JsonSchema:
+    try:
+        return JsonSchema.of(parse_json(text, ""))
+    except ValueError as error:
+        raise bad(str(error), "schema") from None
+
+
 def usage(answers: list[Answer]) -> dict[str, int]:
     prompt, written = sum(a.prompt_tokens for a in answers), sum(a.tokens for a in answers)
     return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
@@ -227,8 +270,14 @@ def usage(answers: list[Answer]) -> dict[str, int]:
 
 def as_reading(service: Service, wish: Wish, document: Document, answers: list[Answer]) -> dict[str, Any]:
     pages = [
-        {"page": number, "text": answer.text, "tokens": answer.tokens, "finish_reason": answer.finish_reason}
-        for number, answer in zip(document.numbers, answers, strict=True)
+        {
+            "page": number,
+            "text": answer.text,
+            "tokens": answer.tokens,
+            "finish_reason": answer.finish_reason,
+            "regions": as_rows(find_regions(answer.text)[1], picture.size),
+        }
+        for number, picture, answer in zip(document.numbers, document.pages, answers, strict=True)
     ]
     seconds = {stage: sum(answer.seconds[stage] for answer in answers) for stage in answers[0].seconds}
     return {

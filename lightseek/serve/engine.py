@@ -22,11 +22,14 @@ from lightseek.serve.errors import Refused, busy, stopping, too_late
 from lightseek.serve.limits import Limits
 from lightseek.serve.registry import Models
 from lightseek.text.decoding import Continuation
-from lightseek.text.generate import as_stops, evaluating, the_tokenizer
+from lightseek.text.generate import as_stops, bind, evaluating, the_tokenizer
 from lightseek.text.ngrams import find_guard
 from lightseek.text.prompts import prepare
 from lightseek.text.sampling import Row, Sampler, sample
+from lightseek.text.schema import JsonSchema
+from lightseek.tools.memory import release_memory
 
+TIDY_SECONDS = 10  # batches differ in size, so glibc would keep more and more freed blocks that fit none
 Finish = Literal["eos", "length", "stopped"]
 
 
@@ -59,6 +62,7 @@ class Job:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
+    schema: JsonSchema | None = None  # the text is JSON of this schema
     guard: str | None = None  # a name of text/kinds.GUARDS or a number; None is the model's default
     on_text: Callable[[str], None] = lambda piece: None  # called from the engine's thread, with each piece of text
     on_end: Callable[["Answer | Exception"], None] = lambda outcome: None  # called once
@@ -70,7 +74,7 @@ class Job:
     def kind(self) -> tuple[Any, ...]:
         """Jobs of one kind may share a batch. A sampled text draws with its own seed, so it runs alone."""
         alone = id(self) if self.temperature else None
-        return self.base, self.adapter, self.guard, alone
+        return self.base, self.adapter, self.guard, self.schema, alone
 
 
 class Engine:
@@ -84,6 +88,7 @@ class Engine:
         self.closing = False
         self.lock = threading.Lock()
         self.count = 0  # jobs that wait
+        self.tidied = time.monotonic()
         self.thread = threading.Thread(target=self._work, name="lightseek-engine", daemon=True)
 
     def start(self) -> None:
@@ -109,7 +114,10 @@ class Engine:
         """Run `work` in the engine's thread, between two batches, and return what it returns.
 
         Whatever touches a model outside a batch must go this way, because the thread switches adapters.
+        Raises Refused if the service is stopping.
         """
+        if self.closing:
+            raise stopping()
         done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
 
         def run() -> None:
@@ -143,6 +151,9 @@ class Engine:
                 break
             if batch:
                 self._run(batch)
+            if time.monotonic() - self.tidied > TIDY_SECONDS and not torch.cuda.is_available():
+                release_memory()
+                self.tidied = time.monotonic()
         for job in [*self.left_over, *self._drain()]:
             self._end(job, stopping())
 
@@ -222,6 +233,7 @@ class Engine:
         texts: list[list[str]] = [[] for _ in batch]
         ended: set[int] = set()
         guard = find_guard(first.guard, tokenizer)
+        rule = bind(first.schema, model) if first.schema else None
         sampler = Sampler(first.temperature, first.top_p)
 
         def push(row: int, piece: str) -> None:
@@ -248,7 +260,7 @@ class Engine:
             longest = max(job.max_new_tokens for job in batch)
             state = Continuation(model, inputs.input_ids, inputs.pages, inputs.mask, longest)
             state.limits = [min(most, job.max_new_tokens) for most, job in zip(state.limits, batch, strict=True)]
-            for row, token in sample(state, sampler, guard, as_stops(model, None), first.seed, rows):
+            for row, token in sample(state, sampler, guard, as_stops(model, None), first.seed, rows, rule):
                 push(row, streams[row].push(token))
                 for other, job in enumerate(batch):
                     if other not in ended and time.monotonic() > job.deadline:

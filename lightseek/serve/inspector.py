@@ -5,6 +5,8 @@ scripts, no analytics.
 """
 
 import os
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # read when gradio is imported
@@ -16,6 +18,8 @@ from lightseek.inspect.logits import lens
 from lightseek.model.ocr import DeepSeekOCR
 from lightseek.page.modes import MODES
 from lightseek.serve import looks
+from lightseek.serve.documents import PDFIUM
+from lightseek.serve.service import Service
 
 FONTS = ["system-ui", "sans-serif"]
 PLAIN = {"combine_adjacent": False, "show_legend": False, "interactive": False}
@@ -28,8 +32,8 @@ LAYERS_SAY = ["layer", "first", "second", "third"]
 DOUBT = "A red background marks tokens that the model was not sure of. Click a token to see where it looked."
 
 
-def build(model: DeepSeekOCR, name: str = "nano") -> gr.Blocks:
-    """Return the page for a loaded model."""
+def build(model: DeepSeekOCR, name: str = "nano", run: Callable[[Any], Any] = lambda handler: handler) -> gr.Blocks:
+    """Return the page for a loaded model. `run` wraps each function that the page calls, such as for its thread."""
     layers = len(model.decoder.layers)
     heads = getattr(model.decoder.config, "heads", 0) or 0
     with gr.Blocks(title="LightSeek: look inside", analytics_enabled=False) as page:
@@ -164,16 +168,16 @@ def build(model: DeepSeekOCR, name: str = "nano") -> gr.Blocks:
 
         looked_at = [looked, told, layers_say, experts]
         for part in source:
-            part.change(show, source, [shown, sums], show_progress="hidden")
-        page.load(show, source, [shown, sums])
-        start.click(read, source, [reading, words, line, *looked_at, chosen])
-        words.select(click_token, [reading, layer, head], [*looked_at, chosen], show_progress="hidden")
+            part.change(run(show), source, [shown, sums], show_progress="hidden")
+        page.load(run(show), source, [shown, sums])
+        start.click(run(read), source, [reading, words, line, *looked_at, chosen])
+        words.select(run(click_token), [reading, layer, head], [*looked_at, chosen], show_progress="hidden")
         for which in (layer, head):
-            which.input(at_token, [reading, chosen, layer, head], looked_at, show_progress="hidden")
-        looked.select(click_page, [reading], [told, layers_say, experts], show_progress="hidden")
-        change.click(with_and_without, [stage, edit, *source], [before, after])
-        compare.click(both, [first, second, *source], [left, right, left_sums, right_sums])
-        follow.click(stages_of, source, stages_table)
+            which.input(run(at_token), [reading, chosen, layer, head], looked_at, show_progress="hidden")
+        looked.select(run(click_page), [reading], [told, layers_say, experts], show_progress="hidden")
+        change.click(run(with_and_without), [stage, edit, *source], [before, after])
+        compare.click(run(both), [first, second, *source], [left, right, left_sums, right_sums])
+        follow.click(run(stages_of), source, stages_table)
     return page
 
 
@@ -185,6 +189,31 @@ class telling:
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
         if isinstance(error, ValueError | OSError):
             raise gr.Error(str(error), print_exception=False) from None
+
+
+def mount(app: Any, service: Service, path: str = "/inspect") -> None:
+    """Put the inspector of the service's first model, without adapters, under a path of the application.
+
+    It shares the model with the other routes, so all of its work is done by the engine's thread.
+    """
+    models = service.models
+    model = models.use(models.first, None)
+
+    def run(handler: Any) -> Any:
+        @wraps(handler)
+        def in_engine(*inputs: Any) -> Any:
+            def work() -> Any:
+                models.use(models.first, None)
+                with PDFIUM:
+                    return handler(*inputs)
+
+            return service.engine.call(work)
+
+        return in_engine
+
+    theme = gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"])
+    gr.mount_gradio_app(app, build(model, models.first, run), path=path, theme=theme, css=CSS, max_file_size="50mb")
+    service.inspector = True
 
 
 def launch(model: DeepSeekOCR, name: str, host: str, port: int | None, browser: bool, wait: bool = True) -> str:

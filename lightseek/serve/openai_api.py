@@ -7,12 +7,14 @@ The model has no chat template: it reads pages and follows a short instruction, 
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
+from PIL import Image
 
+from lightseek.page.grounding import as_rows, find_regions, without_tags
 from lightseek.serve.documents import data_uri, open_document
 from lightseek.serve.engine import Answer
 from lightseek.serve.errors import Refused, bad
@@ -41,20 +43,34 @@ def add_routes(app: FastAPI, service: Service, keyed: Sequence[Any]) -> None:
         the_mode(wish.mode)
         config = service.models.use_config(service.models.find(wish.model)[0])
 
-        def views() -> list[Any]:
+        def drawn() -> list[Image.Image]:
             documents = [open_document(data, service.limits, wish.mode, config) for data in pictures]
-            return [the_views(page, wish.mode) for document in documents for page in document.pages]
+            return [page for document in documents for page in document.pages]
 
-        pages = await in_thread(views)
-        job = service.job(wish, IMAGE_TAG * len(pages) + ("\n" if pages else "") + words, pages)
+        pages = await in_thread(drawn)
+        views = await in_thread(lambda: [the_views(page, wish.mode) for page in pages])
+        prompt = IMAGE_TAG * len(pages) + ("\n" if pages else "") + words
+        job = service.job(wish, prompt, views)
+        if body.confidence and len(pages) != 1:
+            raise bad("the confidence is told for one page, not for several or none", "confidence")
+
+        def details(answer: Answer) -> dict[str, Any]:
+            if not body.details and not body.confidence:
+                return {}
+            regions = as_rows(find_regions(answer.text)[1], pages[0].size) if len(pages) == 1 else []
+            told = {"seconds": answer.seconds, "regions": regions, "markdown": without_tags(answer.text)}
+            if body.confidence:
+                told["confidence"] = service.engine.confidence(wish.model, pages[0], wish.mode, prompt, answer)
+            return {"lightseek": told}
+
         name, number = wish.model or service.models.first, f"chatcmpl-{uuid.uuid4().hex}"
         if not body.stream:
             (answer,) = await service.answers(request, [job])
-            return JSONResponse(completion(number, name, answer))
+            return JSONResponse(completion(number, name, answer) | await in_thread(lambda: details(answer)))
         pieces = service.pieces(request, job)
         first = await anext(pieces)  # an error before the first piece is a plain answer with a status
         counts = bool((body.stream_options or {}).get("include_usage"))
-        return StreamingResponse(events(number, name, first, pieces, counts), media_type="text/event-stream")
+        return StreamingResponse(events(number, name, first, pieces, counts, details), media_type="text/event-stream")
 
 
 def split(body: ChatRequest) -> tuple[str, list[bytes]]:
@@ -94,7 +110,12 @@ def envelope(number: str, model: str, kind: str) -> dict[str, Any]:
 
 
 async def events(
-    number: str, model: str, first: str | Answer, pieces: AsyncIterator[str | Answer], usage: bool
+    number: str,
+    model: str,
+    first: str | Answer,
+    pieces: AsyncIterator[str | Answer],
+    usage: bool,
+    details: Callable[[Answer], dict[str, Any]],
 ) -> AsyncIterator[str]:
     """Yield the server-sent events of a streamed answer."""
 
@@ -109,6 +130,8 @@ async def events(
             yield event({"content": item})
             item = await anext(pieces)
         yield event({}, REASONS[item.finish_reason])
+        if more := await in_thread(lambda: details(item)):
+            yield line(envelope(number, model, "chat.completion.chunk") | {"choices": []} | more)
         if usage:
             empty = envelope(number, model, "chat.completion.chunk")
             yield line(empty | {"choices": [], "usage": counted(item)})

@@ -21,11 +21,18 @@ class TextRequest(Strict):
     markdown: bool = Field(False, description="draw the text as Markdown")
 
 
+class Region(BaseModel):
+    label: str
+    boxes: list[tuple[int, int, int, int]] = Field(description="left, top, right, bottom in pixels of the page")
+    text: str
+
+
 class PageText(BaseModel):
     page: int = Field(description="its number in the document, counted from 1")
     text: str
     tokens: int
     finish_reason: str = Field(description='"eos": it ended by itself; "length": it was cut')
+    regions: list[Region] = Field([], description="the places that the text names")
     confidence: list[dict[str, Any]] | None = None
 
 
@@ -54,10 +61,42 @@ class Summary(BaseModel):
     seconds: dict[str, float]
 
 
+class Extraction(BaseModel):
+    model: str
+    mode: str
+    value: Any = Field(description="satisfies the schema of the request")
+    text: str = Field(description="the same as the model wrote it")
+    pages: int
+    usage: Usage
+    seconds: dict[str, float]
+
+
 class Comparison(BaseModel):
     first: Reading
     second: Reading
     differences: list[dict[str, str]] = Field(description='parts: {"same": ...}, or {"first": ..., "second": ...}')
+
+
+class ModeCount(BaseModel):
+    about: str
+    grid: tuple[int, int] = Field(description="columns and rows of tiles; 1 x 1 means no tiles")
+    tokens: int
+    newlines: int
+    separators: int
+    positions: int = Field(description="the sum of the three")
+
+
+class DrawnPage(BaseModel):
+    page: int
+    width: int = Field(description="pixels")
+    height: int
+    image: str = Field(description="a PNG file as a data URI")
+    modes: dict[str, ModeCount]
+
+
+class DrawnPages(BaseModel):
+    kind: Literal["picture", "pdf", "text"]
+    pages: list[DrawnPage]
 
 
 class Health(BaseModel):
@@ -66,6 +105,7 @@ class Health(BaseModel):
     device: str
     memory_bytes: int
     waiting: int
+    inspector: bool = Field(description="whether the page of `python -m lightseek inspect` is under /inspect")
 
 
 class ModelRow(BaseModel):
@@ -120,3 +160,5 @@ class ChatRequest(BaseModel):
     stream_options: dict[str, Any] | None = None
     n: int = Field(1, ge=1, le=1, description="one answer for each request")
     mode: str = Field("base", description="the mode of the pages")
+    details: bool = Field(False, description="add `lightseek` to the answer: seconds, regions, text without tags")
+    confidence: bool = Field(False, description="add the confidence of each token to the details; for one page")

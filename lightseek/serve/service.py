@@ -2,10 +2,11 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import File, UploadFile
 from starlette.requests import Request
 
 from lightseek.page.modes import Mode, find_mode
@@ -16,9 +17,12 @@ from lightseek.serve.errors import Refused, bad, too_large
 from lightseek.serve.limits import Limits
 from lightseek.serve.metrics import Metrics
 from lightseek.serve.registry import Models
-from lightseek.text.kinds import IMAGE_TAG, PROMPTS
+from lightseek.text.kinds import IMAGE_TAG
+from lightseek.text.schema import JsonSchema
 from lightseek.tools.memory import process_memory
 
+Upload = Annotated[UploadFile, File(description="a picture, a PDF, or a text in UTF-8")]
+OpenDocument = Callable[..., Awaitable[Document]]
 WATCH_SECONDS = 0.2  # how often a running request looks whether its client is still there
 
 
@@ -33,6 +37,7 @@ class Wish:
     top_p: float = 1.0
     seed: int | None = None
     guard: str | None = None
+    schema: JsonSchema | None = None
 
 
 @dataclass
@@ -42,6 +47,7 @@ class Service:
     models: Models
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
+    inspector: bool = False  # whether it is mounted
 
     def __post_init__(self) -> None:
         self.engine = Engine(self.models, self.limits, self.metrics)
@@ -66,7 +72,8 @@ class Service:
             wish.temperature,
             wish.top_p,
             wish.seed if wish.seed is not None else 0,
-            wish.guard,
+            guard=wish.guard,
+            schema=wish.schema,
         )
 
     async def answers(self, request: Request, jobs: Sequence[Job]) -> list[Answer]:
@@ -75,6 +82,7 @@ class Service:
         futures = []
         for job in jobs:
             future: asyncio.Future[Answer] = loop.create_future()
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody waits after the first
             job.on_end = into(loop, future)
             futures.append(future)
         try:
@@ -84,7 +92,7 @@ class Service:
             while waiting:
                 done, waiting = await asyncio.wait(waiting, timeout=WATCH_SECONDS)
                 for future in done:
-                    future.result()  # raises what went wrong
+                    outcome(future.exception() or future.result())
                 if waiting and await request.is_disconnected():
                     raise Refused(499, "closed", "the client went away")
         except BaseException:
@@ -104,9 +112,7 @@ class Service:
         self.engine.submit(job)
         try:
             while True:
-                item = await coming.get()
-                if isinstance(item, Exception):
-                    raise item
+                item = outcome(await coming.get())
                 yield item
                 if isinstance(item, Answer):
                     self.metrics.answer(item)
@@ -119,9 +125,9 @@ class Service:
         views = await in_thread(lambda: [the_views(page, wish.mode) for page in document.pages])
         return await self.answers(request, [self.job(wish, prompt, [view]) for view in views])
 
-    async def about(self, request: Request, wish: Wish, document: Document) -> Answer:
-        """Summarize a document: all of its pages are in one prompt."""
-        words = PROMPTS["summarize"].removeprefix(IMAGE_TAG)
+    async def about(self, request: Request, wish: Wish, document: Document, prompt: str) -> Answer:
+        """Ask one question about a document: all of its pages are in one prompt."""
+        words = prompt.removeprefix(IMAGE_TAG)
         views = await in_thread(lambda: [the_views(page, wish.mode) for page in document.pages])
         (answer,) = await self.answers(request, [self.job(wish, IMAGE_TAG * len(views) + words, views)])
         return answer
@@ -134,7 +140,17 @@ class Service:
             "device": str(first.device) if first is not None else "not loaded",
             "memory_bytes": process_memory(),
             "waiting": self.engine.count,
+            "inspector": self.inspector,
         }
+
+
+def outcome(item: Any) -> Any:
+    """Return what the engine gave, or raise it if it is an error. A ValueError says what the client can put right."""
+    if isinstance(item, ValueError):
+        raise bad(str(item))
+    if isinstance(item, BaseException):
+        raise item
+    return item
 
 
 def into(loop: asyncio.AbstractEventLoop, future: "asyncio.Future[Answer]") -> Any:

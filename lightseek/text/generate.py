@@ -28,6 +28,7 @@ from lightseek.text.kinds import PROMPTS
 from lightseek.text.ngrams import NgramGuard
 from lightseek.text.prompts import prepare
 from lightseek.text.sampling import Row, Sampler, sample
+from lightseek.text.schema import JsonSchema, Rule
 from lightseek.text.tokenizer import Tokenizer
 
 __all__ = ["PROMPTS", "Generation", "NgramGuard", "Timings", "generate", "read", "stream"]
@@ -57,6 +58,7 @@ def generate(
     beams: int = 1,
     length_penalty: float = 1.0,
     no_repeat_ngram: NgramGuard | int | None = None,
+    schema: JsonSchema | None = None,
     seed: int | None = None,
     stop: Collection[int] | None = None,
     on_token: Callable[[int, int], None] | None = None,
@@ -69,14 +71,17 @@ def generate(
     Prompts of different lengths are padded on the left, and `mask` is false at the padding. `prepare` makes
     `input_ids`, `pages` and `mask`. Each row gets the text that it would get alone. Temperature 0 is greedy decoding.
     Above 0, row r draws with seed `seed + r`. With more than one beam, beam search (`beam.py`) takes the place of both.
-    `no_repeat_ngram` is a guard or its n. `on_token(row, token)` is called for each new token; beam search cannot do
+    `no_repeat_ngram` is a guard or its n. With a `schema`, each text is JSON that satisfies it, unless its
+    finish_reason is "length". `on_token(row, token)` is called for each new token; beam search cannot do
     this.
 
     Raises ValueError for options that contradict each other, or prompts too long for the decoder.
     """
     sampler, guard = Sampler(temperature, top_p, top_k), as_guard(no_repeat_ngram)
-    if beams < 1 or (beams > 1 and (temperature > 0 or on_token)):
-        raise ValueError(f"beams is {beams}: use 1 to sample or to get tokens as they come, more to search")
+    if beams < 1 or (beams > 1 and (temperature > 0 or on_token or schema)):
+        raise ValueError(
+            f"beams is {beams}: use 1 to sample, for a schema, or to get tokens as they come, more to search"
+        )
     if not math.isfinite(length_penalty):
         raise ValueError(f"length_penalty is {length_penalty}: it must be a finite number")
     stops = as_stops(model, stop)
@@ -87,7 +92,8 @@ def generate(
             rows = beam_search(state, beams, length_penalty, guard, stops)
         else:
             rows = [Row([]) for _ in state.prompts]
-            for row, token in sample(state, sampler, guard, stops, seed, rows):
+            rule = bind(schema, model) if schema else None
+            for row, token in sample(state, sampler, guard, stops, seed, rows, rule):
                 if on_token:
                     on_token(row, token)
         state.timings.decode = time.perf_counter() - began
@@ -189,6 +195,11 @@ def evaluating(model: DocumentModel) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def bind(schema: JsonSchema, model: DocumentModel) -> Rule:
+    config = model.config
+    return schema.bind(the_tokenizer(model), config.decoder.vocabulary, config.eos_token_id)
 
 
 def as_guard(guard: NgramGuard | int | None) -> NgramGuard | None:

@@ -11,6 +11,7 @@ PROMPTS = Registry(
         "figure": "<image>\nParse the figure. ",
         "summarize": "<image>\nSummarize. ",  # not in the reference code; `--task summarize` trains it
         "continue": "<image>\nContinue. ",  # neither is this; `--task continue` trains it
+        "extract": "<image>\nExtract as JSON. ",  # nor this; `extract` and a schema ask for it
     },
 )
 

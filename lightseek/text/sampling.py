@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lightseek.text.decoding import Continuation
 from lightseek.text.ngrams import NgramGuard
+from lightseek.text.schema import Rule, keep
 
 
 @dataclass(frozen=True)
@@ -73,21 +74,24 @@ def sample(
     stop: frozenset[int],
     seed: int | None,
     rows: list[Row],
+    rule: Rule | None = None,
 ) -> Iterator[tuple[int, int]]:
     """Add tokens to `rows`, one for each prompt, and yield (row, token) for each new token except stop tokens.
 
-    A row ends at a stop token or at its limit in `state.limits`.
+    A row ends at a stop token or at its limit in `state.limits`. With a `rule`, it also ends when its JSON is complete.
     Row r draws with seed `seed` + r. Alone, with this seed, it would give the same text.
     """
     device = state.logits.device
     live = list(range(len(rows)))  # the index in `rows` of each row of the state
     seen = [guard.start(prompt) for prompt in state.prompts] if guard else []
+    written = [rule.start() for _ in rows] if rule else []
     # Greedy decoding must not use PyTorch's generator: training reads pages in between and must not be changed by it.
     longest = max(state.limits)
     u = uniforms(len(rows), longest, seed) if sampler.temperature else torch.zeros(len(rows), longest)
     u = u.to(device)
     for step in range(longest):
         logits = forbid(state.logits, [seen[row].banned() for row in live]) if guard else state.logits
+        logits = keep(logits, [written[row].allowed() for row in live]) if rule else logits
         tokens = sampler(logits, u[:, step])
         logprobs = state.logits.gather(-1, tokens[:, None])[:, 0] - state.logits.logsumexp(-1)
         # The only wait for the device in a step. float32 holds ids up to 2²⁴ exactly, and some devices have no float64.
@@ -105,7 +109,10 @@ def sample(
             text.tokens.append(token)
             if guard:
                 seen[row].push(token)
-            if step + 1 < state.limits[row]:
+            if rule:
+                written[row].push(token)
+                text.finish_reason = "eos" if written[row].complete else text.finish_reason
+            if step + 1 < state.limits[row] and text.finish_reason == "length":
                 going.append(place)
             yield row, token
         if not going:

@@ -135,6 +135,11 @@ class Tokenizer:
         return all(len(self.bytes_of(i).decode("utf-8", "ignore")) <= 1 for i in range(self.vocab_size))
 
     @property
+    def added_ids(self) -> frozenset[int]:
+        """The ids of the added tokens, special ones and others."""
+        return frozenset(self._added)
+
+    @property
     def vocab_size(self) -> int:
         """The number of tokens, including added ones."""
         return self._marked.get_vocab_size(with_added_tokens=True)

@@ -2,16 +2,20 @@
 
 import base64
 import io
+import json
+import re
 import threading
 import time
 
+import jsonschema
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from lightseek.page.grounding import Region
 from lightseek.page.render import fit_pages, page_style, render_text
 from lightseek.page.views import page_views
-from lightseek.serve import documents
+from lightseek.serve import documents, openai_api
 from lightseek.serve.app import create_app
 from lightseek.serve.engine import Answer, Engine, Job
 from lightseek.serve.errors import Refused
@@ -393,6 +397,93 @@ def test_a_job_that_fails_does_not_take_the_others_with_it():
     assert isinstance(failed, ValueError)
     assert isinstance(fine, Answer)
     engine.stop(20)
+
+
+FORM = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 5}, "kind": {"enum": ["bill", "letter"]}},
+    "required": ["name", "kind"],
+    "additionalProperties": False,
+}
+
+
+def extracted(client, schema, **more):
+    text = schema if isinstance(schema, str) else json.dumps(schema)
+    return client.post("/extract", files={"file": ("a", png())}, data={"mode": "tiny", "schema": text} | more)
+
+
+def test_json_that_satisfies_a_schema_also_beside_other_requests(client, alone):
+    found = {}
+
+    def ask(name, run):
+        found[name] = run()
+
+    work = {
+        "json": lambda: extracted(client, FORM),
+        "other": lambda: extracted(client, {"type": "boolean"}),
+        "text": lambda: client.post("/ocr", files={"file": ("a", png())}, data=SHORT),
+    }
+    threads = [threading.Thread(target=ask, args=item) for item in work.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    told = found["json"].json()
+    jsonschema.validate(told["value"], FORM)
+    assert json.loads(told["text"]) == told["value"]
+    assert told["usage"]["completion_tokens"] > 20
+    assert found["other"].json()["value"] in (True, False)
+    assert found["text"].json()["text"] == alone(png())
+
+
+def test_what_extract_refuses(client):
+    cut = extracted(client, FORM, max_length="9")
+    assert (cut.status_code, cut.json()["error"]["type"]) == (422, "cut")
+    for schema, words in (
+        ("{", "not valid JSON"),
+        ("[]", "is an object"),
+        ({"not": {}}, "Unimplemented"),
+        ("[" * 90_000, "brackets"),
+        ({"$ref": "#"}, "can't be followed"),
+    ):
+        answer = extracted(client, schema)
+        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request")
+        assert words in answer.json()["error"]["message"]
+    assert extracted(client, FORM, prompt="Which <image>?").status_code == 400
+
+
+def test_the_page_is_one_file_that_talks_to_this_server_only(client):
+    page = client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "connect-src 'self'" in page.headers["content-security-policy"]
+    assert not re.findall(r"""(?:src|href)=["'](?!data:|/)""", page.text)
+    assert "http" not in page.text.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_pages_are_drawn_and_counted(client):
+    told = client.post("/pages", files={"file": ("a", png(size=(1300, 900)))}, data={"mode": "tiny"}).json()
+    (page,) = told["pages"]
+    assert (told["kind"], page["width"], page["height"]) == ("picture", 1300, 900)
+    assert documents.data_uri(page["image"])[:4] == b"\x89PNG"
+    assert page["modes"]["small"] | {"about": ""} == {
+        "about": "", "grid": [1, 1], "tokens": 100, "newlines": 10, "separators": 1, "positions": 111,
+    }  # fmt: skip
+    assert page["modes"]["gundam"]["grid"] == [3, 2]
+    thin = client.post("/pages", files={"file": ("a", png(size=(3000, 1)))}, data={"mode": "tiny"}).json()
+    assert set(thin["pages"][0]["modes"]) == {"tiny", "small"}
+
+
+def test_the_details_of_a_chat_are_told_only_to_who_asks(client, monkeypatch):
+    plain = client.post("/v1/chat/completions", json=chat()).json()
+    assert "lightseek" not in plain
+    found = [Region("title", ((0, 0, 999, 500),), "x")]
+    monkeypatch.setattr(openai_api, "find_regions", lambda text: ("", found))
+    more = client.post("/v1/chat/completions", json=chat(details=True, confidence=True)).json()
+    assert more["choices"] == plain["choices"]
+    assert more["lightseek"]["regions"] == [{"label": "title", "boxes": [[0, 0, 300, 100]], "text": "x"}]
+    assert len(more["lightseek"]["confidence"]) >= more["usage"]["completion_tokens"]
+    none = {"messages": [{"role": "user", "content": "words"}], "confidence": True, "max_tokens": 2}
+    assert client.post("/v1/chat/completions", json=none).status_code == 400
 
 
 def test_the_openapi_description_names_every_route(client):

@@ -1,0 +1,89 @@
+"""A second language model that works on a text which was read: any causal model of transformers, with an adapter.
+
+writer = load_writer("hf:Qwen/Qwen3-0.6B", adapter=None)
+write(writer, "Extract as JSON.", text, JsonSchema.of(schema))
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
+
+from lightseek.text.schema import JsonSchema, Rule, keep
+
+
+@dataclass
+class Writer:
+    """A model of transformers and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+
+
+def load_writer(name: str, adapter: str | None = None, device: str | None = None) -> Writer:
+    """Load `hf:ID`, where ID is a hub id or a folder, and an adapter of peft. No code of a repository is run.
+
+    Raises ValueError for another kind of name, and OSError if there is no such model.
+    """
+    kind, _, found = name.partition(":")
+    if kind != "hf" or not found:
+        raise ValueError(f"--post {name}: write hf:ID, such as hf:Qwen/Qwen3-0.6B, or hf:FOLDER")
+    model = AutoModelForCausalLM.from_pretrained(found, trust_remote_code=False)
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter)
+    return Writer(model.to(device or "cpu").eval(), AutoTokenizer.from_pretrained(found, trust_remote_code=False))
+
+
+def write(
+    writer: Writer, prompt: str, text: str, schema: JsonSchema | None = None, max_new_tokens: int = 1024
+) -> tuple[str, bool]:
+    """Return what the model writes about a text, greedily, and whether it came to an end before the limit.
+
+    If the tokenizer has a chat template, prompt and text are the words of a user. With a schema the result is JSON.
+    Raises ValueError for a model without a token that ends a text, and SchemaError.
+    """
+    tokenizer, words = writer.tokenizer, f"{prompt}\n\n{text}"
+    if tokenizer.chat_template:
+        chat = [{"role": "user", "content": words}]
+        words = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, enable_thinking=False)
+    inputs = tokenizer(words, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)
+    inputs = inputs.to(writer.model.device)
+    stop = tokenizer.eos_token_id
+    if stop is None:
+        raise ValueError("this model has no token that ends a text (eos_token)")
+    held = LogitsProcessorList()
+    if schema is not None:
+        from llguidance.hf import from_tokenizer
+
+        vocabulary = writer.model.config.vocab_size
+        held.append(Held(Rule(schema.grammar, from_tokenizer(tokenizer), vocabulary, stop)))
+    with torch.inference_mode():
+        ids = writer.model.generate(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            eos_token_id=stop,
+            pad_token_id=stop,
+            logits_processor=held,
+        )[0, inputs["input_ids"].shape[1] :].tolist()
+    ended = stop in ids or any(one.written is not None and one.written.complete for one in held)
+    return tokenizer.decode(ids, skip_special_tokens=True), ended
+
+
+class Held(LogitsProcessor):
+    """Holds the one text of a batch to a schema."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule, self.written = rule, None
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if self.written is None:
+            self.written = self.rule.start()
+        else:
+            self.written.push(int(input_ids[0, -1]))
+        return keep(scores, [self.written.allowed()])
