@@ -34,7 +34,7 @@ def test_the_python_of_a_page_runs(page, monkeypatch, tmp_path):
 def test_every_lightseek_command_of_a_page_is_one(page):
     text = page.read_text(encoding="utf-8")
     for command in re.findall(r"^python -m lightseek (.+?)(?:  # needs .+)?$", text, re.MULTILINE):
-        assert parser().parse_args(shlex.split(command)).command == command.split()[0]
+        assert parser().parse_args(shlex.split(command, comments=True)).command == command.split()[0]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
