@@ -142,7 +142,7 @@ def verdict(entry: dict[str, Any], folder: Path) -> tuple[str, str]:
         resolved = found["resolved"]
         sure = f"{title} differs by {gap(found)}"
     held = "held" if higher == (test["is"] == "higher") else "did not hold"
-    n = f"{row['documents']} documents x {row['seeds']} seeds"
+    n = f"{row['documents']} documents x {row['seeds']} seed{'s' * (row['seeds'] > 1)}"
     return held if resolved else "not resolved", f"{sure}; {n}; {link}"
 
 
