@@ -125,12 +125,16 @@ def complaint(code: int, text: str, allowed: tuple[int, ...] = (0,)) -> str | No
     return None
 
 
+# The older checkpoint, the command, and what is made from the results of the cells with their times.
+NOT_COMPARED = ("checkpoint.previous.safetensors", "grid.json", "log.txt", "report.html", "results.csv")
+
+
 def digests(folder: Path) -> dict[str, str]:
     """Return a digest of each file below a folder, without times, sizes of memory and what is for one run only."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and path.name not in ("checkpoint.previous.safetensors", "grid.json", "log.txt"):
+        if path.is_file() and path.name not in NOT_COMPARED:
             found[name] = hashlib.sha256(content(path)).hexdigest()[:16]
     return found
 

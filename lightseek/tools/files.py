@@ -20,7 +20,6 @@ except ImportError:  # Windows
 
 LEFTOVER = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # the names that `tempfile` makes below
 UNFINISHED = 3600  # seconds; where there are no locks, the program that wrote an older temporary file must have ended
-JUST_MADE = 1  # second; a younger file may not be locked yet
 NOT_UPLOADED = [".*", "*/.*"]  # hidden files: temporary ones, locks and what belongs to this machine
 
 
@@ -58,7 +57,11 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Remove the temporary files and folders that a killed program left in `folder` and below it."""
+    """Remove the temporary files and folders that a killed program left in `folder` and below it.
+
+    The caller must hold the lock of the folder (`locks.py`): another program might just have made a file that it has
+    not locked yet.
+    """
     for leftover in [path for path in Path(folder).rglob(".*.tmp") if LEFTOVER.fullmatch(path.name)]:
         if leftover.is_symlink() or not abandoned(leftover):
             continue
@@ -82,7 +85,7 @@ def abandoned(temporary: Path) -> bool:
         if fcntl is None:
             return age > UNFINISHED
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return age > JUST_MADE
+        return True
     except BlockingIOError:
         return False
     except OSError:
