@@ -1,7 +1,6 @@
 """`python -m lightseek extract`: prints JSON that satisfies a JSON schema, for each document."""
 
 import argparse
-import json
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ def extract(arguments: argparse.Namespace) -> int:
     from lightseek.page.render import check_file
     from lightseek.text.generate import read
     from lightseek.text.schema import JsonSchema
-    from lightseek.tools.json_files import read_json
+    from lightseek.tools.json_files import parse_json, read_json
 
     if arguments.post_adapter and not arguments.post:
         raise ValueError("--post-adapter is an adapter of the model that --post names")
@@ -71,7 +70,7 @@ def extract(arguments: argparse.Namespace) -> int:
                     f"the JSON was not complete after {most} tokens: raise --max-new-tokens, or bound the schema "
                     "(maxLength, maxItems, maximum)"
                 )
-            value = json.loads(text)
+            value = parse_json(text, "the answer")
             print_json(value if len(arguments.files) == 1 else {"file": str(path), "value": value})
     return failures.code
 

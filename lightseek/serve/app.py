@@ -210,10 +210,14 @@ def create_app(service: Service, api_key: str | None = None) -> FastAPI:
         if answer.finish_reason != "eos":
             about = f"the JSON was not complete after {answer.tokens} tokens: raise max_length, or bound the schema"
             raise Refused(422, "cut", f"{about} (maxLength, maxItems, maximum)", "max_length")
+        try:
+            value = parse_json(answer.text, "the answer")
+        except ValueError as error:  # a number with hundreds of digits satisfies many schemas
+            raise Refused(422, "unreadable", str(error)) from None
         return Extraction(
             model=wish.model or service.models.first,
             mode=the_mode(wish.mode).name,
-            value=json.loads(answer.text),
+            value=value,
             text=answer.text,
             pages=len(document.pages),
             usage=usage([answer]),

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import os
 import runpy
 import signal
@@ -80,6 +81,15 @@ def results(out: Path) -> dict[str, dict]:
     return {name: {k: v for k, v in each.items() if k not in MEASURED} for name, each in found.items()}
 
 
+def alike(one, other) -> bool:
+    """Return whether two results are equal to rounding: a worker has fewer threads, which add in another order."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one)
+    if isinstance(one, float):
+        return math.isclose(one, other, rel_tol=1e-4, abs_tol=1e-4)
+    return one == other
+
+
 def test_the_shards_together_are_the_grid_and_the_last_one_prints_the_table(sharded, argv):
     out, shown = sharded
     assert len(results(out)) == 4
@@ -110,7 +120,7 @@ def test_workers_do_what_one_process_does_also_after_one_is_killed(sharded, argv
     assert not any("spawn_main" in " ".join(child.cmdline()) for child in psutil.Process().children())
     shown = ablate(*argv, "--out", str(tmp_path), "--workers", "2")
     assert shown.count("finished before, skipped") == 3 and "ROUGE" in shown
-    assert results(tmp_path) == results(sharded[0])
+    assert alike(results(tmp_path), results(sharded[0]))
     assert not list(tmp_path.rglob("*.lock")) and not list(tmp_path.rglob("error.*"))
     assert not (tmp_path / "workers").exists()  # they printed nothing
 
