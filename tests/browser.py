@@ -1,6 +1,7 @@
 """A headless browser for tests of pages: Debian's chromium, driven by playwright. It needs no network.
 
-A test file takes it with `from browser import chromium, visit` and `pytestmark = pytest.mark.browser`.
+`conftest.py` has the fixture once for all files, because two browsers can't be driven at a time. A test file takes
+`visit` from here and says `pytestmark = pytest.mark.browser`.
 """
 
 import os

@@ -1,6 +1,7 @@
 """Checks every type and shape annotation in `lightseek` while the tests run. A wrong shape fails the test."""
 
 import pytest
+from browser import chromium as chromium  # one browser for the tests of all pages
 from jaxtyping import install_import_hook
 
 install_import_hook("lightseek", "beartype.beartype")

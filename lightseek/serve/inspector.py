@@ -111,7 +111,7 @@ def build(model: DeepSeekOCR, name: str = "nano", run: Callable[[Any], Any] = la
                 f"**{found.title}**\n\n{looks.arithmetic(model, found.picture, inputs[0])}"
             )
 
-        def draw(mode: str, example: str, file: str | None, text: str, number: float) -> looks.Page:
+        def draw(mode: str, example: str, file: str | None, text: str | None, number: int | float | None) -> looks.Page:
             with telling():
                 return looks.draw_page(model, mode, example, file, text or "", int(number or 1))
 

@@ -1,7 +1,7 @@
 """The report in a browser: it sorts, opens samples, uses no network, and is readable on a telephone and on a desk."""
 
 import pytest
-from browser import WIDTHS, chromium, visit  # noqa: F401
+from browser import WIDTHS, visit
 from grid_folders import summary
 
 from lightseek.lab.report import render
@@ -25,7 +25,7 @@ def column(page, place):
 
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("dark", [False, True])
-def test_it_needs_no_network_and_no_sideways_scroll(chromium, path, width, dark):  # noqa: F811
+def test_it_needs_no_network_and_no_sideways_scroll(chromium, path, width, dark):
     with visit(chromium, path, width, dark) as seen:
         for details in seen.page.locator("details").all():
             details.evaluate("part => part.open = true")
@@ -43,7 +43,7 @@ def test_it_needs_no_network_and_no_sideways_scroll(chromium, path, width, dark)
     assert seen.errors == [] and seen.requests == []
 
 
-def test_a_table_sorts_by_click_and_by_keyboard(chromium, path):  # noqa: F811
+def test_a_table_sorts_by_click_and_by_keyboard(chromium, path):
     with visit(chromium, path) as seen:
         header = seen.page.locator("#figures-table thead th", has_text="ROUGE-1")
         assert header.get_attribute("aria-sort") == "none"
@@ -64,7 +64,7 @@ def test_a_table_sorts_by_click_and_by_keyboard(chromium, path):  # noqa: F811
     assert seen.errors == []
 
 
-def test_it_opens_a_sample_and_enlarges_its_page(chromium, path):  # noqa: F811
+def test_it_opens_a_sample_and_enlarges_its_page(chromium, path):
     with visit(chromium, path) as seen:
         sample = seen.page.locator("details.sample").nth(1)
         assert not sample.locator("img").first.is_visible()
@@ -80,7 +80,7 @@ def test_it_opens_a_sample_and_enlarges_its_page(chromium, path):  # noqa: F811
     assert seen.errors == []
 
 
-def test_the_chosen_metric_changes_plots_and_differences(chromium, path):  # noqa: F811
+def test_the_chosen_metric_changes_plots_and_differences(chromium, path):
     with visit(chromium, path) as seen:
         visible = lambda what: [e.get_attribute("data-metric") for e in seen.page.locator(what).all() if e.is_visible()]  # noqa: E731
         assert visible("div[data-metric]") == ["rouge1"]
@@ -90,7 +90,7 @@ def test_the_chosen_metric_changes_plots_and_differences(chromium, path):  # noq
     assert seen.errors == []
 
 
-def test_it_copies_the_command_and_shows_all_without_scripts(chromium, path):  # noqa: F811
+def test_it_copies_the_command_and_shows_all_without_scripts(chromium, path):
     with visit(chromium, path, permissions=["clipboard-read", "clipboard-write"]) as seen:
         seen.page.locator("#copy").click()
         seen.page.wait_for_function("document.getElementById('copy').textContent !== 'Copy'")
@@ -102,7 +102,7 @@ def test_it_copies_the_command_and_shows_all_without_scripts(chromium, path):  #
         assert not seen.page.locator("#copy").is_visible()
 
 
-def test_a_print_opens_the_samples(chromium, path):  # noqa: F811
+def test_a_print_opens_the_samples(chromium, path):
     with visit(chromium, path) as seen:
         seen.page.evaluate("dispatchEvent(new Event('beforeprint'))")
         assert seen.page.locator("details:not([open])").count() == 0

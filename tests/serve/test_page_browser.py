@@ -6,7 +6,7 @@ import time
 
 import pytest
 import uvicorn
-from browser import WIDTHS, chromium, visit  # noqa: F401
+from browser import WIDTHS, visit
 from PIL import Image
 
 from lightseek.page.grounding import Region
@@ -51,7 +51,7 @@ def address(tmp_path_factory):
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_read_by_keyboard_and_download(chromium, address, tmp_path, monkeypatch, width):  # noqa: F811
+def test_read_by_keyboard_and_download(chromium, address, tmp_path, monkeypatch, width):
     found = [Region("title", ((0, 0, 999, 500),), ""), Region("<b>x", ((0, 500, 999, 999),), "")]
     monkeypatch.setattr(openai_api, "find_regions", lambda text: ("", found))
     with visit(chromium, address, width) as seen:
@@ -90,7 +90,7 @@ def test_read_by_keyboard_and_download(chromium, address, tmp_path, monkeypatch,
     assert seen.requests == []
 
 
-def test_two_models_side_by_side_and_an_error_that_says_what_to_do(chromium, address, tmp_path):  # noqa: F811
+def test_two_models_side_by_side_and_an_error_that_says_what_to_do(chromium, address, tmp_path):
     Image.new("RGB", (300, 200), "red").save(tmp_path / "red.png")
     (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.7 broken")
     with visit(chromium, address) as seen:
