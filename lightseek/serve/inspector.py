@@ -24,8 +24,7 @@ from lightseek.serve.service import Service
 FONTS = ["system-ui", "sans-serif"]
 PLAIN = {"combine_adjacent": False, "show_legend": False, "interactive": False}
 CSS = """
-.textspan { padding: 1px 0 !important; margin: 0 !important; border-radius: 0 !important; white-space: pre-wrap; }
-.textspan .text { padding: 0 !important; }
+.textfield span { padding: 1px 0 !important; margin: 0 !important; border-radius: 0 !important; white-space: pre-wrap; }
 pre, pre code { white-space: pre-wrap !important; }
 """
 LAYERS_SAY = ["layer", "first", "second", "third"]

@@ -5,7 +5,7 @@ from browser import visit
 from PIL import Image, ImageDraw
 
 pytestmark = pytest.mark.browser
-SECONDS = 25_000  # ms, for a busy machine
+SECONDS = 90_000  # ms, for a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +32,11 @@ def test_every_control_does_what_it_says(chromium, address, tmp_path):
         page.get_by_text("64 (tiny)", exact=True).first.click()
         shows(page, "#sums", "= 73 positions")
         page.click("#read")
-        shows(page, "#words", "g")
-        words = page.locator("#words .textspan")
+        words = page.locator("#words .text")
+        words.nth(20).wait_for()
         assert "".join(words.all_inner_texts()).replace("\n", "").startswith("The garden opens")
         words.nth(2).click()
         shows(page, "#told", "(token 3)")
-        box = page.locator("#looked img").bounding_box()
-        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 4)
-        shows(page, "#told", "vision token at position")
         page.get_by_role("tab", name="Change a part").click()
         page.click("#change")
         page.wait_for_function("[...document.querySelectorAll('textarea')].some(t => t.value.startsWith('The garden'))")
