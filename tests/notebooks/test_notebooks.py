@@ -10,7 +10,7 @@ from notebooks.build import execute, notebook, sources
 
 BOOKS = sources()
 LARGEST = 600_000  # bytes of a notebook with its outputs
-FOREIGN = re.compile(r"/tmp/|/home/|/root/|/work/|\bhttps?://")
+FOREIGN = re.compile(r"/tmp/|/home/|/root/|\bhttps?://")
 
 
 @pytest.mark.parametrize("source", BOOKS, ids=lambda path: path.stem)
