@@ -13,6 +13,7 @@ are memory-mapped.
 import json
 import os
 import shutil
+import time
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from lightseek.tools.json_files import check_fields, parse_json, read_json
 
 FORMAT = 1  # raise it when the files or the arithmetic behind them change, so that a new folder is used
 AUTOCAST = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+YOUNG = 60  # seconds; a temporary file younger than that may not be locked yet, because runs share a cache unlocked
 SPARE = 1 << 30  # bytes that the cache leaves free on the disk
 
 
@@ -177,8 +179,9 @@ def survey(root: Path) -> tuple[int, int]:
     for file in root.rglob("*"):
         try:
             state = file.stat()
-            if file.suffix == ".tmp" and abandoned(file):
-                file.unlink()
+            if file.suffix == ".tmp":
+                if abs(time.time() - state.st_mtime) > YOUNG and abandoned(file):
+                    file.unlink()
             elif file.suffix == ".safetensors":
                 pages, size = pages + 1, size + state.st_size
         except FileNotFoundError:  # another run finished or deleted it meanwhile
