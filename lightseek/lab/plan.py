@@ -50,7 +50,7 @@ class Costs:
 
     def total(self, config: RunConfig, longest: int) -> float:
         """Return the seconds of a cell whose longest reference has `longest` tokens."""
-        longest = min(longest, config.max_new_tokens)
+        longest = min(longest, config.max_new_tokens or longest)
         documents = config.train_documents
         steps = config.steps if config.epochs is None else np.ceil(config.epochs * documents / config.batch)
         write = self.prompt + longest * self.token

@@ -11,6 +11,7 @@ import stat
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -244,6 +245,7 @@ def test_the_costs_of_a_cell_are_added_up():
     config = RunConfig(steps=10, batch=8, train_documents=20, eval_documents=9, eval_every=4, max_new_tokens=6)
     write = 4.0 + 6 * 0.5  # 6 tokens, although the longest reference has 100
     assert cost.total(config, 100) == pytest.approx(1 + 0.1 * (20 + 18) + 10 * 2 + 3 * (2 * 3 + write) + 2 * write)
+    assert cost.total(replace(config, max_new_tokens=None), 6) == cost.total(config, 6)  # the longest reference decides
 
 
 def test_kinds_that_were_not_tried_are_fitted_from_those_that_were():
