@@ -1,10 +1,15 @@
 """Checks every type and shape annotation in `lightseek` while the tests run. A wrong shape fails the test."""
 
+import os
+
 import pytest
 from browser import chromium as chromium  # one browser for the tests of all pages
 from jaxtyping import install_import_hook
 
 install_import_hook("lightseek", "beartype.beartype")
+
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # of `pytest -n`: they share the cores
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 
 @pytest.fixture(autouse=True, scope="session")
