@@ -5,6 +5,7 @@
 The folders are the architecture figure, and each uses only those below it:
 
     commands      python -m lightseek: arguments, progress, one file a command
+    serve         reading and summaries over HTTP, and the pages in the browser
     lab           ablations: a grid of runs, its results, what is published of them
     training      the one loop: what learns, the optimizer, the state of a run, several processes
     scores        predictions become figures with intervals
