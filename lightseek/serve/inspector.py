@@ -21,13 +21,22 @@ from lightseek.serve import looks
 from lightseek.serve.documents import PDFIUM
 from lightseek.serve.service import Service
 
-FONTS = ["system-ui", "sans-serif"]
+THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 PLAIN = {"combine_adjacent": False, "show_legend": False, "interactive": False}
 CSS = """
-.textfield span { padding: 1px 0 !important; margin: 0 !important; border-radius: 0 !important; white-space: pre-wrap; }
+.textfield { font-size: 0; }  /* Gradio puts a space after each token */
+.textfield span { padding: 1px 0 !important; margin: 0 !important; border-radius: 0 !important; }
+.textfield .text { font-size: 16px; white-space: pre-wrap; }
+#page img, #looked img { max-height: 520px; }
 pre, pre code { white-space: pre-wrap !important; }
 """
+LOOK = {"theme": THEME, "css": CSS, "footer_links": [], "max_file_size": "50mb"}
 LAYERS_SAY = ["layer", "first", "second", "third"]
+PICTURE = {
+    "interactive": False,
+    "show_label": False,
+    "buttons": [],
+}  # a label or a button would cover a part of the page
 DOUBT = "A red background marks tokens that the model was not sure of. Click a token to see where it looked."
 
 
@@ -44,37 +53,36 @@ def build(model: DeepSeekOCR, name: str = "nano", run: Callable[[Any], Any] = la
             with gr.Column(scale=1, min_width=300):
                 example = gr.Dropdown(list(looks.EXAMPLES), value="a note", label="Example")
                 text = gr.Textbox(label="or type a text", lines=2, elem_id="typed")
-                file = gr.File(label="or drop a picture, a PDF or a text", type="filepath", height=130)
-                number = gr.Number(1, label="Page", precision=0, minimum=1)
+                file = gr.File(label="or drop a picture, a PDF or a text", type="filepath", height=180)
+                number = gr.Number(1, label="Page", precision=0, minimum=1, elem_id="number")
                 mode = gr.Radio([(m.label, m.name) for m in MODES.values()], value="small", label="Mode")
-                sums = gr.Markdown(label="Token arithmetic", elem_id="sums")
             with gr.Column(scale=2, min_width=300):
-                shown = gr.Image(label="The page, with its grid of vision tokens", interactive=False, height=520)
+                gr.Markdown("The page, with its grid of vision tokens")
+                shown = gr.Image(elem_id="page", **PICTURE)
+                sums = gr.Markdown(label="Token arithmetic", elem_id="sums")
         source = [mode, example, file, text, number]
 
         with gr.Tab("Read"):
             start = gr.Button("Read the page", variant="primary", elem_id="read")
             line = gr.Markdown(DOUBT, elem_id="line")
-            words = gr.HighlightedText(label="What it wrote", elem_id="words", **PLAIN)
             with gr.Row():
-                layer = gr.Dropdown(
-                    ["mean", "rollout", *(str(i + 1) for i in range(layers))], value="mean", label="Layer"
-                )
-                head = gr.Dropdown(["mean", *(str(i + 1) for i in range(heads))], value="mean", label="Head")
-            with gr.Row():
-                with gr.Column(scale=2, min_width=300):
+                with gr.Column(scale=1, min_width=300):
+                    words = gr.HighlightedText(label="What it wrote", elem_id="words", **PLAIN)
+                    with gr.Row():
+                        layer = gr.Dropdown(
+                            ["mean", "rollout", *(str(i + 1) for i in range(layers))], value="mean", label="Layer"
+                        )
+                        head = gr.Dropdown(["mean", *(str(i + 1) for i in range(heads))], value="mean", label="Head")
                     told = gr.Markdown(elem_id="told")
-                    looked = gr.Image(
-                        label="Where it looked. Click a place to see what its vision token says.",
-                        interactive=False,
-                        height=520,
-                        elem_id="looked",
+                    layers_say = gr.Dataframe(
+                        headers=LAYERS_SAY, label="What each layer would have written here", elem_id="layers"
+                    )
+                    experts = gr.Dataframe(
+                        headers=["layer", "experts (probability)"], label="Experts, by mixture layer", elem_id="experts"
                     )
                 with gr.Column(scale=1, min_width=300):
-                    layers_say = gr.Dataframe(headers=LAYERS_SAY, label="What each layer would have written here")
-                    experts = gr.Dataframe(
-                        headers=["layer", "experts (probability)"], label="Experts, by mixture layer"
-                    )
+                    gr.Markdown("Where it looked. Click a place to see what its vision token says.")
+                    looked = gr.Image(elem_id="looked", **PICTURE)
         with gr.Tab("Change a part"):
             gr.Markdown("The output of one stage is changed in every pass. What does the model write then?")
             with gr.Row():
@@ -210,15 +218,13 @@ def mount(app: Any, service: Service, path: str = "/inspect") -> None:
 
         return in_engine
 
-    theme = gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"])
-    gr.mount_gradio_app(app, build(model, models.first, run), path=path, theme=theme, css=CSS, max_file_size="50mb")
+    gr.mount_gradio_app(app, build(model, models.first, run), path=path, **LOOK)
     service.inspector = True
 
 
 def launch(model: DeepSeekOCR, name: str, host: str, port: int | None, browser: bool, wait: bool = True) -> str:
     """Serve the page and return its address. With `wait`, return when the server is stopped."""
     page = build(model, name)
-    theme = gr.themes.Default(font=FONTS, font_mono=["ui-monospace", "monospace"])
     _, address, _ = page.launch(
         server_name=host,
         server_port=port,
@@ -226,9 +232,7 @@ def launch(model: DeepSeekOCR, name: str, host: str, port: int | None, browser: 
         prevent_thread_lock=True,
         quiet=True,
         share=False,
-        theme=theme,
-        css=CSS,
-        max_file_size="50mb",
+        **LOOK,
     )
     print(f"the inspector is at {address} (stop it with Ctrl-C)", flush=True)
     if wait:

@@ -73,7 +73,9 @@ def with_grid(model: DeepSeekOCR, picture: Image.Image, mode: str) -> Image.Imag
     found = image_places(views, mode, picture.size, model.config.arithmetic)
     parts = [place for place in found if place.box and place.part == found[0].part]
     for place in parts:
-        brush.rectangle([round(edge * factor) for edge in place.box], outline=(120, 160, 210))
+        last = [drawing.width - 1, drawing.height - 1] * 2  # a line at the edge must still be on the picture
+        edges = [min(round(edge * factor), end) for edge, end in zip(place.box, last, strict=True)]
+        brush.rectangle(edges, outline=(120, 160, 210))
     if views.tiles is not None:
         columns, rows = views.grid
         for column in range(columns):

@@ -24,6 +24,28 @@ def shows(page, place: str, text: str) -> None:
     )
 
 
+def wrote(page, text: str) -> None:
+    page.wait_for_function(
+        "text => [...document.querySelectorAll('#words .text')].map(e => e.textContent).join('').startsWith(text)",
+        arg=text,
+        timeout=SECONDS,
+    )
+
+
+def choose(page, label: str, option: str) -> None:
+    page.get_by_label(label, exact=True).fill(option)  # leaves only this one in the list
+    page.get_by_label(label, exact=True).press("Enter")
+
+
+def changes(page, place: str, action) -> None:
+    """Do something, and wait until the text of a place is another one."""
+    before = page.locator(place).inner_text()
+    action()
+    page.wait_for_function(
+        "([place, before]) => document.querySelector(place).innerText !== before", arg=[place, before], timeout=SECONDS
+    )
+
+
 def test_every_control_does_what_it_says(chromium, address, tmp_path):
     with visit(chromium, address) as seen:
         page = seen.page
@@ -32,34 +54,52 @@ def test_every_control_does_what_it_says(chromium, address, tmp_path):
         page.get_by_text("64 (tiny)", exact=True).first.click()
         shows(page, "#sums", "= 73 positions")
         page.click("#read")
+        wrote(page, "The garden opens")
         words = page.locator("#words .text")
-        words.nth(20).wait_for()
-        assert "".join(words.all_inner_texts()).replace("\n", "").startswith("The garden opens")
+        first, second = words.nth(0).bounding_box(), words.nth(1).bounding_box()
+        assert abs(first["x"] + first["width"] - second["x"]) < 1  # no gap between the letters
         words.nth(2).click()
         shows(page, "#told", "(token 3)")
+        changes(page, "#told", lambda: choose(page, "Layer", "2"))
+        changes(page, "#told", lambda: choose(page, "Head", "1"))
+        looked = page.locator("#looked img")
+        box = looked.bounding_box()
+        looked.click(position={"x": box["width"] / 2, "y": box["height"] / 4})  # scrolls to the picture first
+        shows(page, "#told", "vision token at position")
         page.get_by_role("tab", name="Change a part").click()
+        choose(page, "Stage", "layout")
+        page.get_by_label("average", exact=True).click()
         page.click("#change")
         page.wait_for_function("[...document.querySelectorAll('textarea')].some(t => t.value.startsWith('The garden'))")
+        changed = page.get_by_label("Changed", exact=True).input_value()
+        assert changed and not changed.startswith("The garden")
+        page.get_by_role("tab", name="Two modes").click()
+        choose(page, "One mode", "100 (small)")
+        choose(page, "The other", "64 (tiny)")
+        page.click("#compare")
+        page.get_by_text("small: 640x640 pixels").nth(0).wait_for()
+        assert page.get_by_text("tiny: 512x512 pixels").count() == 2  # beside the page, and in this tab
         page.get_by_role("tab", name="Trace").click()
         page.click("#follow")
         page.get_by_text("encoder.compressor.conv1").first.wait_for()
-        page.get_by_role("tab", name="Two modes").click()
-        page.click("#compare")
-        page.get_by_text("base: 1024x1024 pixels").wait_for()
         page.get_by_role("tab", name="Read").click()
+        choose(page, "Example", "a bill")
+        page.click("#read")
+        wrote(page, "Invoice")
         page.locator("#typed textarea").fill("Ola has 3 maps.")
         page.locator("#typed textarea").blur()
         page.click("#read")
-        shows(page, "#words", "O")
+        wrote(page, "Ola has 3 maps")
         page.screenshot(path=tmp_path / "inspector.png", full_page=True)
     assert seen.errors == []
     assert [sent for sent in seen.requests if not sent.startswith(("blob:", address.split("/", 3)[2]))] == []
 
 
-def test_a_picture_of_ones_own_and_a_file_that_is_none(chromium, address, tmp_path):
+def test_files_of_ones_own_and_one_that_is_none(chromium, address, tmp_path):
     picture = Image.new("RGB", (700, 300), "white")
     ImageDraw.Draw(picture).text((30, 40), "Seven red boats", "black", font_size=60)
     picture.save(tmp_path / "own.png")
+    (tmp_path / "long.txt").write_text("The ferry leaves at seven. " * 400)
     (tmp_path / "broken.pdf").write_bytes(b"%PDF-1.7 not a document")
     with visit(chromium, address) as seen:
         page = seen.page
@@ -67,6 +107,16 @@ def test_a_picture_of_ones_own_and_a_file_that_is_none(chromium, address, tmp_pa
         shows(page, "#sums", "positions")
         page.locator("input[type=file]").first.set_input_files(tmp_path / "own.png")
         shows(page, "#sums", "700 x 300 pixels")
-        page.get_by_label("Remove", exact=False).or_(page.get_by_label("Clear", exact=False)).first.click()
-        page.locator("input[type=file]").first.set_input_files(tmp_path / "broken.pdf")
+        drop(page, tmp_path / "long.txt")
+        shows(page, "#sums", "page 1 of")
+        page.locator("#number input").fill("2")
+        page.locator("#number input").blur()
+        shows(page, "#sums", "page 2 of")
+        drop(page, tmp_path / "broken.pdf")
         page.get_by_text("is not a readable PDF").first.wait_for()
+
+
+def drop(page, file) -> None:
+    """Put another file in the place of the one that is there."""
+    page.get_by_label("Remove", exact=False).or_(page.get_by_label("Clear", exact=False)).first.click()
+    page.locator("input[type=file]").first.set_input_files(file)
