@@ -69,7 +69,11 @@ def test_the_parameters_of_each_stage():
 
 def test_the_arithmetic_of_the_page_itself():
     said = (DOCS / "one-page.md").read_text(encoding="utf-8")
-    tokens = len(load_model().tokenizer.encode("\n\n".join(p.text for p in render_file(DOCS / "page.md", page_style("base")).pages)))
+    tokens = len(
+        load_model().tokenizer.encode(
+            "\n\n".join(p.text for p in render_file(DOCS / "page.md", page_style("base")).pages)
+        )
+    )
     ratios = [f"{tokens / vision_tokens(mode):.1f}" for mode in ("tiny", "small", "base")]
     assert f"{tokens} text\ntokens" in said
     assert "{} in `tiny`, {} in `small` and {} in `base`".format(*ratios) in said

@@ -1,10 +1,12 @@
 """Draws the scores of a grid: a dot with its 95 % interval for each row of the summary."""
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from textwrap import fill
 
-from lightseek.lab.summary import Interval, Summary
+from lightseek.lab.summary import Interval, Row, Summary
 from lightseek.scores.kinds import METRICS
 from lightseek.scores.plots import interval_bars, save_figure
 
@@ -14,7 +16,7 @@ COLOURS = {"cell": "C0", "before": "grey", "lead-3": "C1"}
 def plot_grid(path: Path, summary: Summary) -> None:
     """Draw the metric that the task is judged by, and beside it the facts if they are known.
 
-    Rows that share their first setting stand together, with a gap before the next group.
+    Rows that share the setting that changes least from row to row stand together, with a gap before the next group.
     """
     from matplotlib.figure import Figure
 
@@ -23,9 +25,9 @@ def plot_grid(path: Path, summary: Summary) -> None:
     if not rows or not metrics:
         return
     places, labels, y, last = [], [], 0.0, None
-    varied = [name for name in summary.swept if len({row.settings.get(name) for row in rows if row.kind == "cell"}) > 1]
+    outer = grouping([row for row in rows if row.kind == "cell"], summary.swept)
     for row in rows:
-        group = row.settings.get(varied[0]) if row.kind == "cell" and len(varied) > 1 else row.kind
+        group = row.settings[outer] if row.kind == "cell" and outer else row.kind
         y += 0.5 if last not in (None, group) else 0.0
         places.append(y)
         labels.append(fill(row.name, 34))
@@ -49,10 +51,24 @@ def plot_grid(path: Path, summary: Summary) -> None:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="x", alpha=0.3)
     panels[0].set_ylim(y - 0.4, -0.6)
-    seeds = max(row.seeds for row in rows)
-    chance = f"documents and {seeds} seeds" if seeds > 1 else "documents"
-    figure.suptitle(f"mean with 95 % interval over {chance}", fontsize="medium", x=0.01, ha="left")
+    figure.suptitle(title(rows, summary.task), fontsize="medium", x=0.01, ha="left")
     save_figure(figure, path)
+
+
+def grouping(cells: Sequence[Row], swept: Sequence[str]) -> str | None:
+    """Return the setting that changes least from row to row, or None if fewer than two settings vary."""
+    changes = {name: sum(a.settings[name] != b.settings[name] for a, b in pairwise(cells)) for name in swept}
+    varied = [name for name in swept if changes[name]]
+    return min(varied, key=changes.__getitem__) if len(varied) > 1 else None
+
+
+def title(rows: Sequence[Row], task: str) -> str:
+    """Say what the dots are: the task, the mode if it is one, and over what the interval is."""
+    modes = {row.settings["mode"] for row in rows if "mode" in row.settings}
+    mode = f", mode {modes.pop()}" if len(modes) == 1 else ""
+    documents, seeds = max(row.documents for row in rows), max(row.seeds for row in rows)
+    chance = f"{documents} documents" + f" and {seeds} seeds" * (seeds > 1)
+    return f"{task}{mode}\nmean with 95 % interval over {chance}"
 
 
 def _low(figure: Interval) -> float:

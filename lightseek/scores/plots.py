@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from lightseek.scores.kinds import METRICS, headlines, plotted
@@ -50,7 +51,7 @@ def plot_scores(path: Path, report: dict[str, Any]) -> None:
         range(len(metrics)), [METRICS[name].title + told for name, told in zip(metrics, lower, strict=True)]
     )
     axes.invert_yaxis()
-    axes.set(xlabel="score with 95 % interval", xlim=(0, None))
+    axes.set(xlabel=f"score with 95 % interval; {shown(report)}", xlim=(0, None))
     axes.grid(axis="x", alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=3)
     save_figure(figure, path)
@@ -79,7 +80,8 @@ def plot_lengths(path: Path, report: dict[str, Any]) -> None:
     below = "; below them the compression ratio" if any(ratios) else ""
     if below and len(report["models"]) > 1:
         below += f" ({shortened(report['models'][0]['name'])})"
-    axes.set(xlabel=f"text tokens on the pages of a document{below}", ylabel=METRICS[metric].title, ylim=(0, None))
+    label = f"text tokens on the pages of a document{below}; {shown(report)}"
+    axes.set(xlabel=fill(label, 80), ylabel=METRICS[metric].title, xlim=(-0.5, len(bins) - 0.5), ylim=(0, None))
     axes.grid(axis="y", alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=3)
     save_figure(figure, path)
@@ -89,14 +91,23 @@ def plot_differences(path: Path, pages: Sequence[float], comparison: dict[str, A
     """Draw a histogram of the difference between two models on each document."""
     figure, axes = new_figure()
     found = comparison["scores"][metric]
+    axes.axvspan(found["low"], found["high"], color="C1", alpha=0.3, zorder=0, label="95 % interval of the mean")
     axes.hist(pages, bins=41, color="C0", alpha=0.6)
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.axvspan(found["low"], found["high"], color="C1", alpha=0.3, label="95 % interval of the mean")
+    axes.axvline(0, color="black", linewidth=0.8, zorder=0)
     axes.axvline(found["difference"], color="C1", label=f"mean {found['difference']:+.1f}, p = {found['p']:.2g}")
     of, against = shortened(comparison["of"]), shortened(comparison["against"])
-    axes.set(xlabel=f"{METRICS[metric].title} of a document: {of} minus {against}", ylabel="number of documents")
-    axes.legend(frameon=False)
+    label = f"{METRICS[metric].title} of a document: {of} minus {against}"
+    axes.set(xlabel=fill(label, 80), ylabel=f"number of documents, of {len(pages)}")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    figure.legend(*axes.get_legend_handles_labels(), frameon=False, loc="outside upper left", ncols=2)
     save_figure(figure, path)
+
+
+def shown(report: dict[str, Any]) -> str:
+    """Return what the models of a report read: the task, the modes and the number of documents."""
+    modes = dict.fromkeys(str(m["settings"]["mode"]) for m in report["models"] if m["settings"].get("mode"))
+    mode = f"mode {' and '.join(modes)}, " if modes else ""
+    return f"{report['task']}, {mode}{report['models'][0]['pages']} documents"
 
 
 def shortened(name: str, most: int = 32) -> str:

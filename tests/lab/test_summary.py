@@ -5,7 +5,7 @@ import json
 import math
 import random
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 
 from lightseek.lab.grid import Cell, before_training, grid, save_grid
-from lightseek.lab.plots import plot_grid
+from lightseek.lab.plots import grouping, plot_grid
 from lightseek.lab.summary import summarise, write_csv
 from lightseek.lab.tables import differences_table, notes, results_table
 from lightseek.scores.predictions import Prediction, save_predictions
@@ -171,6 +171,15 @@ def test_the_csv_has_a_line_for_each_cell(made, summary):
 def test_the_plot_has_room_for_every_row(made, summary):
     plot_grid(made / "grid.png", summary)
     assert Image.open(made / "grid.png").height > 300
+
+
+def test_rows_of_a_plot_are_grouped_by_the_setting_that_changes_least(summary):
+    def outer(*pairs: str):
+        cells = [replace(summary.rows[0], settings={"freeze": a, "compressor": b}) for a, b in pairs]
+        return grouping(cells, ["freeze", "compressor"])
+
+    assert outer("1a", "2a", "1b", "2b") == "compressor" and outer("1a", "1b", "2a", "2b") == "freeze"
+    assert outer("1a", "1b", "1c") is None  # one setting varies: there are no groups
 
 
 def test_cells_with_the_same_start_share_one_before_training(tmp_path):
