@@ -29,6 +29,7 @@ COMMANDS = (  # each a file in lightseek/commands
     "evaluate",
     "report",
     "extract",
+    "export",
     "serve",
 )
 

@@ -15,6 +15,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
     from lightseek.tools.console import bars
 
     names = distinct_names(arguments.files)
+    if arguments.answers:
+        evaluate_fields(arguments, names)
+        return
     models = []
     with bars() as progress:
         for path, name in zip(arguments.files, names, strict=True):
@@ -29,6 +32,20 @@ def evaluate(arguments: argparse.Namespace) -> None:
         write(arguments.out, models, found)
         say(f"figures and plots: {arguments.out}")
     for table in tables(found):
+        show(table)
+
+
+def evaluate_fields(arguments: argparse.Namespace, names: list[str]) -> None:
+    """Score files that `extract` wrote against the right answers, field by field."""
+    from lightseek.scores.fields import compare_fields, read_answers
+    from lightseek.scores.tables import fields_tables
+    from lightseek.tools.files import write_json
+
+    models = [(name, read_answers(path)) for path, name in zip(arguments.files, names, strict=True)]
+    found = compare_fields(read_answers(arguments.answers), models)
+    if arguments.out:
+        write_json(arguments.out / "evaluation.json", found)
+    for table in fields_tables(found):
         show(table)
 
 
@@ -70,6 +87,12 @@ def add_parser(commands: Any) -> None:
         type=Path,
         metavar="FILE",
         help="files of predictions; the others are compared with the first",
+    )
+    command.add_argument(
+        "--answers",
+        type=Path,
+        metavar="FILE",
+        help="the files are those of `extract`, and these are the right answers in the same form: score each field",
     )
     command.add_argument("--out", type=Path, metavar="DIR", help="a folder for evaluation.json and the plots")
     command.add_argument(

@@ -4,18 +4,25 @@ import argparse
 import os
 from dataclasses import fields
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightseek.commands.arguments import add_settings
 from lightseek.commands.common import add
 from lightseek.serve.limits import Limits
 
+if TYPE_CHECKING:
+    from lightseek.serve.service import Service
+
+NEEDED = ("fastapi", "httpx", "multipart", "prometheus_client", "uvicorn")
 KEY = "LIGHTSEEK_API_KEY"
+BACKEND_KEY = "LIGHTSEEK_BACKEND_KEY"
 
 
 def serve(arguments: argparse.Namespace) -> None:
     """Serve until Ctrl-C or SIGTERM; then finish what runs. Raises ValueError if a package is missing."""
-    if missing := [name for name in ("fastapi", "uvicorn", "prometheus_client", "multipart") if not find_spec(name)]:
+    if missing := [
+        name for name in ("fastapi", "httpx", "uvicorn", "prometheus_client", "multipart") if not find_spec(name)
+    ]:
         raise ValueError(f'the service needs {", ".join(missing)}: pip install -e ".[serve]"')
     limits = Limits(**{entry.name: getattr(arguments, entry.name) for entry in fields(Limits)})
     adapters = dict(named(text) for text in arguments.adapter)
@@ -27,17 +34,34 @@ def serve(arguments: argparse.Namespace) -> None:
     from lightseek.serve.registry import Models
     from lightseek.serve.service import Service
 
-    options = {"device": arguments.device, "dtype": arguments.dtype, "quantize": arguments.quantize}
-    models = Models(arguments.model, adapters, limits.memory_gb, **options)
-    service, key = Service(models, limits), os.environ.get(KEY) or None
+    key = os.environ.get(KEY) or None
+    if arguments.backend:
+        service = forwarding(arguments, limits)
+    else:
+        options = {"device": arguments.device, "dtype": arguments.dtype, "quantize": arguments.quantize}
+        service = Service(Models(arguments.model, adapters, limits.memory_gb, **options), limits)
     app = create_app(service, key)
-    if not (key or arguments.no_inspect) and find_spec("gradio"):  # a browser cannot send the key to this page
+    # The inspector needs the model here, and a browser cannot send the key to its page.
+    if not (key or arguments.no_inspect or arguments.backend) and find_spec("gradio"):
         from lightseek.serve.inspector import mount
 
         mount(app, service)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    print(f"LightSeek serves {', '.join(models.names)} at http://{arguments.host}:{arguments.port}", flush=True)
+    print(f"LightSeek serves {', '.join(service.models.names)} at http://{arguments.host}:{arguments.port}", flush=True)
     uvicorn.run(app, host=arguments.host, port=arguments.port, log_level="warning", access_log=False)
+
+
+def forwarding(arguments: argparse.Namespace, limits: Limits) -> "Service":
+    """Return a service whose prompts run on another server. Raises ValueError if that does not answer."""
+    kind, url = arguments.backend
+    if kind != "vllm":
+        raise ValueError(f"--backend {kind}: only vllm is known, as in --backend vllm http://localhost:8000")
+    if arguments.model or arguments.adapter:
+        raise ValueError("with --backend, the models are those of the other server: leave out --model and --adapter")
+    from lightseek.serve.service import Service
+    from lightseek.serve.upstream import Upstream, UpstreamModels
+
+    return Service(UpstreamModels(url, os.environ.get(BACKEND_KEY)), limits, runs=Upstream)
 
 
 def named(text: str) -> tuple[str, str]:
@@ -63,6 +87,13 @@ def add_parser(commands: Any) -> None:
         default=[],
         metavar="NAME=DIR",
         help="a LoRA adapter of the first model, and the name by which requests ask for it; may be given several times",
+    )
+    command.add_argument(
+        "--backend",
+        nargs=2,
+        metavar=("vllm", "URL"),
+        help="let a running vLLM do the reading, such as: vllm http://localhost:8000 (its API key, if it has one, is "
+        f"taken from the environment variable {BACKEND_KEY})",
     )
     command.add_argument("--host", default="127.0.0.1", metavar="X", help="the address to listen on (127.0.0.1)")
     command.add_argument("--port", type=int, default=5000, metavar="N", help="the port (5000)")

@@ -134,14 +134,22 @@ def figures(found: dict[str, Tally]) -> Figures:
 
 def paired(one: Scored, other: Scored, name: str) -> Tally:
     """Return the tally of the differences `other` minus `one`, over the pages for which both have the metric."""
-    a, b = one.tallies[name], other.tallies[name]
+    return minus(other.tallies[name], one.tallies[name])
+
+
+def minus(b: Tally, a: Tally) -> Tally:
     both = (a.sizes > 0) & (b.sizes > 0)
     return Tally((b.amounts - a.amounts) * both, a.sizes * both)
 
 
 def compare(one: Scored, other: Scored) -> Figures:
     """Return the difference `other` minus `one` of each metric, with its 95 % interval and its p-value."""
-    found = {name: paired(one, other, name) for name in one.tallies if name in other.tallies}
+    return differences(one.tallies, other.tallies)
+
+
+def differences(one: dict[str, Tally], other: dict[str, Tally]) -> Figures:
+    """Return the same for tallies by the name of their metric."""
+    found = {name: minus(other[name], one[name]) for name in one if name in other}
     found = {name: tally for name, tally in found.items() if tally.sizes.any()}
     luck = p_values(np.stack([tally.amounts for tally in found.values()], axis=1))
     return {

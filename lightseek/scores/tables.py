@@ -53,16 +53,34 @@ def scores_table(report: dict[str, Any]) -> Table:
 
 
 def difference_table(comparison: dict[str, Any]) -> Table:
-    table = _table(f"{comparison['of']} minus {comparison['against']}, document by document", "")
-    for title in ("difference", "95 % interval", "p"):
-        table.add_column(title, justify="right")
+    table = _difference_table(comparison)
     for metric, about in METRICS.items():
         if found := comparison["scores"].get(metric):
-            interval = f"[{found['low']:+.1f}, {found['high']:+.1f}]"
-            p = "<0.001" if found["p"] < 0.001 else f"{found['p']:.3f}"
-            sure = "bold" if found["p"] < 0.05 else ""
-            table.add_row(about.title, f"{found['difference']:+.1f}", interval, p, style=sure)
+            add_difference(table, about.title, found)
     return table
+
+
+def add_difference(table: Table, title: str, found: dict[str, float]) -> None:
+    interval = f"[{found['low']:+.1f}, {found['high']:+.1f}]"
+    p = "<0.001" if found["p"] < 0.001 else f"{found['p']:.3f}"
+    table.add_row(title, f"{found['difference']:+.1f}", interval, p, style="bold" if found["p"] < 0.05 else "")
+
+
+def fields_tables(found: dict[str, Any]) -> list[Table]:
+    """Return the tables of `compare_fields`: a row for each field, and one for the differences of each other model."""
+    scores = _table(f"{found['documents']} documents, in %, with 95 % intervals", "field")
+    for model in found["models"]:
+        for measure in ("exact", "F1"):
+            scores.add_column(escape(f"{model['name']}\n{measure}"), justify="right")
+    for field in found["fields"]:
+        figures = [model["scores"][f"{field}: {of}"] for model in found["models"] for of in ("exact", "F1")]
+        scores.add_row(escape(field), *map(with_interval, figures))
+    tables = [scores]
+    for comparison in found["comparisons"]:
+        tables.append(_difference_table(comparison))
+        for name, difference in comparison["scores"].items():
+            add_difference(tables[-1], escape(name), difference)
+    return tables
 
 
 def lengths_table(report: dict[str, Any]) -> Table:
@@ -88,6 +106,13 @@ def with_interval(figure: dict[str, float] | None) -> str:
     if figure is None:
         return ""
     return f"{figure['value']:.1f} [dim][{figure['low']:.1f}, {figure['high']:.1f}][/]"
+
+
+def _difference_table(comparison: dict[str, Any]) -> Table:
+    table = _table(f"{comparison['of']} minus {comparison['against']}, document by document", "")
+    for title in ("difference", "95 % interval", "p"):
+        table.add_column(title, justify="right")
+    return table
 
 
 def _table(title: str, first: str) -> Table:

@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Form, Header, Request, UploadFile
@@ -26,12 +27,24 @@ from lightseek import __version__
 from lightseek.page.grounding import as_rows, find_regions
 from lightseek.serve import openai_api, web_page
 from lightseek.serve.documents import Document, open_document
-from lightseek.serve.engine import Answer
+from lightseek.serve.engine import Answer, Wish
 from lightseek.serve.errors import Refused, bad, too_large
-from lightseek.serve.schemas import Comparison, Extraction, Fault, Health, ModelRow, Reading, Summary, TextRequest
-from lightseek.serve.service import Service, Upload, Wish, in_thread, the_mode
+from lightseek.serve.schemas import (
+    MANY,
+    MODE,
+    MODEL,
+    MOST,
+    Comparison,
+    Extraction,
+    Fault,
+    Health,
+    ModelRow,
+    Reading,
+    Summary,
+    TextRequest,
+)
+from lightseek.serve.service import DEFAULT, Default, Service, Upload, in_thread, the_schema
 from lightseek.text.kinds import IMAGE_TAG, PROMPTS
-from lightseek.text.schema import JsonSchema
 from lightseek.tools.json_files import parse_json
 
 LOG = logging.getLogger("lightseek.serve")
@@ -44,11 +57,14 @@ FAULTS: dict[int | str, dict[str, Any]] = {
         413: "more than a limit allows",
         422: "a field is missing or has a wrong type, or JSON was cut by its limit",
         429: "too many requests wait: see Retry-After",
+        502: "the server behind this one does not answer (with --backend)",
         503: "the service is stopping: see Retry-After",
         504: "the deadline passed",
     }.items()
 }
 SCHEMA_CHARACTERS = 100_000
+SUMMARY = Default(mode="small")
+PROMPT = f"{PROMPTS.choices}, or words of your own"
 
 
 def create_app(service: Service, api_key: str | None = None) -> FastAPI:
@@ -57,8 +73,7 @@ def create_app(service: Service, api_key: str | None = None) -> FastAPI:
     @asynccontextmanager
     async def life(app: FastAPI) -> AsyncIterator[None]:
         service.engine.start()
-        first = service.models.first
-        await in_thread(lambda: service.engine.call(lambda: service.models.use(first, None)))  # ready means loaded
+        await in_thread(service.engine.load)  # ready means loaded
         yield
         await in_thread(service.engine.stop)
 
@@ -102,15 +117,11 @@ def create_app(service: Service, api_key: str | None = None) -> FastAPI:
         """Tell the figures of the service in the format of Prometheus."""
         service.metrics.queue.set(service.engine.count)
         service.metrics.memory.labels("process").set(service.health()["memory_bytes"])
-        weights = sum(entry.bytes for entry in service.models.entries.values())
-        service.metrics.memory.labels("weights").set(weights)
+        service.metrics.memory.labels("weights").set(service.models.bytes)
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def opened(file: UploadFile, wish: Wish, first: int = 1, last: int | None = None, **options: Any) -> Document:
-        base, _ = service.models.find(wish.model)
-        the_mode(wish.mode)
-        config = service.models.use_config(base)
-        data = await file.read()
+        data, config = await file.read(), service.models.use_config(wish.base)
         options["markdown"] = (file.filename or "").lower().endswith((".md", ".markdown"))
         return await in_thread(
             lambda: open_document(data, service.limits, wish.mode, config, first=first, last=last, **options)
@@ -120,21 +131,18 @@ def create_app(service: Service, api_key: str | None = None) -> FastAPI:
     async def ocr(
         request: Request,
         file: Upload,
-        mode: Annotated[str, Form()] = "base",
-        prompt: Annotated[str, Form(description=f"{PROMPTS.choices}, or words of your own")] = "ocr",
-        model: Annotated[str | None, Form()] = None,
-        first_page: Annotated[int, Form(ge=1, le=10**6)] = 1,
-        last_page: Annotated[int | None, Form(ge=1, le=10**6)] = None,
+        wish: Annotated[Wish, asked(service)],
+        prompt: Annotated[str, Form(description=PROMPT)] = "ocr",
+        first_page: Annotated[int, Form(ge=1, le=MANY)] = 1,
+        last_page: Annotated[int | None, Form(ge=1, le=MANY)] = None,
         password: Annotated[str | None, Form(max_length=1000, description="of an encrypted PDF")] = None,
-        max_length: Annotated[int, Form(ge=1, le=10**6)] = 512,
         confidence: Annotated[bool, Form(description="tell how sure the model was of each token")] = False,
     ) -> Reading:
         """Read the pages of a picture, a PDF or a text."""
-        wish = Wish(model, mode, max_length)
         document = await opened(file, wish, first_page, last_page, password=password)
         words = full_prompt(prompt)
         answers = await service.read(request, wish, words, document)
-        reading = as_reading(service, wish, document, answers)
+        reading = as_reading(wish, document, answers)
         if confidence:
             await in_thread(lambda: add_confidence(service, wish, words, document, answers, reading))
         return Reading(**reading)
@@ -142,87 +150,50 @@ def create_app(service: Service, api_key: str | None = None) -> FastAPI:
     @app.post("/summarize/text", tags=["summarize"], dependencies=keyed)
     async def summarize_text(request: Request, body: TextRequest) -> Summary:
         """Draw a text on pages and summarize it."""
-        wish = Wish(body.model, body.mode, body.max_length, body.temperature)
-        base, _ = service.models.find(wish.model)
-        the_mode(wish.mode)
-        config, data = service.models.use_config(base), body.text.encode("utf-8", "replace")
+        wish = service.wish(body.model, body.mode, body.max_length, SUMMARY, temperature=body.temperature)
+        config, data = service.models.use_config(wish.base), body.text.encode("utf-8", "replace")
         document = await in_thread(
             lambda: open_document(data, service.limits, wish.mode, config, markdown=body.markdown)
         )
         return await summary_of(request, wish, document)
 
-    async def summarize_upload(request: Request, wish: Wish, file: UploadFile, kinds: tuple[str, ...]) -> Summary:
-        document = await opened(file, wish)
-        if document.kind not in kinds:
-            raise bad(f"this route takes a {' or a '.join(kinds)}, and this is a {document.kind}", "file")
-        return await summary_of(request, wish, document)
-
     async def summary_of(request: Request, wish: Wish, document: Document) -> Summary:
         answer = await service.about(request, wish, document, PROMPTS["summarize"])
-        return Summary(
-            model=wish.model or service.models.first,
-            mode=the_mode(wish.mode).name,
-            summary=answer.text,
-            finish_reason=answer.finish_reason,
-            pages=len(document.pages),
-            usage=usage([answer]),
-            seconds=answer.seconds,
-        )
+        return Summary(summary=answer.text, finish_reason=answer.finish_reason, **about(wish, document, answer))
 
-    @app.post("/summarize/file", tags=["summarize"], dependencies=keyed)
-    async def summarize_file(
-        request: Request,
-        file: Upload,
-        mode: Annotated[str, Form()] = "small",
-        model: Annotated[str | None, Form()] = None,
-        max_length: Annotated[int, Form(ge=1, le=10**6)] = 512,
-    ) -> Summary:
-        """Summarize a text, a Markdown file or a PDF."""
-        return await summarize_upload(request, Wish(model, mode, max_length), file, ("text", "pdf"))
+    def add_summary(name: str, about: str, kinds: tuple[str, ...]) -> None:
+        @app.post(f"/summarize/{name}", tags=["summarize"], dependencies=keyed, description=about)
+        async def summarize(request: Request, file: Upload, wish: Annotated[Wish, asked(service, SUMMARY)]) -> Summary:
+            document = await opened(file, wish)
+            if document.kind not in kinds:
+                raise bad(f"this route takes a {' or a '.join(kinds)}, and this is a {document.kind}", "file")
+            return await summary_of(request, wish, document)
 
-    @app.post("/summarize/image", tags=["summarize"], dependencies=keyed)
-    async def summarize_image(
-        request: Request,
-        file: Upload,
-        mode: Annotated[str, Form()] = "small",
-        model: Annotated[str | None, Form()] = None,
-        max_length: Annotated[int, Form(ge=1, le=10**6)] = 512,
-    ) -> Summary:
-        """Summarize a page that is a picture."""
-        return await summarize_upload(request, Wish(model, mode, max_length), file, ("picture",))
+    add_summary("file", "Summarize a text, a Markdown file or a PDF.", ("text", "pdf"))
+    add_summary("image", "Summarize a page that is a picture.", ("picture",))
 
     @app.post("/extract", tags=["extract"], dependencies=keyed)
     async def extract(
         request: Request,
         file: Upload,
         schema_text: Annotated[str, Form(alias="schema", description="a JSON schema", max_length=SCHEMA_CHARACTERS)],
-        mode: Annotated[str, Form()] = "base",
-        prompt: Annotated[str, Form(description=f"{PROMPTS.choices}, or words of your own")] = "extract",
-        model: Annotated[str | None, Form()] = None,
-        max_length: Annotated[int, Form(ge=1, le=10**6)] = 1024,
+        wish: Annotated[Wish, asked(service, Default(most=1024))],
+        prompt: Annotated[str, Form(description=PROMPT)] = "extract",
     ) -> Extraction:
         """Answer with JSON that satisfies a schema. All pages of the document are in one prompt."""
-        wish = Wish(model, mode, max_length, guard="none", schema=await in_thread(lambda: the_schema(schema_text)))
+        wish = replace(wish, guard="none", schema=await in_thread(lambda: the_schema(schema_text)))
         document, words = await opened(file, wish), full_prompt(prompt)
         if not words.startswith(IMAGE_TAG):
             raise bad(f"the pages come first, so {IMAGE_TAG} can only begin the prompt", "prompt")
         answer = await service.about(request, wish, document, words)
         if answer.finish_reason != "eos":
-            about = f"the JSON was not complete after {answer.tokens} tokens: raise max_length, or bound the schema"
-            raise Refused(422, "cut", f"{about} (maxLength, maxItems, maximum)", "max_length")
+            cut = f"the JSON was not complete after {answer.tokens} tokens: raise max_length, or bound the schema"
+            raise Refused(422, "cut", f"{cut} (maxLength, maxItems, maximum)", "max_length")
         try:
             value = parse_json(answer.text, "the answer")
         except ValueError as error:  # a number with hundreds of digits satisfies many schemas
             raise Refused(422, "unreadable", str(error)) from None
-        return Extraction(
-            model=wish.model or service.models.first,
-            mode=the_mode(wish.mode).name,
-            value=value,
-            text=answer.text,
-            pages=len(document.pages),
-            usage=usage([answer]),
-            seconds=answer.seconds,
-        )
+        return Extraction(value=value, text=answer.text, **about(wish, document, answer))
 
     @app.post("/compare", tags=["read"], dependencies=keyed)
     async def compare(
@@ -230,20 +201,19 @@ def create_app(service: Service, api_key: str | None = None) -> FastAPI:
         file: Upload,
         first: Annotated[str, Form(description="a model or an adapter")],
         second: Annotated[str, Form(description="another one")],
-        mode: Annotated[str, Form()] = "base",
-        prompt: Annotated[str, Form()] = "ocr",
-        first_page: Annotated[int, Form(ge=1, le=10**6)] = 1,
-        last_page: Annotated[int | None, Form(ge=1, le=10**6)] = None,
-        max_length: Annotated[int, Form(ge=1, le=10**6)] = 512,
+        mode: Annotated[str | None, Form(description=f"{MODE}; the default is base")] = None,
+        prompt: Annotated[str, Form(description=PROMPT)] = "ocr",
+        first_page: Annotated[int, Form(ge=1, le=MANY)] = 1,
+        last_page: Annotated[int | None, Form(ge=1, le=MANY)] = None,
+        max_length: Annotated[int | None, Form(ge=1, le=MANY, description=MOST.format(512))] = None,
     ) -> Comparison:
         """Read one document with two models or adapters, and mark where their texts differ."""
         readings = []
-        for name in (first, second):
-            wish = Wish(name, mode, max_length)
+        for wish in [service.wish(name, mode, max_length) for name in (first, second)]:
             document = await opened(file, wish, first_page, last_page)
             await file.seek(0)
             answers = await service.read(request, wish, full_prompt(prompt), document)
-            readings.append(as_reading(service, wish, document, answers))
+            readings.append(as_reading(wish, document, answers))
         parts = differences(readings[0]["text"], readings[1]["text"])
         return Comparison(first=Reading(**readings[0]), second=Reading(**readings[1]), differences=parts)
 
@@ -260,11 +230,28 @@ def full_prompt(prompt: str) -> str:
     return words if IMAGE_TAG in words else f"{IMAGE_TAG}\n{words}"
 
 
-def the_schema(text: str) -> JsonSchema:
-    try:
-        return JsonSchema.of(parse_json(text, ""))
-    except ValueError as error:
-        raise bad(str(error), "schema") from None
+def asked(service: Service, default: Default = DEFAULT) -> Any:
+    """Return the dependency that reads and checks the fields which all forms share."""
+
+    async def read(
+        mode: Annotated[str | None, Form(description=f"{MODE}; the default is {default.mode}")] = None,
+        model: Annotated[str | None, Form(description=MODEL)] = None,
+        max_length: Annotated[int | None, Form(ge=1, le=MANY, description=MOST.format(default.most))] = None,
+    ) -> Wish:
+        return service.wish(model, mode, max_length, default)
+
+    return Depends(read)
+
+
+def about(wish: Wish, document: Document, answer: Answer) -> dict[str, Any]:
+    """Return what is told of an answer about all pages of a document."""
+    return {
+        "model": wish.model,
+        "mode": wish.mode,
+        "pages": len(document.pages),
+        "usage": usage([answer]),
+        "seconds": answer.seconds,
+    }
 
 
 def usage(answers: list[Answer]) -> dict[str, int]:
@@ -272,7 +259,7 @@ def usage(answers: list[Answer]) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written}
 
 
-def as_reading(service: Service, wish: Wish, document: Document, answers: list[Answer]) -> dict[str, Any]:
+def as_reading(wish: Wish, document: Document, answers: list[Answer]) -> dict[str, Any]:
     pages = [
         {
             "page": number,
@@ -285,8 +272,8 @@ def as_reading(service: Service, wish: Wish, document: Document, answers: list[A
     ]
     seconds = {stage: sum(answer.seconds[stage] for answer in answers) for stage in answers[0].seconds}
     return {
-        "model": wish.model or service.models.first,
-        "mode": the_mode(wish.mode).name,
+        "model": wish.model,
+        "mode": wish.mode,
         "text": "\n".join(answer.text for answer in answers),
         "pages": pages,
         "usage": usage(answers),
@@ -299,7 +286,7 @@ def add_confidence(
 ) -> None:
     """Add the probability, the entropy and the candidates of each token to the pages of a reading."""
     for picture, answer, page in zip(document.pages, answers, reading["pages"], strict=True):
-        page["confidence"] = service.engine.confidence(wish.model, picture, wish.mode, prompt, answer)
+        page["confidence"] = service.engine.confidence(wish, picture, prompt, answer)
 
 
 def differences(first: str, second: str) -> list[dict[str, str]]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
+from PIL import Image
 
 from lightseek.inspect.logits import confidence
 from lightseek.inspect.reading import reread
@@ -38,32 +39,37 @@ class Answer:
     """What the model wrote for one job."""
 
     text: str
-    ids: list[int]  # the tokens of the text
+    tokens: int  # of the text
     prompt_tokens: int  # positions of the prompt, the pages included
     finish_reason: Finish
     seconds: dict[str, float]  # waiting, encode, prefill, decode
+    ids: list[int] = field(default_factory=list)  # the tokens of the text, if they are known
 
-    @property
-    def tokens(self) -> int:
-        return len(self.ids)
+
+@dataclass(frozen=True)
+class Wish:
+    """How a client wants its text: the fields that all routes share. `Service.wish` checks them."""
+
+    model: str  # the name that was asked for
+    base: str
+    adapter: str | None
+    mode: str
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    guard: str | None = None  # a name of text/kinds.GUARDS or a number; None is the model's default
+    schema: JsonSchema | None = None  # the text is JSON of this schema
 
 
 @dataclass(eq=False)
 class Job:
     """One prompt of one client."""
 
-    base: str
-    adapter: str | None
+    wish: Wish
     prompt: str
-    views: Sequence[PageViews]
-    mode: str
-    max_new_tokens: int
+    pages: Sequence[Any]  # as the engine's `page` returns them
     deadline: float  # a time of `time.monotonic`
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-    schema: JsonSchema | None = None  # the text is JSON of this schema
-    guard: str | None = None  # a name of text/kinds.GUARDS or a number; None is the model's default
     on_text: Callable[[str], None] = lambda piece: None  # called from the engine's thread, with each piece of text
     on_end: Callable[["Answer | Exception"], None] = lambda outcome: None  # called once
     stopped: threading.Event = field(default_factory=threading.Event)  # set it when the client is gone
@@ -73,8 +79,8 @@ class Job:
     @property
     def kind(self) -> tuple[Any, ...]:
         """Jobs of one kind may share a batch. A sampled text draws with its own seed, so it runs alone."""
-        alone = id(self) if self.temperature else None
-        return self.base, self.adapter, self.guard, self.schema, alone
+        wish = self.wish
+        return wish.base, wish.adapter, wish.guard, wish.schema, id(self) if wish.temperature else None
 
 
 class Engine:
@@ -84,7 +90,6 @@ class Engine:
         self.models, self.limits, self.metrics = models, limits, metrics
         self.waiting: queue.SimpleQueue[Job | Callable[[], None] | None] = queue.SimpleQueue()
         self.left_over: list[Job] = []  # jobs of another kind than the last batch
-        self.running: list[Job] = []
         self.closing = False
         self.lock = threading.Lock()
         self.count = 0  # jobs that wait
@@ -94,11 +99,20 @@ class Engine:
     def start(self) -> None:
         self.thread.start()
 
+    def load(self) -> None:
+        """Load the first model, so that the first request need not wait for it."""
+        self.call(lambda: self.models.use(self.models.first, None))
+
     def stop(self, timeout: int | float | None = None) -> None:
         """Finish what runs, refuse what waits, and end the thread."""
-        self.closing = True
-        self.waiting.put(None)
+        with self.lock:
+            self.closing = True
+            self.waiting.put(None)
         self.thread.join(timeout)
+
+    def page(self, picture: Image.Image, mode: str) -> PageViews:
+        """Return a page as `Job.pages` has it. Raises ValueError for a picture that is too thin."""
+        return page_views(picture, mode)
 
     def submit(self, job: Job) -> None:
         """Put a job into the queue. Raises Refused if the queue is full or the service is stopping."""
@@ -108,7 +122,7 @@ class Engine:
             if self.count >= self.limits.queue:
                 raise busy(max(1, round(self.limits.wait_ms / 1000)))
             self.count += 1
-        self.waiting.put(job)
+            self.waiting.put(job)
 
     def call(self, work: Callable[[], Any]) -> Any:
         """Run `work` in the engine's thread, between two batches, and return what it returns.
@@ -116,8 +130,6 @@ class Engine:
         Whatever touches a model outside a batch must go this way, because the thread switches adapters.
         Raises Refused if the service is stopping.
         """
-        if self.closing:
-            raise stopping()
         done: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
 
         def run() -> None:
@@ -126,21 +138,23 @@ class Engine:
             except BaseException as error:
                 done.put((None, error))
 
-        self.waiting.put(run)
+        with self.lock:  # after `stop` nobody would run it
+            if self.closing:
+                raise stopping()
+            self.waiting.put(run)
         value, error = done.get()
         if error is not None:
             raise error
         return value
 
-    def confidence(
-        self, name: str | None, picture: Any, mode: str, prompt: str, answer: Answer
-    ) -> list[dict[str, Any]]:
+    def confidence(self, wish: Wish, picture: Image.Image, prompt: str, answer: Answer) -> list[dict[str, Any]]:
         """Return the confidence of each token of an answer (`inspect/logits.py`)."""
 
         def look() -> list[dict]:
-            model = self.models.use(*self.models.find(name))
-            views = page_views(picture, mode)
-            return confidence(reread(model, picture, views, mode, prompt, answer.ids, answer.finish_reason)).rows()
+            model = self.models.use(wish.base, wish.adapter)
+            views = page_views(picture, wish.mode)
+            again = reread(model, picture, views, wish.mode, prompt, answer.ids, answer.finish_reason)
+            return confidence(again).rows()
 
         return self.call(look) if answer.ids or answer.finish_reason == "eos" else []
 
@@ -154,46 +168,33 @@ class Engine:
             if time.monotonic() - self.tidied > TIDY_SECONDS and not torch.cuda.is_available():
                 release_memory()
                 self.tidied = time.monotonic()
-        for job in [*self.left_over, *self._drain()]:
+        while self._take(until=0.0):
+            pass
+        for job in self.left_over:
             self._end(job, stopping())
 
-    def _drain(self) -> list[Job]:
-        found = []
-        while True:
-            try:
-                job = self.waiting.get_nowait()
-            except queue.Empty:
-                return found
-            if isinstance(job, Job):
-                found.append(job)
-            elif job is not None:
-                job()
+    def _take(self, until: float | None = None) -> bool:
+        """Take one item of the queue: keep a job, run a call. Returns whether there was one before the time `until`."""
+        try:
+            item = self.waiting.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
+        except queue.Empty:
+            return False
+        if isinstance(item, Job):
+            self.left_over.append(item)
+        elif item is not None:
+            item()
+        return True
 
     def _next_batch(self) -> list[Job] | None:
         """Return jobs that may run together, the one that waited longest among them. None ends the thread."""
+        while not self.left_over and not self.closing:
+            self._take()
         if self.closing:
             return None
-        while not self.left_over:
-            job = self.waiting.get()
-            if job is None:
+        until, kind = time.monotonic() + self.limits.wait_ms / 1000, self.left_over[0].kind
+        while sum(job.kind == kind for job in self.left_over) < self.limits.rows and self._take(until):
+            if self.closing:
                 return None
-            if isinstance(job, Job):
-                self.left_over.append(job)
-            else:
-                job()
-        until = time.monotonic() + self.limits.wait_ms / 1000
-        kind = self.left_over[0].kind
-        while sum(job.kind == kind for job in self.left_over) < self.limits.rows:
-            try:
-                job = self.waiting.get(timeout=max(0.0, until - time.monotonic()))
-            except queue.Empty:
-                break
-            if job is None:
-                return None
-            if isinstance(job, Job):
-                self.left_over.append(job)
-            else:
-                job()
         batch = [job for job in self.left_over if job.kind == kind][: self.limits.rows]
         self.left_over = [job for job in self.left_over if job not in batch]
         with self.lock:
@@ -210,7 +211,6 @@ class Engine:
         return ready
 
     def _run(self, batch: list[Job]) -> None:
-        self.running = batch
         try:
             self._write(batch)
         except Exception as error:  # one bad job must not end the thread; alone, the others may still succeed
@@ -219,22 +219,20 @@ class Engine:
                     self._end(job, error)
                 else:
                     self._run([job])
-        finally:
-            self.running = []
 
     def _write(self, batch: list[Job]) -> None:
         """Run the jobs of one batch. Tokens go to their clients as they come."""
-        first, began = batch[0], time.monotonic()
-        model = self.models.use(first.base, first.adapter)
+        wish, began = batch[0].wish, time.monotonic()
+        model = self.models.use(wish.base, wish.adapter)
         tokenizer, config = the_tokenizer(model), model.config
-        prompts, pages, modes = zip(*((job.prompt, list(job.views), job.mode) for job in batch), strict=True)
+        prompts, pages, modes = zip(*((job.prompt, list(job.pages), job.wish.mode) for job in batch), strict=True)
         inputs = prepare(config, tokenizer, prompts, pages, list(modes))
         rows, streams = [Row([]) for _ in batch], [tokenizer.stream(keep_special=True) for _ in batch]
         texts: list[list[str]] = [[] for _ in batch]
         ended: set[int] = set()
-        guard = find_guard(first.guard, tokenizer)
-        rule = bind(first.schema, model) if first.schema else None
-        sampler = Sampler(first.temperature, first.top_p)
+        guard = find_guard(wish.guard, tokenizer)
+        rule = bind(wish.schema, model) if wish.schema else None
+        sampler = Sampler(wish.temperature, wish.top_p)
 
         def push(row: int, piece: str) -> None:
             if piece:
@@ -252,15 +250,16 @@ class Engine:
             seconds = {"waiting": began - batch[row].born, "encode": timings.encode, "prefill": timings.prefill}
             seconds["decode"] = max(0.0, now - began - timings.encode - timings.prefill)
             prompt = int(inputs.mask[row].sum())
-            answer = Answer("".join(texts[row]), rows[row].tokens, prompt, rows[row].finish_reason, seconds)
+            ids, reason = rows[row].tokens, rows[row].finish_reason
+            answer = Answer("".join(texts[row]), len(ids), prompt, reason, seconds, ids)
             self._end(batch[row], too_late(self.limits.deadline_s) if row in late else answer)
 
         late: set[int] = set()
         with evaluating(model), torch.inference_mode():
-            longest = max(job.max_new_tokens for job in batch)
-            state = Continuation(model, inputs.input_ids, inputs.pages, inputs.mask, longest)
-            state.limits = [min(most, job.max_new_tokens) for most, job in zip(state.limits, batch, strict=True)]
-            for row, token in sample(state, sampler, guard, as_stops(model, None), first.seed, rows, rule):
+            mosts = [job.wish.max_new_tokens for job in batch]
+            state = Continuation(model, inputs.input_ids, inputs.pages, inputs.mask, max(mosts))
+            state.limits = [min(room, most) for room, most in zip(state.limits, mosts, strict=True)]
+            for row, token in sample(state, sampler, guard, as_stops(model, None), wish.seed, rows, rule):
                 push(row, streams[row].push(token))
                 for other, job in enumerate(batch):
                     if other not in ended and time.monotonic() > job.deadline:

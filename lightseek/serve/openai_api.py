@@ -8,6 +8,7 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -19,7 +20,7 @@ from lightseek.serve.documents import data_uri, open_document
 from lightseek.serve.engine import Answer
 from lightseek.serve.errors import Refused, bad
 from lightseek.serve.schemas import ChatRequest
-from lightseek.serve.service import Service, Wish, in_thread, the_mode, the_views
+from lightseek.serve.service import Service, in_thread, the_schema
 from lightseek.text.kinds import IMAGE_TAG
 
 REASONS = {"eos": "stop", "length": "length", "stopped": "stop"}
@@ -37,20 +38,22 @@ def add_routes(app: FastAPI, service: Service, keyed: Sequence[Any]) -> None:
     @app.post("/v1/chat/completions", tags=["openai"], dependencies=keyed)
     async def chat(request: Request, body: ChatRequest) -> Any:
         """Answer a conversation with pictures. With `stream`, the answer comes as server-sent events."""
-        most = body.max_completion_tokens or body.max_tokens or min(512, service.limits.output_tokens)
-        wish = Wish(body.model, body.mode, most, body.temperature, body.top_p, body.seed)
+        most = body.max_completion_tokens or body.max_tokens
+        wish = service.wish(
+            body.model, body.mode, most, temperature=body.temperature, top_p=body.top_p, seed=body.seed or 0
+        )
+        if schema := wanted_schema(body):
+            wish = replace(wish, schema=await in_thread(lambda: the_schema(schema)), guard="none")
         words, pictures = split(body)
-        the_mode(wish.mode)
-        config = service.models.use_config(service.models.find(wish.model)[0])
+        config = service.models.use_config(wish.base)
 
         def drawn() -> list[Image.Image]:
             documents = [open_document(data, service.limits, wish.mode, config) for data in pictures]
             return [page for document in documents for page in document.pages]
 
         pages = await in_thread(drawn)
-        views = await in_thread(lambda: [the_views(page, wish.mode) for page in pages])
         prompt = IMAGE_TAG * len(pages) + ("\n" if pages else "") + words
-        job = service.job(wish, prompt, views)
+        job = service.job(wish, prompt, await service.pages(wish, pages))
         if body.confidence and len(pages) != 1:
             raise bad("the confidence is told for one page, not for several or none", "confidence")
 
@@ -60,10 +63,10 @@ def add_routes(app: FastAPI, service: Service, keyed: Sequence[Any]) -> None:
             regions = as_rows(find_regions(answer.text)[1], pages[0].size) if len(pages) == 1 else []
             told = {"seconds": answer.seconds, "regions": regions, "markdown": without_tags(answer.text)}
             if body.confidence:
-                told["confidence"] = service.engine.confidence(wish.model, pages[0], wish.mode, prompt, answer)
+                told["confidence"] = service.engine.confidence(wish, pages[0], prompt, answer)
             return {"lightseek": told}
 
-        name, number = wish.model or service.models.first, f"chatcmpl-{uuid.uuid4().hex}"
+        name, number = wish.model, f"chatcmpl-{uuid.uuid4().hex}"
         if not body.stream:
             (answer,) = await service.answers(request, [job])
             return JSONResponse(completion(number, name, answer) | await in_thread(lambda: details(answer)))
@@ -71,6 +74,19 @@ def add_routes(app: FastAPI, service: Service, keyed: Sequence[Any]) -> None:
         first = await anext(pieces)  # an error before the first piece is a plain answer with a status
         counts = bool((body.stream_options or {}).get("include_usage"))
         return StreamingResponse(events(number, name, first, pieces, counts, details), media_type="text/event-stream")
+
+
+def wanted_schema(body: ChatRequest) -> dict[str, Any] | None:
+    """Return the JSON schema that a conversation asks for, or None if any text will do."""
+    wanted = body.response_format
+    if wanted is None or wanted.type == "text":
+        return None
+    if wanted.type == "json_object":
+        return {"type": "object"}
+    schema = (wanted.json_schema or {}).get("schema")
+    if not isinstance(schema, dict):
+        raise bad("response_format of the type json_schema needs json_schema.schema, an object", "response_format")
+    return schema
 
 
 def split(body: ChatRequest) -> tuple[str, list[bytes]]:

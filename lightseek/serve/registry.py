@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightseek.model.config import OCRConfig
+from lightseek.page.modes import MODES
 from lightseek.serve.errors import unknown_model
 from lightseek.weights.hub import find_folder
 from lightseek.weights.loading import NANO as NANO_FOLDER
@@ -41,6 +42,8 @@ class Entry:
 class Models:
     """All models of a service. Only the engine's thread calls `use`, so a model is never switched while it writes."""
 
+    modes: tuple[str, ...] = tuple(MODES)  # that a request may ask for
+
     def __init__(
         self,
         sources: Sequence[str] = (),
@@ -70,6 +73,18 @@ class Models:
     def names(self) -> list[str]:
         """The names that a request may ask for: base models first, then adapters."""
         return [*sorted(self.entries, key=lambda name: name != self.first), *self.adapters]
+
+    @property
+    def bytes(self) -> int:
+        """The memory of all loaded weights."""
+        with self.lock:
+            return sum(entry.bytes for entry in self.entries.values())
+
+    @property
+    def device(self) -> str:
+        """Where the first model is."""
+        model = self.entries[self.first].model
+        return "not loaded" if model is None else str(model.device)
 
     def find(self, name: str | None) -> tuple[str, str | None]:
         """Return (base, adapter) for a name; without a name it is the first model.
@@ -107,7 +122,7 @@ class Models:
     def _make_room(self, keep: str) -> None:
         """Let go of the least recently used models until the others fit into the limit."""
         for name in list(self.entries):
-            if sum(entry.bytes for entry in self.entries.values()) <= self.memory_gb * 1e9:
+            if self.bytes <= self.memory_gb * 1e9:
                 return
             if name != keep:
                 self.entries[name].model = None

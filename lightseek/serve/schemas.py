@@ -1,6 +1,6 @@
 """The bodies of requests and answers. FastAPI checks requests with them and describes them under /docs."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -9,15 +9,18 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")  # a misspelled field is an error and not a default
 
 
-Temperature = Annotated[float, Field(0.0, ge=0, le=5, description="0 takes the likeliest token")]
+MODE = "tiny, small, base, large, gundam, gundam-m, or the number of tokens"
+MODEL = "a name of GET /models; the default is the first"
+MOST = "the longest answer, in tokens; the default is {}, or the limit of the service"
+MANY = 10**6
 
 
 class TextRequest(Strict):
     text: str = Field(description="the text to summarize", min_length=1)
-    max_length: int = Field(512, ge=1, le=1_000_000, description="the longest answer, in tokens")
-    mode: str = Field("small", description="tiny, small, base, large, gundam, gundam-m, or the number of tokens")
-    model: str | None = Field(None, description="a name of GET /models; the default is the first")
-    temperature: float = Field(0.0, ge=0, le=5)
+    max_length: int | None = Field(None, ge=1, le=MANY, description=MOST.format(512))
+    mode: str | None = Field(None, description=f"{MODE}; the default is small")
+    model: str | None = Field(None, description=MODEL)
+    temperature: float = Field(0.0, ge=0, le=5, description="0 takes the likeliest token")
     markdown: bool = Field(False, description="draw the text as Markdown")
 
 
@@ -103,6 +106,7 @@ class Health(BaseModel):
     status: Literal["ready", "stopping"]
     model: str
     device: str
+    modes: list[str] = Field(description="the modes that a request may ask for")
     memory_bytes: int
     waiting: int
     inspector: bool = Field(description="whether the page of `python -m lightseek inspect` is under /inspect")
@@ -144,6 +148,11 @@ class Message(BaseModel):
     content: str | list[Part]
 
 
+class ResponseFormat(BaseModel):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: dict[str, Any] | None = Field(None, description="with the schema in its field `schema`")
+
+
 class ChatRequest(BaseModel):
     """The fields of OpenAI's chat completions that a model of ours understands. `mode` is our own."""
 
@@ -159,6 +168,7 @@ class ChatRequest(BaseModel):
     stream: bool = False
     stream_options: dict[str, Any] | None = None
     n: int = Field(1, ge=1, le=1, description="one answer for each request")
-    mode: str = Field("base", description="the mode of the pages")
+    response_format: ResponseFormat | None = Field(None, description="holds the answer to a JSON schema")
+    mode: str | None = Field(None, description=f"the mode of the pages: {MODE}; the default is base")
     details: bool = Field(False, description="add `lightseek` to the answer: seconds, regions, text without tags")
     confidence: bool = Field(False, description="add the confidence of each token to the details; for one page")

@@ -4,21 +4,22 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import File, UploadFile
+from PIL import Image
 from starlette.requests import Request
 
 from lightseek.page.modes import Mode, find_mode
-from lightseek.page.views import PageViews, page_views
 from lightseek.serve.documents import Document
-from lightseek.serve.engine import Answer, Engine, Job
+from lightseek.serve.engine import Answer, Engine, Job, Wish
 from lightseek.serve.errors import Refused, bad, too_large
 from lightseek.serve.limits import Limits
 from lightseek.serve.metrics import Metrics
 from lightseek.serve.registry import Models
 from lightseek.text.kinds import IMAGE_TAG
 from lightseek.text.schema import JsonSchema
+from lightseek.tools.json_files import parse_json
 from lightseek.tools.memory import process_memory
 
 Upload = Annotated[UploadFile, File(description="a picture, a PDF, or a text in UTF-8")]
@@ -26,18 +27,14 @@ OpenDocument = Callable[..., Awaitable[Document]]
 WATCH_SECONDS = 0.2  # how often a running request looks whether its client is still there
 
 
-@dataclass
-class Wish:
-    """How a client wants its text: the fields that all routes share."""
+class Default(NamedTuple):
+    """What a route takes if the client does not say it."""
 
-    model: str | None = None
     mode: str = "base"
-    max_new_tokens: int = 512
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-    guard: str | None = None
-    schema: JsonSchema | None = None
+    most: int = 512  # tokens
+
+
+DEFAULT = Default()
 
 
 @dataclass
@@ -47,34 +44,47 @@ class Service:
     models: Models
     limits: Limits = field(default_factory=Limits)
     metrics: Metrics = field(default_factory=Metrics)
+    runs: Callable[..., Any] = Engine  # what runs the prompts
     inspector: bool = False  # whether it is mounted
 
     def __post_init__(self) -> None:
-        self.engine = Engine(self.models, self.limits, self.metrics)
+        self.engine = self.runs(self.models, self.limits, self.metrics)
 
-    def job(self, wish: Wish, prompt: str, views: Sequence[PageViews]) -> Job:
+    def wish(
+        self, model: str | None, mode: str | None, most: int | None, default: Default = DEFAULT, **more: Any
+    ) -> Wish:
+        """Return what a client wants, with `default` for what it did not say. `more` are other fields of `Wish`.
+
+        Raises Refused for a model or a mode that this service has not, and for too many tokens.
+        """
+        base, adapter = self.models.find(model)
+        modes = self.models.modes
+        name = the_mode(mode).name if mode else default.mode if default.mode in modes else modes[0]
+        if name not in modes:
+            raise bad(f"this service reads in the mode {' or '.join(modes)} only, got {name}", "mode")
+        limit = self.limits.output_tokens
+        if (most or 0) > limit:
+            raise bad(f"at most {limit} tokens can be asked for, got {most}", "max_length")
+        return Wish(model or self.models.first, base, adapter, name, most or min(default.most, limit), **more)
+
+    def job(self, wish: Wish, prompt: str, pages: Sequence[Any]) -> Job:
         """Return the job of one prompt. Raises Refused for what is out of the limits."""
-        base, adapter = self.models.find(wish.model)
-        if len(views) > self.limits.pictures:
-            raise too_large(f"{len(views)} pages in one prompt; the limit is {self.limits.pictures}", "pages")
+        if len(pages) > self.limits.pictures:
+            raise too_large(f"{len(pages)} pages in one prompt; the limit is {self.limits.pictures}", "pages")
         if len(prompt) > self.limits.prompt_characters:
             raise too_large(f"the prompt has {len(prompt)} characters; the limit is {self.limits.prompt_characters}")
-        if wish.max_new_tokens > self.limits.output_tokens:
-            raise bad(f"at most {self.limits.output_tokens} tokens can be asked for, got {wish.max_new_tokens}")
-        return Job(
-            base,
-            adapter,
-            prompt,
-            views,
-            the_mode(wish.mode).name,
-            wish.max_new_tokens,
-            time.monotonic() + self.limits.deadline_s,
-            wish.temperature,
-            wish.top_p,
-            wish.seed if wish.seed is not None else 0,
-            guard=wish.guard,
-            schema=wish.schema,
-        )
+        return Job(wish, prompt, pages, time.monotonic() + self.limits.deadline_s)
+
+    async def pages(self, wish: Wish, pictures: Sequence[Image.Image]) -> list[Any]:
+        """Return pictures as the engine takes them."""
+
+        def prepared() -> list[Any]:
+            try:
+                return [self.engine.page(picture, wish.mode) for picture in pictures]
+            except ValueError as error:
+                raise bad(str(error), "file") from None
+
+        return await in_thread(prepared)
 
     async def answers(self, request: Request, jobs: Sequence[Job]) -> list[Answer]:
         """Run the jobs of a request and return their answers, in order. Stop them if the client goes away."""
@@ -122,22 +132,21 @@ class Service:
 
     async def read(self, request: Request, wish: Wish, prompt: str, document: Document) -> list[Answer]:
         """Read each page of a document on its own."""
-        views = await in_thread(lambda: [the_views(page, wish.mode) for page in document.pages])
-        return await self.answers(request, [self.job(wish, prompt, [view]) for view in views])
+        pages = await self.pages(wish, document.pages)
+        return await self.answers(request, [self.job(wish, prompt, [page]) for page in pages])
 
     async def about(self, request: Request, wish: Wish, document: Document, prompt: str) -> Answer:
         """Ask one question about a document: all of its pages are in one prompt."""
-        words = prompt.removeprefix(IMAGE_TAG)
-        views = await in_thread(lambda: [the_views(page, wish.mode) for page in document.pages])
-        (answer,) = await self.answers(request, [self.job(wish, IMAGE_TAG * len(views) + words, views)])
+        words, pages = prompt.removeprefix(IMAGE_TAG), await self.pages(wish, document.pages)
+        (answer,) = await self.answers(request, [self.job(wish, IMAGE_TAG * len(pages) + words, pages)])
         return answer
 
     def health(self) -> dict[str, Any]:
-        first = self.models.entries[self.models.first].model
         return {
             "status": "stopping" if self.engine.closing else "ready",
             "model": self.models.first,
-            "device": str(first.device) if first is not None else "not loaded",
+            "device": self.models.device,
+            "modes": self.models.modes,
             "memory_bytes": process_memory(),
             "waiting": self.engine.count,
             "inspector": self.inspector,
@@ -174,11 +183,12 @@ def the_mode(name: str) -> Mode:
         raise bad(str(error), "mode") from None
 
 
-def the_views(picture: Any, mode: str) -> PageViews:
+def the_schema(schema: str | dict[str, Any]) -> JsonSchema:
+    """Return a JSON schema, given as a text or as an object. Raises Refused if it can't be used."""
     try:
-        return page_views(picture, the_mode(mode))
+        return JsonSchema.of(parse_json(schema, "") if isinstance(schema, str) else schema)
     except ValueError as error:
-        raise bad(str(error), "file") from None
+        raise bad(str(error), "schema") from None
 
 
 async def in_thread(work: Any) -> Any:

@@ -17,8 +17,8 @@ from PIL import Image
 from lightseek.model.config import OCRConfig
 from lightseek.page.modes import MODES, check_shape, gundam_grid
 from lightseek.serve.documents import Document
-from lightseek.serve.schemas import DrawnPage, DrawnPages, ModeCount
-from lightseek.serve.service import OpenDocument, Service, Upload, Wish, in_thread
+from lightseek.serve.schemas import MANY, MODE, MODEL, DrawnPage, DrawnPages, ModeCount
+from lightseek.serve.service import OpenDocument, Service, Upload, in_thread
 from lightseek.text.kinds import PROMPTS
 
 # The page has its own styles and scripts inside. It may talk to this server only.
@@ -45,16 +45,16 @@ def add_routes(app: FastAPI, service: Service, keyed: Sequence[Any], opened: Ope
     @app.post("/pages", tags=["page"], dependencies=keyed)
     async def pages(
         file: Upload,
-        mode: Annotated[str, Form()] = "base",
-        model: Annotated[str | None, Form()] = None,
-        first_page: Annotated[int, Form(ge=1, le=10**6)] = 1,
-        last_page: Annotated[int | None, Form(ge=1, le=10**6)] = None,
+        mode: Annotated[str | None, Form(description=MODE)] = None,
+        model: Annotated[str | None, Form(description=MODEL)] = None,
+        first_page: Annotated[int, Form(ge=1, le=MANY)] = 1,
+        last_page: Annotated[int | None, Form(ge=1, le=MANY)] = None,
         password: Annotated[str | None, Form(max_length=1000)] = None,
     ) -> DrawnPages:
         """Draw the pages of a document as PNG, and count the positions that each takes in each mode."""
-        document = await opened(file, Wish(model, mode), first_page, last_page, password=password)
-        config = service.models.use_config(service.models.find(model)[0])
-        return await in_thread(lambda: drawn(document, config))
+        wish = service.wish(model, mode, None)
+        document = await opened(file, wish, first_page, last_page, password=password)
+        return await in_thread(lambda: drawn(document, service.models.use_config(wish.base)))
 
 
 def drawn(document: Document, config: OCRConfig) -> DrawnPages:

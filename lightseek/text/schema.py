@@ -36,6 +36,7 @@ class JsonSchema:
     """A JSON schema as a grammar. It belongs to no model. Schemas of the same content are equal."""
 
     grammar: str
+    source: str  # the schema itself, as JSON
 
     @classmethod
     def of(cls, schema: Any) -> "JsonSchema":
@@ -46,10 +47,11 @@ class JsonSchema:
 
         if not isinstance(schema, dict):
             raise SchemaError("a JSON schema is an object")
-        grammar = LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=COMPACT)
+        source = json.dumps(schema)
+        grammar = LLMatcher.grammar_from_json_schema(source, overrides=COMPACT)
         if wrong := LLMatcher.validate_grammar(grammar, limits=limits()):
             raise SchemaError(f"the schema can't be used: {' '.join(wrong.split()):.300}")
-        return cls(grammar)
+        return cls(grammar, source)
 
     def bind(self, tokenizer: Tokenizer, vocabulary: int, stop: int) -> "Rule":
         """Return the rule for a model with so many logits that ends a text with the token `stop`."""

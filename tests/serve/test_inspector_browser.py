@@ -1,5 +1,6 @@
 """The inspector in a browser: every control once, no console error, no request to another machine."""
 
+import httpx
 import pytest
 from browser import visit
 from PIL import Image, ImageDraw
@@ -120,3 +121,30 @@ def drop(page, file) -> None:
     """Put another file in the place of the one that is there."""
     page.get_by_label("Remove", exact=False).or_(page.get_by_label("Clear", exact=False)).first.click()
     page.locator("input[type=file]").first.set_input_files(file)
+
+
+def test_the_inspector_of_the_service(chromium):
+    """The link on the service's page leads to it, and it reads with the service's own model."""
+    from lightseek.serve.app import create_app
+    from lightseek.serve.inspector import mount
+    from lightseek.serve.registry import Models
+    from lightseek.serve.service import Service
+    from tests.serving import SHORT, png, running
+
+    service = Service(Models())
+    app = create_app(service)
+    mount(app, service)
+    with running(app) as found, visit(chromium, f"{found}/") as seen:
+        page = seen.page
+        page.set_default_timeout(SECONDS)
+        page.get_by_role("link", name="Look inside the model").click()
+        shows(page, "#sums", "= 111 positions")
+        page.get_by_text("64 (tiny)", exact=True).first.click()
+        shows(page, "#sums", "= 73 positions")
+        page.click("#read")
+        page.locator("#words .text").nth(20).click()
+        shows(page, "#told", "(token 21)")
+        read = httpx.post(f"{found}/ocr", files={"file": ("a.png", png())}, data=SHORT, timeout=60)
+        assert read.status_code == 200  # the other routes go on
+    assert seen.errors == []
+    assert [sent for sent in seen.requests if found.split("//")[1] not in sent] == []

@@ -1,11 +1,8 @@
 """The page of the service in a browser: by keyboard, at 400 and 1400 pixels, with errors, boxes and downloads."""
 
 import json
-import threading
-import time
 
 import pytest
-import uvicorn
 from browser import WIDTHS, visit
 from PIL import Image
 
@@ -17,6 +14,7 @@ from lightseek.serve.registry import Models
 from lightseek.serve.service import Service
 from lightseek.weights.lora import add_lora
 from lightseek.weights.lora_files import save_adapter
+from tests.serving import running
 from tests.tiny_models import small_model
 
 pytestmark = pytest.mark.browser
@@ -40,14 +38,8 @@ def address(tmp_path_factory):
             weight.data.normal_(std=0.5)
     save_adapter(tuned, folder)
     models = Models((), {"news": folder}, load=writes_letters)
-    server = uvicorn.Server(uvicorn.Config(create_app(Service(models, Limits())), port=0, log_level="warning"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    thread.join(20)
+    with running(create_app(Service(models, Limits()))) as found:
+        yield f"{found}/"
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -1,6 +1,5 @@
 """The service over HTTP: routes, limits, errors, batches, adapters, streaming, stopping, and OpenAI's client."""
 
-import base64
 import io
 import json
 import re
@@ -17,36 +16,16 @@ from lightseek.page.render import fit_pages, page_style, render_text
 from lightseek.page.views import page_views
 from lightseek.serve import documents, openai_api
 from lightseek.serve.app import create_app
-from lightseek.serve.engine import Answer, Engine, Job
+from lightseek.serve.engine import Answer, Engine, Job, Wish
 from lightseek.serve.errors import Refused
 from lightseek.serve.limits import Limits
 from lightseek.serve.registry import Models
-from lightseek.serve.service import Service
 from lightseek.text.generate import read
 from lightseek.text.kinds import PROMPTS
 from lightseek.weights.lora import add_lora
 from lightseek.weights.lora_files import save_adapter
+from tests.serving import FORM, SHORT, chat, extracted, loaded, png, running, service_of, talk, uri
 from tests.tiny_models import small_model
-
-SHORT = {"mode": "tiny", "max_length": "6"}
-
-
-def png(colour="white", size=(300, 200)) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", size, colour).save(file, "PNG")
-    return file.getvalue()
-
-
-def uri(data: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(data).decode()
-
-
-def loaded(source, **options):
-    return small_model()
-
-
-def service_of(limits=None, adapters=None, sources=()) -> Service:
-    return Service(Models(sources, adapters, load=loaded), limits or Limits())
 
 
 @pytest.fixture(scope="module")
@@ -265,48 +244,16 @@ def test_the_least_recently_used_model_goes():
         Models(["x/a", "y/a"])
 
 
-def chat(text="Free OCR.", picture=None, **more):
-    part = {"type": "image_url", "image_url": {"url": uri(picture or png())}}
-    content = [part, {"type": "text", "text": text}]
-    return {"messages": [{"role": "user", "content": content}], "mode": "tiny", "max_tokens": 6} | more
-
-
 def test_openai_client_reads_streams_and_counts(adapter):
     """The real client of OpenAI, over a real socket."""
     openai = pytest.importorskip("openai")
-    import uvicorn
-
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(service_of(adapters={"news": adapter})), port=0, log_level="warning")
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
-    assert [model.id for model in client.models.list()] == ["nano", "news"]
-    body = chat()
-    mode = body.pop("mode")
-    whole = client.chat.completions.create(model="nano", extra_body={"mode": mode}, **body)
-    assert whole.usage.completion_tokens <= 6
-    assert whole.choices[0].finish_reason in ("stop", "length")
-    pieces = list(
-        client.chat.completions.create(
-            model="nano", stream=True, stream_options={"include_usage": True}, extra_body={"mode": mode}, **body
-        )
-    )
-    assert "".join(p.choices[0].delta.content or "" for p in pieces if p.choices) == whole.choices[0].message.content
-    assert pieces[-1].usage == whole.usage
-    tuned = client.chat.completions.create(model="news", extra_body={"mode": mode}, **body)
-    assert tuned.model == "news"
-    with pytest.raises(openai.NotFoundError, match="no model"):
-        client.chat.completions.create(model="gpt", **body)
-    with pytest.raises(openai.BadRequestError, match="stands for a page"):
-        client.chat.completions.create(model="nano", messages=[{"role": "user", "content": "<image>"}])
-    server.should_exit = True
-    thread.join(20)
-    assert not thread.is_alive()
+    with running(create_app(service_of(adapters={"news": adapter}))) as address:
+        client = openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0)
+        assert talk(client) == ["nano", "news"]
+        with pytest.raises(openai.NotFoundError, match="no model"):
+            client.chat.completions.create(model="gpt", messages=[{"role": "user", "content": "Hi"}])
+        with pytest.raises(openai.BadRequestError, match="stands for a page"):
+            client.chat.completions.create(model="nano", messages=[{"role": "user", "content": "<image>"}])
 
 
 def views():
@@ -315,7 +262,8 @@ def views():
 
 
 def job(most=4, seconds=60.0, **more) -> Job:
-    return Job("nano", None, PROMPTS["ocr"], [views()], "tiny", most, time.monotonic() + seconds, **more)
+    wish = Wish("nano", "nano", None, "tiny", most, **more)
+    return Job(wish, PROMPTS["ocr"], [views()], time.monotonic() + seconds)
 
 
 def run(engine: Engine, *jobs: Job, timeout=60) -> list:
@@ -397,19 +345,6 @@ def test_a_job_that_fails_does_not_take_the_others_with_it():
     assert isinstance(failed, ValueError)
     assert isinstance(fine, Answer)
     engine.stop(20)
-
-
-FORM = {
-    "type": "object",
-    "properties": {"name": {"type": "string", "maxLength": 5}, "kind": {"enum": ["bill", "letter"]}},
-    "required": ["name", "kind"],
-    "additionalProperties": False,
-}
-
-
-def extracted(client, schema, **more):
-    text = schema if isinstance(schema, str) else json.dumps(schema)
-    return client.post("/extract", files={"file": ("a", png())}, data={"mode": "tiny", "schema": text} | more)
 
 
 def test_json_that_satisfies_a_schema_also_beside_other_requests(client, alone):
