@@ -114,7 +114,9 @@ def verdict(entry: dict[str, Any], folder: Path) -> tuple[str, str]:
     """Return (verdict, how sure) of one claim.
 
     A claim with a `test` says that `row` is higher or lower than `than` in a metric. It *held* if the difference has
-    that direction and is resolved, and did *not hold* if the opposite is resolved. A claim without a test is open.
+    that direction and is resolved, and did *not hold* if the opposite is resolved. A claim without a test is open, and
+    so is one whose `upper` line, the row that has all there is to know, is worse than one of the two: then the rows did
+    not start as equals.
     """
     test = entry.get("test")
     if test is None:
@@ -128,6 +130,9 @@ def verdict(entry: dict[str, Any], folder: Path) -> tuple[str, str]:
         return "open", f"{link}: a row failed"
     a, b = row["figures"][test["metric"]], than["figures"][test["metric"]]
     title = METRICS[test["metric"]].title
+    if (upper := test.get("upper") and find(summary, test["upper"])) and worse(upper, [row, than], test["metric"]):
+        limit = f"the upper line, {upper['name']}, has {shown(upper['figures'][test['metric']])}"
+        return "open", f"{shown(a)} against {shown(b)} {title}, but {limit}; {link}"
     found = next(
         (
             one
@@ -153,6 +158,12 @@ def find(summary: Summary, wanted: dict[str, str]) -> dict[str, Any] | None:
         if all(name in has and (has[name] == value or f"({value})" in has[name]) for name, value in wanted.items()):
             return row
     return None
+
+
+def worse(row: dict[str, Any], others: list[dict[str, Any]], metric: str) -> bool:
+    """Whether a row has a worse value than one of the others."""
+    sign = -1 if METRICS[metric].lower_is_better else 1
+    return any(sign * row["figures"][metric]["value"] < sign * other["figures"][metric]["value"] for other in others)
 
 
 def apart(a: dict[str, float | None], b: dict[str, float | None]) -> bool:

@@ -122,6 +122,24 @@ def test_a_claim_is_held_if_its_difference_is_resolved(tmp_path, than, row, dire
     assert tables.verdict({"claim": "c"}, tmp_path)[0] == "open"
 
 
+def test_a_claim_is_open_if_the_upper_line_is_below_its_rows(tmp_path):
+    """The CER of the three rows is 20, 40 and 60 %, and a low one is good."""
+    rows = [
+        {"kind": kind, "name": kind, "settings": {}, "documents": 4, "seeds": 1, "figures": {"cer": figure}}
+        for kind, figure in (
+            (kind, dict.fromkeys(("value", "low", "high"), value))
+            for kind, value in (("good", 20.0), ("poor", 40.0), ("bad", 60.0))
+        )
+    ]
+    (tmp_path / "x" / "results").mkdir(parents=True)
+    (tmp_path / "x" / "results" / "config.json").write_text(json.dumps({"rows": rows, "differences": []}))
+    test = {"experiment": "x", "metric": "cer", "is": "lower", "row": {"kind": "poor"}, "than": {"kind": "bad"}}
+    assert tables.verdict({"test": test}, tmp_path)[0] == "held"
+    assert tables.verdict({"test": test | {"upper": {"kind": "good"}}}, tmp_path)[0] == "held"
+    found, why = tables.verdict({"test": test | {"upper": {"kind": "bad"}}}, tmp_path)
+    assert found == "open" and "but the upper line, bad, has 60.0" in why
+
+
 def test_numbers_are_short_and_json():
     assert compact({"a": [0.123456789, float("nan")], "b": (1, "x")}) == {"a": [0.12346, None], "b": [1, "x"]}
 
