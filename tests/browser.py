@@ -55,7 +55,8 @@ def visit(browser: Any, address: str | Path, width: int = 1400, dark: bool = Fal
     context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **options)
     try:
         seen = Visit(context.new_page())
-        seen.page.on("console", lambda said: seen.errors.append(said.text) if said.type == "error" else None)
+        wrong = lambda said: seen.errors.append(f"{said.text} ({said.location['url']})")  # noqa: E731
+        seen.page.on("console", lambda said: wrong(said) if said.type == "error" else None)
         seen.page.on("pageerror", lambda error: seen.errors.append(str(error)))
         seen.page.on(
             "request", lambda sent: None if sent.url.startswith(("data:", url)) else seen.requests.append(sent.url)

@@ -218,6 +218,14 @@ def mount(app: Any, service: Service, path: str = "/inspect") -> None:
 
         return in_engine
 
+    # A browser that shows Gradio's page asks for these two at the root, wherever the page is mounted.
+    @app.get("/manifest.json", include_in_schema=False)
+    def manifest() -> dict[str, str]:
+        return {"name": "LightSeek", "start_url": f"{path}/", "display": "browser"}
+
+    @app.get("/favicon.ico", include_in_schema=False, status_code=204)
+    def icon() -> None: ...
+
     gr.mount_gradio_app(app, build(model, models.first, run), path=path, **LOOK)
     service.inspector = True
 
