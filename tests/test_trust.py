@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 from safetensors.torch import save_file
-from tiny_run import tiny_checkpoint
+from tiny_run import tiny_checkpoint, tiny_run
 
 from lightseek.data.prepare.folder import write_folder
 from lightseek.data.prepare.shards import Job
@@ -36,6 +36,7 @@ from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.files import NOT_UPLOADED, atomic_write, leads_out, remove_leftovers, write_json
 from lightseek.tools.json_files import read_json
 from lightseek.training.log import RunLog, read_rows
+from lightseek.training.run import Run
 from lightseek.training.settings import RunConfig
 from lightseek.weights.loading import LightSeekOCR
 from lightseek.weights.lora_files import load_adapter
@@ -115,6 +116,22 @@ def test_a_link_out_of_the_folder_is_not_read_but_those_of_the_hubs_cache_are(tm
     assert not leads_out(snapshot / "a.txt", snapshot) and leads_out(snapshot / "b.txt", snapshot)
     (tmp_path / "linked").symlink_to(tmp_path / "cache/blobs")  # the folder itself may be a link
     assert not leads_out(tmp_path / "linked/77", tmp_path / "linked")
+
+
+def test_a_bad_test_document_is_told_before_the_first_step_and_not_after_the_last(tmp_path):
+    Image.new("RGB", (40, 30), "white").save(tmp_path / "page.png")
+    whole = (tmp_path / "page.png").read_bytes()
+    (tmp_path / "torn.png").write_bytes(whole[: len(whole) // 2])
+    splits = ("train", "train", "validation", "test")
+    rows = [{"image": "page.png", "text": f"Page {i}.", "split": split} for i, split in enumerate(splits)]
+    rows[-1]["image"] = "torn.png"
+    config = tiny_run(
+        tiny_checkpoint(tmp_path / "model"), data=str(rows_of(tmp_path / "pages.jsonl", rows)), task="ocr"
+    )
+    run = Run(config, tmp_path / "run")
+    with pytest.raises(ValueError, match=r"document pages\.jsonl:4: .*torn\.png is not a picture that can be read"):
+        run.fit()
+    assert not (tmp_path / "run").exists()
 
 
 # Pictures and PDFs

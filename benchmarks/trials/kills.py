@@ -89,8 +89,9 @@ def main(arguments: argparse.Namespace, folder: Path) -> int:
             found.append(f"{program.name}, after {hits} kills, seed {arguments.seed}, turn {turn}: {wrong}")
             show(f"[red]{found[-1]}[/]")
     for _ in range(arguments.launched):
-        killed += 1
-        if wrong := launched(folder, draw):
+        hit, wrong = launched(folder, draw)
+        killed += hit
+        if wrong:
             found.append(f"two processes: {wrong}")
             show(f"[red]{found[-1]}[/]")
     show(
@@ -114,8 +115,11 @@ def difference(program: Program, here: Path) -> str | None:
     return f"these files differ from those of an unbroken run: {', '.join(names[:6])}" if names else None
 
 
-def launched(folder: Path, draw: random.Random) -> str | None:
-    """Kill two processes that train together, and compare the weights with those of an unbroken run of two."""
+def launched(folder: Path, draw: random.Random) -> tuple[bool, str | None]:
+    """Kill two processes that train together, and compare the files with those of an unbroken run of two.
+
+    Return whether they were killed before their end, and what is wrong.
+    """
     argv = ["--out", "out", *RUN, "--model", str(folder / "checkpoint"), "--save-model"]
     config = ROOT / "experiments/accelerate/cpu-2.yaml"
     command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
@@ -127,19 +131,20 @@ def launched(folder: Path, draw: random.Random) -> str | None:
         began = time.monotonic()
         done = subprocess.run(command, cwd=fresh(unbroken), **options)
         if wrong := complaint(done.returncode, done.stdout):
-            return wrong
+            return False, wrong
         (folder / "two.seconds").write_text(str(time.monotonic() - began))
     here = fresh(folder / "two-killed")
     process = subprocess.Popen(command, cwd=here, start_new_session=True, **options)
     # Most of the time goes into imports, so the moment is drawn from the second half.
     time.sleep(draw.uniform(0.5, 1) * float((folder / "two.seconds").read_text()))
-    if process.poll() is None:
+    hit = process.poll() is None
+    if hit:
         kill_group(process)
     done = subprocess.run(command, cwd=here, **options)
     if wrong := complaint(done.returncode, done.stdout):
-        return wrong
+        return hit, wrong
     names = unlike(digests(unbroken / "out"), digests(here / "out"))
-    return f"these files differ from those of an unbroken run: {', '.join(names[:6])}" if names else None
+    return hit, f"these files differ from those of an unbroken run: {', '.join(names[:6])}" if names else None
 
 
 def kill_group(process: subprocess.Popen) -> None:

@@ -134,9 +134,14 @@ def digests(folder: Path) -> dict[str, str]:
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and path.name not in NOT_COMPARED:
+        if path.is_file() and path.name not in NOT_COMPARED and not unfinished(path, folder):
             found[name] = hashlib.sha256(content(path)).hexdigest()[:16]
     return found
+
+
+def unfinished(path: Path, folder: Path) -> bool:
+    """Whether a file is a young temporary one in a vision cache, which has no lock and keeps them for a minute."""
+    return path.suffix == ".tmp" and path.is_relative_to(folder / "cache")
 
 
 def content(path: Path) -> bytes:
@@ -148,9 +153,10 @@ def content(path: Path) -> bytes:
         return re.sub(rb"## What it took.*?##", b"##", read, flags=re.DOTALL)
     if path.name == "checkpoint.safetensors":  # its header holds the seconds of the run, and tensors come in any order
         start = 8 + int.from_bytes(read[:8], "little")
-        entries = sorted((key, entry) for key, entry in json.loads(read[8:start]).items() if key != "__metadata__")
-        pieces = [(key, [start + offset for offset in entry["data_offsets"]]) for key, entry in entries]
-        return b"".join(key.encode() + read[first:last] for key, (first, last) in pieces)
+        header = json.loads(read[8:start])
+        about = untimed(json.loads(header.pop("__metadata__")["place"]))
+        pieces = [(key, [start + offset for offset in header[key]["data_offsets"]]) for key in sorted(header)]
+        return repr(about).encode() + b"".join(key.encode() + read[first:last] for key, (first, last) in pieces)
     return read
 
 

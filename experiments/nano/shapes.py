@@ -63,7 +63,7 @@ def read(name: str, documents: list[Document], mode: str, config: dict[str, Any]
 
     settings = {"task": "ocr", "point": name, "model": config["model"], "pages": config["pages"]}
     settings |= {"data": config["data"], "seed": config["seed"], "files": config["weights"]}
-    done = done_before(path, settings, documents)
+    done, _ = done_before(path, settings, documents)
     make = ExampleMaker(model.config, model.tokenizer, "ocr", PageSpec(mode, config["font"], max_pages=1))
     room = round(1.25 * config["tokens"]) + 32  # more tokens than the text has, so that predictions can be too long
     found = predict(model, make, documents[done:], batch=config["batch"], max_new_tokens=room)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightseek.commands.arguments import Parser, add_settings
-from lightseek.commands.common import add, add_guard, add_model, guard_of, open_model, say
+from lightseek.commands.common import Failures, add, add_guard, add_model, guard_of, open_model, say
 from lightseek.data.kinds import PAGELESS, SOURCES
 from lightseek.data.sources.registry import DATA_SET_NAMES
 from lightseek.data.splits import SPLITS
@@ -30,33 +30,44 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 _NOT_SETTINGS = ("command", "run", "out", "batch", "device")
 
 
-def generate(arguments: argparse.Namespace) -> None:
-    """Write the predictions to --out. If the file has predictions already, they are kept and the rest is added."""
+def generate(arguments: argparse.Namespace) -> int:
+    """Write the predictions to --out. If the file has predictions already, they are kept and the rest is added.
+
+    A document that the model cannot be shown, such as a broken picture, is named on stderr, and the others are done;
+    the exit code is then 2.
+    """
     from lightseek.tools.locks import locked_file
 
     with locked_file(arguments.out):
-        write(arguments)
+        return write(arguments)
 
 
-def write(arguments: argparse.Namespace) -> None:
+def write(arguments: argparse.Namespace) -> int:
     from lightseek.commands.progress import tell_missing, tell_truncated
     from lightseek.scores.predictions import append_predictions, done_before, predict
     from lightseek.tools.console import bars
     from lightseek.tools.errors import is_out_of_memory
     from lightseek.tools.files import fingerprint
+    from lightseek.training.origin import documents_state
 
     options = writing_options(arguments)
     documents = open_documents(arguments)
     settings = {name: value for name, value in vars(arguments).items() if name not in _NOT_SETTINGS}
     settings |= {f"{name}_files": fingerprint(settings[name]) for name in ("data", "model", "adapter")}
-    done = done_before(arguments.out, settings, documents)
+    settings["documents"] = documents_state(documents)  # the pictures that a table names may change, too
+    done, left_out = done_before(arguments.out, settings, documents)
+    failures = Failures()
+    for name in left_out:
+        failures.tell(ValueError(f"{arguments.out} has no prediction for {name}, which failed before"))
     if done == len(documents):
-        say(f"{arguments.out} has all {done} predictions already")
-        return
+        say(f"{arguments.out} has all {done - failures.count} predictions already")
+        return failures.code
     model, make = open_maker(arguments)
-    found = predict(model, make, documents[done:], guard=partial(guard_of, arguments), **options)
+    guard = partial(guard_of, arguments)
+    found = predict(model, make, documents[done:], guard=guard, on_bad=failures.tell, **options)
     if done:
-        say(f"{arguments.out} has {done} of {len(documents)} predictions: the command continues with the rest")
+        have = done - failures.count
+        say(f"{arguments.out} has {have} of {len(documents)} predictions: the command continues with the rest")
     with bars() as progress:
         bar = progress.add_task("generate", total=len(documents), completed=done, figures="")
         try:
@@ -72,7 +83,8 @@ def write(arguments: argparse.Namespace) -> None:
             raise ValueError(f"out of memory ({error}): lower --batch or --beams, and start it again") from None
     tell_missing(make.missing_glyphs)
     tell_truncated(asdict(make.truncated))
-    say(f"{len(documents)} predictions; next: python -m lightseek evaluate {arguments.out}")
+    say(f"{len(documents) - failures.count} predictions; next: python -m lightseek evaluate {arguments.out}")
+    return failures.code
 
 
 def writing_options(arguments: argparse.Namespace) -> dict[str, Any]:

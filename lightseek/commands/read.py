@@ -44,6 +44,7 @@ def read(arguments: argparse.Namespace) -> int:
     from lightseek.page.grounding import without_tags
     from lightseek.page.render import check_file, is_text
     from lightseek.page.views import page_views
+    from lightseek.text.decoding import NoRoom
     from lightseek.text.generate import read as read_pages
     from lightseek.tools.console import console
 
@@ -90,7 +91,11 @@ def read(arguments: argparse.Namespace) -> int:
         decoder = model.tokenizer.stream(keep_special=True)
         if arguments.stream:
             options["on_token"] = lambda row, token, of=decoder: print(of.push(token), end="", flush=True)
-        (result,) = read_pages(model, [page], prompt, arguments.mode, **options)
+        try:
+            (result,) = read_pages(model, [page], prompt, arguments.mode, **options)
+        except NoRoom as error:
+            failures.tell(ValueError(f"{path}, page {number}: {error}"))
+            continue
         sure = None
         if arguments.confidence and (result.tokens or result.finish_reason == "eos"):
             reading = reread(model, picture, page, arguments.mode, prompt, result.tokens, result.finish_reason)

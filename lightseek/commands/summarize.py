@@ -62,7 +62,9 @@ def open_document(path: Path, arguments: argparse.Namespace, left: dict[str, int
 
     if str(path) == "-" or path.suffix.lower() in TEXTS:
         try:
-            text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
+            # UTF-8 like a file, whatever the encoding of the terminal is.
+            read = sys.stdin.buffer.read() if str(path) == "-" else path.read_bytes()
+            text = read.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
         except UnicodeDecodeError as error:
             raise ValueError(f"{path} is not UTF-8 text: {error}") from None
         if path.suffix.lower() == ".md":

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int
 from PIL import Image
 from torch import Tensor
 
-from lightseek.data.context.base import ContextMaker, Truncation
+from lightseek.data.context.base import ContextMaker, Shown, Truncation
 from lightseek.data.context.spec import ContextSpec
 from lightseek.data.context.vision_cache import VisionCache
 from lightseek.data.document import Document, check_task
@@ -28,6 +28,8 @@ from lightseek.text.kinds import IMAGE_TAG, PROMPTS
 from lightseek.text.prompts import fill_prompt
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.padding import pad_batch
+
+WORDS = 100  # positions: more than BOS, EOS and the words of any task have
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,10 @@ class ExampleMaker:
         needs more positions than the decoder has.
         """
         check_task(document, self.task)
-        shown = self.context(document)
+        return self.example(document, self.context(document))
+
+    def example(self, document: Document, shown: Shown) -> Example:
+        """Make the example of a document whose context is made already. Raises ValueError as a call does."""
         try:
             views = self.context.views(shown)
         except ValueError as error:  # such as a picture that is too thin
@@ -131,6 +136,17 @@ class ExampleMaker:
                 f"has {self.config.decoder.max_positions}: use fewer tokens a page, fewer pages or shorter documents"
             )
         return example
+
+    def check(self, document: Document) -> None:
+        """Raise ValueError, naming the document, for what would stop a run when it comes to this document.
+
+        The example is made only if the document may be too long for the decoder.
+        """
+        check_task(document, self.task)
+        written = (document.text if self.task == "ocr" else document.summary) + document.question
+        most = len(written.encode(errors="replace"))  # each token has at least one byte
+        if self.context.check(document) + most + WORDS > self.config.decoder.max_positions:
+            self.example(document, self.context.make(document))  # which counts nothing as left out
 
     def images(self, document: Document) -> list[Image.Image]:
         """Return the pages as pictures, for people to look at."""

@@ -1,5 +1,6 @@
 """Divides documents into train, validation and test by a hash, so that a document's split never changes."""
 
+import re
 from collections.abc import Sequence
 from typing import Literal, get_args
 from zlib import crc32
@@ -9,20 +10,38 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 Shares = tuple[float, float, float]  # the shares of train, validation and test; their sum is 1
 SMALL = 100  # different documents; with fewer, a hash could leave a split empty by chance
 _PARTS: dict[Split, int] = {"test": 1, "validation": 1, "train": 8}
-SPLIT_NAMES: dict[str, Split] = {
+SPLIT_NAMES: dict[str, Split] = {  # those of the library `datasets`
     "train": "train",
+    "training": "train",
     "validation": "validation",
     "valid": "validation",
     "val": "validation",
     "dev": "validation",
     "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
 }
+BETWEEN_WORDS = re.compile(r"[-._ 0-9]+")
+SHARD = re.compile(r"-\d+-of-\d+$")
 
 
 def check_split(split: str) -> None:
     """Raise ValueError, listing the choices, unless `split` is one of `SPLITS`."""
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}: choose one of {', '.join(SPLITS)}")
+
+
+def named_split(name: str, alone: bool = False) -> Split | None:
+    """Return the split that the name of a file or a folder stands for, or None.
+
+    As in the library `datasets`, a split's name is a word of it: "test", "test2017", "my-test.v2", but not "contest". A
+    name with the words of two splits stands for none. With `alone` there must be no other word: "test-plan" is the name
+    of a text and not a split.
+    """
+    words = [word for word in BETWEEN_WORDS.split(SHARD.sub("", name.lower())) if word]
+    found = {SPLIT_NAMES[word] for word in words if word in SPLIT_NAMES}
+    return found.pop() if len(found) == 1 and not (alone and len(words) > 1) else None
 
 
 def text_split(text: str) -> Split:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightseek.inspect.recorder import INSIDE, Stage
+from lightseek.tools.streams import takes_unicode
 
 if TYPE_CHECKING:
     from lightseek.inspect.trace import Trace
@@ -63,10 +64,10 @@ def boxes(trace: "Trace") -> Table:
     for title in ("box", "seconds", "share"):
         table.add_column(title, justify="left" if title == "box" else "right")
     table.add_column("")
-    rest = trace.seconds - sum(trace.boxes.values())
+    rest, bar = trace.seconds - sum(trace.boxes.values()), "█" if takes_unicode() else "#"
     for name, seconds in [*trace.boxes.items(), ("between modules", rest)]:
         share = seconds / trace.seconds
-        table.add_row(name, f"{seconds:.4f}", f"{share:.1%}", "█" * round(40 * share))
+        table.add_row(name, f"{seconds:.4f}", f"{share:.1%}", bar * round(40 * share))
     return table
 
 

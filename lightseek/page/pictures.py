@@ -15,6 +15,8 @@ from lightseek.page.typeset.style import MAX_PAGES, MAX_PIXELS
 
 MAX_STORED = 3 * MAX_PIXELS  # pixels of a picture file; one with more than MAX_PIXELS is scaled down
 ORIENTATION, BITS, PHOTOMETRIC = 274, 258, 262  # tags of TIFF and EXIF
+ENDS = {"PNG": b"IEND", "JPEG": b"\xff\xd9"}  # what a whole file has within its last bytes
+TAIL = 64  # bytes
 DEPTHS = (1, 255, 4095, 65535)  # the largest values of samples that do not say how many bits they have
 
 
@@ -30,7 +32,7 @@ class PictureFrames:
         with ExitStack() as files, _naming(path):
             # Given a path, Pillow maps the file into memory and confuses the sides of a TIFF that lies on its side.
             file = path if isinstance(path, BytesIO) else files.enter_context(Path(path).open("rb"))
-            self.picture = files.enter_context(Image.open(file))
+            self.file, self.picture = file, files.enter_context(Image.open(file))
             # The frames of a TIFF are the pages of a scan. The second frame of a JPEG is only its preview.
             self.count = getattr(self.picture, "n_frames", 1) if self.picture.format == "TIFF" else 1
             self.close = files.pop_all().close
@@ -43,6 +45,20 @@ class PictureFrames:
 
     def __len__(self) -> int:
         return self.count
+
+    def check(self) -> None:
+        """Raise ValueError if the file was cut off, as by a download that broke.
+
+        Only the end of a PNG or JPEG file is read. Other files, and those that end in another way, are decoded.
+        """
+        file = self.file
+        place, size = file.tell(), file.seek(0, 2)
+        file.seek(max(0, size - TAIL))
+        tail = file.read()
+        file.seek(place)
+        if self.picture.format not in ENDS or ENDS[self.picture.format] not in tail:
+            for index in range(self.count):
+                self.draw(index)
 
     def draw(self, index: int) -> Image.Image:
         """Return frame `index`, counted from 0, upright (EXIF) and in RGB, with white where it is transparent.

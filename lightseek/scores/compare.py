@@ -15,7 +15,7 @@ import numpy as np
 
 from lightseek.data.kinds import TASKS
 from lightseek.scores.likelihood import likelihood
-from lightseek.scores.metrics import Tally, lead, tallies
+from lightseek.scores.metrics import Tally, has_words, lead, tallies
 from lightseek.scores.predictions import Prediction, read_predictions
 from lightseek.scores.rouge import sees
 from lightseek.scores.significance import intervals, p_values
@@ -92,6 +92,7 @@ def report(models: Sequence[Scored], edges: Sequence[int] | None = None) -> dict
     return {
         "task": first.task,
         "unseen": unseen,  # documents for which ROUGE is not defined
+        "unspaced": sum(not has_words(p.reference) for p in first.predictions),  # and those for which WER is not
         "models": [
             {
                 "name": model.name,

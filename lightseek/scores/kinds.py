@@ -23,6 +23,7 @@ class Metric:
     plotted: tuple[str, ...] = ()  # the tasks whose plot shows it
     reading: bool = True  # also computed for the task ocr
     latin: bool = False  # not defined for references in other scripts
+    spaced: bool = False  # not defined for references without spaces between words
     most: float = 100.0  # the largest value that it can have
 
     @property
@@ -59,11 +60,13 @@ METRICS = Registry(
         "ocr_precision": Metric(
             "OCR precision", column="OCR\nprec. %", headline=("ocr",), plotted=("ocr",), table=("ocr",)
         ),
-        "word_precision": Metric("word precision", column="word\nprec. %", plotted=("ocr",), table=("ocr",)),
+        "word_precision": Metric(
+            "word precision", column="word\nprec. %", plotted=("ocr",), table=("ocr",), spaced=True
+        ),
         "cer": Metric(
             "CER", "%", True, "CER\n%", headline=("ocr", "answer", "recall"), plotted=("ocr", "answer"), most=math.inf
         ),
-        "wer": Metric("WER", lower_is_better=True, plotted=("ocr", "answer"), most=math.inf),
+        "wer": Metric("WER", lower_is_better=True, plotted=("ocr", "answer"), most=math.inf, spaced=True),
         "novel1": Metric("novel words", reading=False),
         "novel2": Metric("novel 2-grams", reading=False),
         "novel3": Metric("novel 3-grams", reading=False),

@@ -4,7 +4,8 @@ Repetition and length are computed for both. All metrics but lengths are in perc
 of white space becomes one space and the ends are stripped, because line breaks are layout and not text. Texts that
 differ only in how Unicode composes their characters (NFC, NFD) are equal, because they look the same on a page. Case,
 accents and punctuation count, except in ROUGE: by its definition it lower-cases, stems, and sees only a-z and 0-9. So
-ROUGE is not defined for a reference in another script (`rouge.sees`).
+ROUGE is not defined for a reference in another script (`rouge.sees`). The metrics of words (WER, word precision, novel
+n-grams) are not defined where no spaces separate the words (`has_words`).
 
 A metric of many texts is either *pooled* (all errors divided by all reference characters, so long pages weigh more:
 CER, WER) or the *mean* over texts (the other metrics). In both cases it is one sum divided by another. A `Tally` keeps
@@ -30,7 +31,9 @@ from lightseek.scores.rouge import Rouge, sees
 Texts = str | Sequence[str]
 EXACT = ("answer", "recall")  # the tasks whose outputs are right or wrong
 LETTERS = 5  # of a word, on average
-LONGEST_WORD = 100  # characters; what is longer without white space is no word
+LONGEST_WORD, LONGEST_ROW = 40, 100  # of letters, and of signs such as the dots of a table of contents
+# Letters of Thai, Lao, Burmese, Khmer, Japanese and Chinese, which put no spaces between words.
+UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U00020000-\U0003ffff]")
 NOVEL = (1, 2, 3, 4)  # n of the n-grams whose novelty is reported
 
 
@@ -57,9 +60,19 @@ class Tally:
         return Tally(self.amounts[texts], self.sizes[texts])
 
 
+def composed(text: str) -> str:
+    """Return the text with composed characters (NFC): é is one character, and not e with an accent behind it."""
+    return unicodedata.normalize("NFC", text)
+
+
 def normalise(text: str) -> str:
     """Compose the characters of `text` (NFC), replace each run of white space by one space, and strip its ends."""
-    return " ".join(unicodedata.normalize("NFC", text).split())
+    return " ".join(composed(text).split())
+
+
+def has_words(text: str) -> bool:
+    """Return whether spaces separate the words of a text: at most half of its letters are of scripts without them."""
+    return 2 * len(UNSPACED.findall(text)) <= sum(map(str.isalpha, text))
 
 
 def cer(prediction: Texts, reference: Texts) -> float:
@@ -72,7 +85,10 @@ def cer(prediction: Texts, reference: Texts) -> float:
 
 
 def wer(prediction: Texts, reference: Texts) -> float:
-    """Return the pooled word error rate. White space separates words; everything else is as in `cer`."""
+    """Return the pooled word error rate. White space separates words; everything else is as in `cer`.
+
+    References without spaces between words are left out; if there are no others, it is NaN.
+    """
     return reading(prediction, reference)["wer"].value
 
 
@@ -90,14 +106,15 @@ def reading(predictions: Texts, references: Texts) -> dict[str, Tally]:
     import jiwer
 
     pairs = _pairs(predictions, references)
+    spaced = np.array([has_words(r) for _, r in pairs])
     characters = [_edits(jiwer.process_characters(r, p)) for p, r in pairs]
     words = [_edits(jiwer.process_words(r, p)) for p, r in pairs]
     longer = [max(1, len(p), len(r)) for p, r in pairs]
     return {
         "cer": _rate(characters, [len(r) for _, r in pairs]),
-        "wer": _rate(words, [len(r.split()) for _, r in pairs]),
+        "wer": _rate(words, [len(r.split()) for _, r in pairs], spaced),
         "ocr_precision": Tally.mean([100 * (1 - e / n) for e, n in zip(characters, longer, strict=True)]),
-        "word_precision": Tally.mean([_word_precision(p, r) for p, r in pairs]),
+        "word_precision": Tally.mean([_word_precision(p, r) if has_words(r) else None for p, r in pairs]),
     }
 
 
@@ -125,7 +142,7 @@ def rouge(predictions: Texts, references: Texts) -> dict[str, float]:
 def overlap(predictions: Texts, references: Texts, tick: Callable[[int, int], None] | None = None) -> dict[str, Tally]:
     """Return the tallies of the ROUGE metrics. `tick(done, of)` is called after each text."""
     score, rows = Rouge(), []
-    pairs = _pairs(predictions, references, str)
+    pairs = _pairs(predictions, references, composed)
     for prediction, reference in pairs:
         scores = score(_sentences(prediction), _sentences(reference)) if sees(reference) else {}
         rows.append([100 * scores[name] if scores else None for name in score.names])
@@ -138,15 +155,15 @@ def repetition_rate(text: str, n: int = 4) -> float:
     """Return the share (%) of n-grams of words that occurred before in the text. A text in a loop has nearly 100.
 
     White space separates words, but a loop may have none ("OCROCROCR", a Chinese phrase, a row of dots), or may be one
-    long word among others. So a run of more than 100 characters without white space is split into its characters, and
-    there an n-gram has 5 n characters, about as many as n words have. Real words are shorter, also the dots of a table
-    of contents; text in scripts without spaces repeats no 20 characters by chance.
+    long word among others. So a run without white space of more than 40 letters, or of more than 100 signs such as the
+    dots of a table of contents, is split into its characters. There an n-gram has 5 n characters, about as many as n
+    words have; real words, addresses and text in scripts without spaces repeat no 20 characters by chance.
     """
     words = text.split()
     grams: list[Any] = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     size = LETTERS * n
     for run in words:
-        if len(run) > LONGEST_WORD:
+        if len(run) > (LONGEST_WORD if 2 * sum(map(str.isalnum, run)) > len(run) else LONGEST_ROW):
             grams += [run[i : i + size] for i in range(len(run) - size + 1)]
     return 100 * (1 - len(set(grams)) / len(grams)) if grams else 0.0
 
@@ -154,8 +171,11 @@ def repetition_rate(text: str, n: int = 4) -> float:
 def novel_ngrams(text: str, source: str, n: int) -> float | None:
     """Return the share (%) of the n-grams of words in `text` that are not in `source`; None for fewer than n words.
 
-    A copy of the source has 0. Words are letters and digits without case, so punctuation makes nothing novel.
+    It is None, too, if no spaces separate the words. A copy of the source has 0. Words are letters and digits without
+    case, so punctuation makes nothing novel.
     """
+    if not has_words(source):
+        return None
     words, known = _spelled(text).split(), _spelled(source)
     grams = [f" {' '.join(words[i : i + n])} " for i in range(len(words) - n + 1)]
     return 100 * sum(gram not in known for gram in grams) / len(grams) if grams else None
@@ -200,7 +220,7 @@ def tallies(
     if documents is not None and len(documents) != len(predictions):
         raise ValueError(f"{len(predictions)} predictions can't belong to {len(documents)} documents")
     if task == "ocr":  # the other metrics say nothing about reading
-        return results
+        return {name: tally for name, tally in results.items() if tally.sizes.any()}
     if task in EXACT:
         results["exact"] = Tally.mean([100.0 * (p == r) for p, r in _pairs(predictions, references)])
     results |= overlap(predictions, references, tick)
@@ -236,7 +256,7 @@ def _sentences(text: str) -> list[str]:
 @lru_cache(maxsize=4)  # called with the same text for each n
 def _spelled(text: str) -> str:
     """Return the words of a text in small letters, with one space before, between and after them."""
-    words = re.findall(r"\w+", text.casefold())
+    words = re.findall(r"\w+", composed(text).casefold())
     return f" {' '.join(words)} "
 
 
@@ -244,5 +264,7 @@ def _edits(counts: Any) -> int:
     return counts.substitutions + counts.deletions + counts.insertions
 
 
-def _rate(edits: list[int], lengths: list[int]) -> Tally:
-    return Tally(100 * np.array(edits, dtype=float), np.maximum(1.0, np.array(lengths, dtype=float)))
+def _rate(edits: list[int], lengths: list[int], defined: np.ndarray | float = 1.0) -> Tally:
+    return Tally(
+        100 * np.array(edits, dtype=float) * defined, np.maximum(1.0, np.array(lengths, dtype=float)) * defined
+    )

@@ -137,13 +137,15 @@ def append_predictions(
             yield prediction
 
 
-def done_before(path: Path, settings: dict[str, Any], documents: Sequence[Document]) -> int:
-    """Return how many of the documents the file holds already. Half a line at its end, left by a kill, is cut off.
+def done_before(path: Path, settings: dict[str, Any], documents: Sequence[Document]) -> tuple[int, list[str]]:
+    """Return how many of the documents were tried already, and the names of those that got no prediction.
+
+    Half a line at the end of the file, left by a kill, is cut off.
 
     Raises ValueError if the file was made with other settings or from other documents.
     """
     if not path.exists():
-        return 0
+        return 0, []
     with path.open("rb+") as file:
         read = file.read()
         whole = read.rfind(b"\n") + 1
@@ -151,16 +153,22 @@ def done_before(path: Path, settings: dict[str, Any], documents: Sequence[Docume
             file.truncate(whole)
     if not whole:
         path.unlink()
-        return 0
+        return 0, []
     head, found = read_predictions(path)
     before, now = head.get("settings", {}), json.loads(json.dumps(settings))
     if other := [name for name in {**before, **now} if before.get(name) != now.get(name)]:
         changes = ", ".join(f"{name} was {before.get(name)!r} and is {now.get(name)!r}" for name in other[:3])
         raise ValueError(f"{path} was made with other settings ({changes}): choose another --out, or delete it")
-    for number, prediction in enumerate(found):
-        if number >= len(documents) or prediction.id != documents[number].name:
-            raise ValueError(f"{path} holds {prediction.id}, which is not the data's document {number + 1}: delete it")
-    return len(found)
+    place, left_out, names = 0, [], [document.name for document in documents]
+    for prediction in found:
+        try:
+            here = names.index(prediction.id, place)
+        except ValueError:
+            told = f"none of the data's documents from number {place + 1} on"
+            raise ValueError(f"{path} holds {prediction.id}, which is {told}: delete it") from None
+        left_out += names[place:here]
+        place = here + 1
+    return place, left_out
 
 
 def read_predictions(path: Path) -> tuple[dict[str, Any], list[Prediction]]:

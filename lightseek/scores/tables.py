@@ -36,14 +36,20 @@ def scores_table(report: dict[str, Any]) -> Table:
     for metric, about in METRICS.items():
         if any(metric in scores for _, scores in columns):
             table.add_row(about.title, *(with_interval(scores.get(metric)) for _, scores in columns))
-        elif about.latin and report["unseen"]:
+        elif (about.latin and report["unseen"]) or (about.spaced and report["unspaced"]):
             table.add_row(about.title, *("not computable" for _ in columns))
+    told = []
     if report["unseen"]:
-        table.caption = (
+        told.append(
             f"ROUGE sees only words of a-z and 0-9. So it is not computable for {report['unseen']} of these documents, "
             "whose references are in other scripts."
         )
-        table.caption_justify = "left"
+    if report["unspaced"]:
+        told.append(
+            f"WER and word precision count what stands between spaces. So they are not computable for "
+            f"{report['unspaced']} of these documents, whose references have no spaces between words."
+        )
+    table.caption, table.caption_justify = "\n".join(told) or None, "left"
     table.add_section()
     for cost, (label, form) in COSTS.items():
         if any(cost in model["costs"] for model in models):

@@ -55,17 +55,15 @@ class Service:
     ) -> Wish:
         """Return what a client wants, with `default` for what it did not say. `more` are other fields of `Wish`.
 
-        Raises Refused for a model or a mode that this service has not, and for too many tokens.
+        A wish for more tokens than the limit gets the limit. Raises Refused for a model or a mode that this service has not.
         """
         base, adapter = self.models.find(model)
         modes = self.models.modes
         name = the_mode(mode).name if mode else default.mode if default.mode in modes else modes[0]
         if name not in modes:
             raise bad(f"this service reads in the mode {' or '.join(modes)} only, got {name}", "mode")
-        limit = self.limits.output_tokens
-        if (most or 0) > limit:
-            raise bad(f"at most {limit} tokens can be asked for, got {most}", "max_length")
-        return Wish(model or self.models.first, base, adapter, name, most or min(default.most, limit), **more)
+        most = min(most or default.most, self.limits.output_tokens)  # the answer says that it was cut off ("length")
+        return Wish(model or self.models.first, base, adapter, name, most, **more)
 
     def job(self, wish: Wish, prompt: str, pages: Sequence[Any]) -> Job:
         """Return the job of one prompt. Raises Refused for what is out of the limits."""

@@ -35,6 +35,10 @@ class Timings:
         return self.tokens / self.decode if self.decode else 0.0
 
 
+class NoRoom(ValueError):
+    """A prompt that fills all positions of the decoder, such as a page of many tiles."""
+
+
 class Continuation:
     """A batch of texts that grows by one token per step. `logits` (b v) always score the next token.
 
@@ -91,7 +95,7 @@ class Continuation:
 def find_limits(
     ids: Int[Tensor, "b n"], mask: Bool[Tensor, "b n"], max_new_tokens: int, max_positions: int
 ) -> list[int]:
-    """Return how many tokens each row may get. Raises ValueError for prompts that cannot be continued."""
+    """Return how many tokens each row may get. Raises ValueError for prompts that cannot be continued, or NoRoom."""
     rows, length = ids.shape
     if rows == 0 or length == 0:
         raise ValueError(f"there is nothing to continue: input_ids is {rows} x {length}")
@@ -104,7 +108,7 @@ def find_limits(
         raise ValueError(f"max_new_tokens is {max_new_tokens}: ask for at least one")
     prompts = mask.sum(1).tolist()
     if max(prompts) >= max_positions:
-        raise ValueError(
+        raise NoRoom(
             f"a prompt of {max(prompts)} positions leaves no room for a text in the decoder's {max_positions} "
             "positions: use a mode with fewer tokens, fewer pages or a shorter prompt"
         )

@@ -5,9 +5,11 @@ write(writer, "Extract as JSON.", text, JsonSchema.of(schema))
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import snapshot_download
 from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
 
 from lightseek.text.schema import JsonSchema, Rule, keep
@@ -22,19 +24,31 @@ class Writer:
 
 
 def load_writer(name: str, adapter: str | None = None, device: str | None = None) -> Writer:
-    """Load `hf:ID`, where ID is a hub id or a folder, and an adapter of peft. No code of a repository is run.
+    """Load `hf:ID`, where ID is a hub id or a folder, and an adapter of peft.
 
-    Raises ValueError for another kind of name, and OSError if there is no such model.
+    No code of a repository is run, and weights are read from safetensors files only, because a pickle may run code.
+    Raises ValueError for another kind of name or an adapter without such a file, and OSError if there is no such model.
     """
     kind, _, found = name.partition(":")
     if kind != "hf" or not found:
         raise ValueError(f"--post {name}: write hf:ID, such as hf:Qwen/Qwen3-0.6B, or hf:FOLDER")
-    model = AutoModelForCausalLM.from_pretrained(found, trust_remote_code=False)
+    model = AutoModelForCausalLM.from_pretrained(found, trust_remote_code=False, use_safetensors=True)
     if adapter is not None:
         from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, adapter)
+        model = PeftModel.from_pretrained(model, adapter_folder(adapter))
     return Writer(model.to(device or "cpu").eval(), AutoTokenizer.from_pretrained(found, trust_remote_code=False))
+
+
+def adapter_folder(name: str) -> str:
+    """Return the folder of an adapter, after a download if `name` is a hub id. Raises ValueError without its file."""
+    weights = "adapter_model.safetensors"
+    folder = name
+    if not Path(name).is_dir():
+        folder = snapshot_download(name, allow_patterns=["adapter_config.json", weights])
+    if not (Path(folder) / weights).is_file():
+        raise ValueError(f"the adapter {name} has no {weights}, and a pickle (adapter_model.bin) is not read")
+    return folder
 
 
 def write(
@@ -43,7 +57,8 @@ def write(
     """Return what the model writes about a text, greedily, and whether it came to an end before the limit.
 
     If the tokenizer has a chat template, prompt and text are the words of a user. With a schema the result is JSON.
-    Raises ValueError for a model without a token that ends a text, and SchemaError.
+    The text also ends where the model has no positions left. Raises ValueError for a model without a token that ends a
+    text, or a text that fills all positions, and SchemaError.
     """
     tokenizer, words = writer.tokenizer, f"{prompt}\n\n{text}"
     if tokenizer.chat_template:
@@ -51,6 +66,12 @@ def write(
         words = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True, enable_thinking=False)
     inputs = tokenizer(words, return_tensors="pt", add_special_tokens=not tokenizer.chat_template)
     inputs = inputs.to(writer.model.device)
+    length, positions = inputs["input_ids"].shape[1], getattr(writer.model.config, "max_position_embeddings", None)
+    room = max_new_tokens if positions is None else min(max_new_tokens, positions - length)
+    if room < 1:
+        raise ValueError(
+            f"the text needs {length} tokens, and the second model has {positions} positions: give less text"
+        )
     stop = tokenizer.eos_token_id
     if stop is None:
         raise ValueError("this model has no token that ends a text (eos_token)")
@@ -64,13 +85,13 @@ def write(
         ids = writer.model.generate(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
-            max_new_tokens=max_new_tokens,
+            max_new_tokens=room,
             do_sample=False,
             num_beams=1,
             eos_token_id=stop,
             pad_token_id=stop,
             logits_processor=held,
-        )[0, inputs["input_ids"].shape[1] :].tolist()
+        )[0, length:].tolist()
     ended = stop in ids or any(one.written is not None and one.written.complete for one in held)
     return tokenizer.decode(ids, skip_special_tokens=True), ended
 

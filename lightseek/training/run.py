@@ -155,6 +155,12 @@ class Run:
         test = self.test if same else self.load("test", self.config.eval_documents)  # as a run without `eval_corrupt`
         return self.files | {"data": documents_state([*self.documents, *self.validation, *test])}
 
+    @cached_property
+    def visited(self) -> list[Document]:
+        """The training documents that the steps come to."""
+        places = {i for step in range(self.config.steps) for i in self.order(step)}
+        return [self.documents[i] for i in sorted(places)]
+
     @property
     def swaps(self) -> bool:
         """Whether the settings put other boxes into the model."""
@@ -192,8 +198,7 @@ class Run:
         """
         if self.cache is None or self.encoded:
             return
-        visited = {i for step in range(self.config.steps) for i in self.order(step)}
-        documents = [*(self.documents[i] for i in sorted(visited)), *self.validation]
+        documents = [*self.visited, *self.validation]
         if self.make_test is self.make:
             documents += self.test
         self.make.context.fill(documents[self.accelerator.process_index :: self.accelerator.num_processes], tick)
@@ -211,7 +216,10 @@ class Run:
         Afterwards the main process has the whole model in its own precision. With the setting `best` it has the best
         weights, else the last ones. Raises OutOfMemory or DiskFull, with advice, and leaves the checkpoints unchanged.
         """
-        _ = self.validation, self.test  # if they are missing, it shows now and not after an hour
+        for document in [*self.visited, *self.validation]:  # what is wrong shows now and not after an hour
+            self.make.check(document)
+        for document in self.test:
+            self.make_test.check(document)
         if self.main:
             self.folder.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.folder)

@@ -67,5 +67,13 @@ def test_a_second_language_model_with_an_adapter_writes_valid_json(call, tmp_pat
         jsonschema.validate(json.loads(out), FORM)
     assert base[1] != adapted[1]
     assert call("--post", f"hf:{folder}", "--max-new-tokens", "5")[0] == 2
+    assert call("--post", f"hf:{folder}", "--max-new-tokens", "99999")[0] == 0  # it has fewer positions
+    (tmp_path / "adapter/adapter_model.safetensors").rename(tmp_path / "adapter/adapter_model.bin")
+    code, _, said = call("--post", f"hf:{folder}", "--post-adapter", str(tmp_path / "adapter"))
+    assert (code, "has no adapter_model.safetensors" in said) == (2, True)
+    for weights in (tmp_path / "qwen").glob("*.safetensors"):  # a pickle is not opened, whatever is in it
+        weights.rename(tmp_path / "qwen/pytorch_model.bin")
+    code, _, said = call("--post", f"hf:{folder}")
+    assert (code, "safetensors" in said) == (2, True)
     code, _, said = call("--post", "gpt2")
     assert (code, "write hf:ID" in said) == (2, True)

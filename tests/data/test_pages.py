@@ -1,5 +1,6 @@
 """Tests the way from documents to pages: fonts that fill a page, budgets that cut, and counts of what was cut."""
 
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lightseek.data.context.pages import PageMaker
 from lightseek.data.document import Document, check_task
 from lightseek.data.examples import ExampleMaker
 from lightseek.model.config import OCRConfig
+from lightseek.page.pictures import PictureFrames
 from lightseek.page.render import count_pages, render_text
 from lightseek.page.spec import SMALLEST_FONT, PageSpec
 from lightseek.text.tokenizer import Tokenizer
@@ -159,6 +161,34 @@ def test_text_on_dropped_pictures_cannot_be_learned():
     assert len(maker("ocr", pages=2)(document).pages) == 2
     with pytest.raises(ValueError, match=r"scan has 1 page\(s\) more than 1.* raise max_pages"):
         maker("ocr", pages=1)(document)
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "WEBP", "BMP"])
+def test_a_picture_that_was_cut_off_is_told_before_its_turn(form, monkeypatch):
+    file = BytesIO()
+    Image.effect_noise((80, 60), 50).convert("RGB").save(file, form)
+    whole, make = file.getvalue(), PageMaker(PageSpec("tiny"))
+    with pytest.raises(ValueError, match=r"document half: a picture of \d+ bytes that can't be read"):
+        make.check(Document("", "", "half", images=(whole[: len(whole) // 2],)))
+    if form in ("PNG", "JPEG"):  # whole files of these formats are not decoded for it
+        monkeypatch.setattr(PictureFrames, "draw", None)
+    assert make.check(Document("", "", "whole", images=(whole, whole))) == 2 * 73
+
+
+def test_what_has_no_room_is_told_before_its_turn_and_what_has_room_is_not_drawn(monkeypatch):
+    """The page fills 73 of 300 positions, so a target of 227 letters has no room beside BOS and EOS."""
+    config = OCRConfig.preset("nano")
+    config = config.with_(decoder=replace(config.decoder, max_positions=300))
+    make = ExampleMaker(config, Tokenizer.nano(), "summarize", PageSpec("tiny", max_pages=1))
+    make.check(Document("A page.", "x" * 200, "fits"))
+    with pytest.raises(ValueError, match=r"document long: 1 page\(s\) and the target need \d+ positions"):
+        make.check(Document("A page.", "x" * 227, "long"))
+    make = ExampleMaker(config, Tokenizer.nano(), "ocr", PageSpec("tiny", max_pages=2))
+    with pytest.raises(ValueError, match=r"document three has 1 page\(s\) more than 2"):
+        make.check(Document("A page.", "", "three", images=(png(), png(), png())))
+    assert make.truncated.documents == 0  # a look does not count
+    monkeypatch.setattr(PageMaker, "draw", None)
+    make.check(Document("A page.", "", "two", images=(png(),)))
 
 
 def test_a_budget_below_one_is_refused():

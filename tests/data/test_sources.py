@@ -8,11 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightseek.data.document import Document, sentences, split_first_sentence
-from lightseek.data.sources import local, pydoc, synthetic, synthetic_kinds, unseen, unseen_kinds
+from lightseek.data.sources import local, pydoc, synthetic, synthetic_kinds, tables, unseen, unseen_kinds
 from lightseek.data.sources.load import load_documents
 from lightseek.data.sources.synthetic_kinds import KINDS, SLOTS, WORDS
-from lightseek.data.splits import SPLITS, check_split, divide, text_split
+from lightseek.data.splits import SPLITS, check_split, divide, named_split, text_split
 from lightseek.scores.metrics import lead
+from lightseek.tools.errors import Note
 
 splits = st.sampled_from(SPLITS)
 PARAGRAPH = "The {0}th ferry left late. It carried {0} people and a dog, and came back in the evening."
@@ -433,6 +434,47 @@ def test_bad_tables_are_named(tmp_path):
         load_documents(tmp_path / "c.csv", "train")
 
 
+def test_a_bad_row_of_a_csv_file_costs_no_other_row(tmp_path):
+    """Rows 2 and 7 have wrong quotes, row 3 is not UTF-8, row 5 is too long, and row 4 is right and has three lines."""
+    path = tmp_path / "a.csv"
+    path.write_bytes(
+        b'text,summary\n1,a\n"2"x,b\ncaf\xe9,c\n"4, one\n""two""\nthree",d\n5,e,f\n6,g\n"7,h\n8,i\n\xc3\xa9,"j"\n'
+    )
+    bad = []
+    found = [document for document, _ in local.read(path, on_bad=bad.append)]
+    texts = ["1", '4, one\n"two"\nthree', "6", "8", "é"]
+    assert [document.text for document in found] == texts
+    assert [document.name for document in found] == ["a.csv:1", "a.csv:4", "a.csv:6", "a.csv:8", "a.csv:9"]
+    told = [str(error).removeprefix(f"{path}, row ") for error in bad]
+    assert (
+        told[0].startswith("2: wrong quotes in the row that begins with '\"2\"x,b'") and told[1] == "3: it is not UTF-8"
+    )
+    assert told[2].startswith("5: more values") and told[3].startswith("7: wrong quotes") and len(told) == 4
+    with pytest.raises(ValueError, match=r"a\.csv, row 2: wrong quotes"):
+        load_documents(path, "train")
+    path.write_text("text,summary\none,two\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"can't read the header of .*a\.csv: it is not UTF-8, convert it"):
+        load_documents(path, "train")
+
+
+def test_a_file_that_cannot_be_read_costs_no_other_file(tmp_path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 but torn")
+    (tmp_path / "b.jsonl.gz").write_bytes(b"\x1f\x8b\x08 and no more")
+    write_jsonl(tmp_path / "c.jsonl", rows(3))
+    bad = []
+    assert len(list(local.read(tmp_path, on_bad=bad.append))) == 3
+    assert [str(error).split(":")[0] for error in bad] == [
+        f"can't read {tmp_path / name}" for name in ("a.parquet", "b.jsonl.gz")
+    ]
+
+
+@pytest.mark.parametrize("row", [{"image": None}, {"file_name": ""}, {"image_file_name": []}])
+def test_a_row_whose_picture_is_missing_is_no_text(tmp_path, row):
+    path = write_jsonl(tmp_path / "pages.jsonl", [row | {"text": "A page.", "summary": "s"}])
+    with pytest.raises(ValueError, match=r"pages\.jsonl, row 1: '\w+' is empty, so the picture is missing"):
+        load_documents(path, "train", task="ocr")
+
+
 def test_bad_text_files_are_named(tmp_path):
     for name, content, message in (
         ("empty.txt", b" \n", "empty.txt is empty"),
@@ -445,7 +487,7 @@ def test_bad_text_files_are_named(tmp_path):
 
 
 def test_sizes_are_limited(tmp_path, monkeypatch):
-    monkeypatch.setattr(local, "MAX_TABLE_BYTES", 1000)
+    monkeypatch.setattr(tables, "MAX_TABLE_BYTES", 1000)
     monkeypatch.setattr(local, "MAX_FILES", 3)
     with pytest.raises(ValueError, match=r"pages\.jsonl has .* MiB, more than"):
         load_documents(write_jsonl(tmp_path / "pages.jsonl", rows(20)), "train")
@@ -520,6 +562,70 @@ def test_the_folder_in_a_pictures_path_is_its_split(tmp_path):
     assert len(load_documents(tmp_path, "test", task="ocr")) == 16
 
 
+@pytest.mark.parametrize(
+    ("name", "split", "alone"),
+    [
+        ("test", "test", "test"),
+        ("Testing", "test", "test"),
+        ("eval", "test", "test"),
+        ("dev", "validation", "validation"),
+        ("val2017", "validation", "validation"),
+        ("test-00000-of-00001", "test", "test"),
+        ("news-test", "test", None),
+        ("test_images", "test", None),
+        ("training.v2", "train", None),
+        ("test-plan", "test", None),
+        ("train_test", None, None),
+        ("contest", None, None),
+        ("latest", None, None),
+        ("", None, None),
+    ],
+)
+def test_names_that_stand_for_a_split(name, split, alone):
+    """As in the library `datasets`: the name of a split is a word of the folder's or the table's name."""
+    assert named_split(name) == split and named_split(name, alone=True) == alone
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("train/{}.png", "testing/{}.png"),
+        ("train2017/{}.png", "test2017/{}.png"),
+        ("data/train_images/{}.png", "data/test_images/{}.png"),
+        ("my-train/deep/{}.png", "my-test/deep/{}.png"),
+        ("train_{}.png", "test_{}.png"),
+        ("pages/train-{}.png", "pages/eval-{}.png"),
+    ],
+)
+@pytest.mark.parametrize("column", ["file_name", "image_file_name", "file_names"])
+def test_no_page_of_a_test_folder_is_trained_on(tmp_path, train, test, column):
+    """Layouts of a folder of pictures that `datasets` knows, with one table above them."""
+    data = []
+    for place, count in ((train, 12), (test, 4)):
+        for i in range(count):
+            picture = tmp_path / place.format(i)
+            picture.parent.mkdir(parents=True, exist_ok=True)
+            picture.write_bytes(b"not opened here")
+            name = place.format(i)
+            data.append({column: [name] if column == "file_names" else name, "text": f"{place} {i}"})
+    write_jsonl(tmp_path / "metadata.jsonl", data)
+    found = {split: load_documents(tmp_path, split, task="ocr") for split in SPLITS}
+    assert [d.text for d in found["test"]] == [row["text"] for row in data[12:]]
+    assert len(found["train"]) + len(found["validation"]) == 12
+
+
+def test_a_table_in_a_folder_of_a_split_and_a_page_whose_name_is_a_word(tmp_path):
+    for name in ("scans-train/metadata.csv", "scans-test/metadata.csv"):
+        (tmp_path / name).parent.mkdir()
+        picture = tmp_path / name.replace("metadata.csv", "test-plan.png")
+        picture.write_bytes(b"not opened here")
+        (tmp_path / name).write_text(f"file_name,text\ntest-plan.png,{name}\n")
+    marked = [(document.text, mark) for document, mark in local.read(tmp_path, tables.Wanted(task="ocr"))]
+    assert marked == [("scans-test/metadata.csv", "test"), ("scans-train/metadata.csv", "train")]
+    alone = [mark for _, mark in local.read(tmp_path / "scans-test/metadata.csv", tables.Wanted(task="ocr"))]
+    assert alone == [None]  # and not "test", because of the picture "test-plan.png"
+
+
 @pytest.mark.parametrize("suffix", [".json", "list.json", ".jsonl.gz", ".json.gz", ".jsonl"])
 def test_a_downloaded_data_set_is_read_and_not_its_card(tmp_path, suffix):
     import gzip
@@ -553,8 +659,12 @@ def test_files_that_cannot_be_read_are_named_and_not_replaced_by_the_card(tmp_pa
     (tmp_path / "train.arrow").write_bytes(b"ARROW1")
     with pytest.raises(ValueError, match=r"holds no documents \(it holds README.md, train.arrow\)"):
         load_documents(tmp_path, "train")
+    (tmp_path / "LICENSE-MIT.txt").write_text("Free. For all.", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"holds no documents \(it holds LICENSE-MIT.txt, README.md, train.arrow\)"):
+        load_documents(tmp_path, "train")
     (tmp_path / "note.txt").write_text("One. Two.", encoding="utf-8")
-    assert [d.name for d in load_documents(tmp_path, "train")] == ["note.txt"]
+    with pytest.warns(Note, match=r"only the texts in .* are read, and not train\.arrow"):
+        assert [d.name for d in load_documents(tmp_path, "train")] == ["note.txt"]
     torn = tmp_path / "train.jsonl.gz"
     torn.write_bytes(b"\x1f\x8b\x08 and no more")
     with pytest.raises(ValueError, match=r"can't read .*train\.jsonl\.gz"):

@@ -224,6 +224,8 @@ def test_a_script_that_rouge_does_not_see_is_told_and_not_scored_0(tmp_path, cap
         if name == "chinese":
             assert "rouge1" not in scores and "ROUGE-1 not computable not computable" in shown
             assert "not computable for 2 of these documents, whose references are in other scripts" in shown
+            assert "wer" not in scores and "WER % not computable not computable" in shown
+            assert "not computable for 2 of these documents, whose references have no spaces between words" in shown
         else:
             assert scores["rouge1"]["value"] == 100 and "not computable for 1 of these documents" in shown
         assert scores["cer"]["value"] == 0 and (out / "lengths.png").stat().st_size > 0

@@ -1,5 +1,7 @@
 """Tests the metrics against values computed by hand."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,9 +10,11 @@ from rouge_score.rouge_scorer import RougeScorer
 
 from lightseek.data.document import Document
 from lightseek.data.sources.load import load_documents
+from lightseek.data.sources.synthetic import facts_stated
 from lightseek.scores.metrics import (
     cer,
     evaluate,
+    has_words,
     lead,
     novel_ngrams,
     ocr_precision,
@@ -159,6 +163,37 @@ def test_long_runs_that_do_not_repeat_are_no_loops(text):
     assert repetition_rate(text) == 0
 
 
+def test_a_short_loop_without_spaces_is_a_loop():
+    """64 tokens of nano are 64 letters. The n-gram has 20, so 45 n-grams have 3 kinds: 42 / 45 came before."""
+    assert repetition_rate("OCR" * 21 + "O") == pytest.approx(100 * 42 / 45)
+    assert repetition_rate("上海世博局" * 12) == pytest.approx(100 * 36 / 41)
+    assert repetition_rate("Donaudampfschifffahrtsgesellschaftskapitänsmütze") == 0  # a real word of 48 letters
+
+
+@pytest.mark.parametrize(
+    ("reference", "words"),
+    [
+        ("渡轮晚点了。", False),
+        ("フェリーは遅れました。", False),
+        ("เรือมาสาย", False),
+        ("배가 늦었습니다.", True),
+        ("Паром опоздал.", True),
+        ("The 渡轮 was late.", True),
+        ("12:30", True),
+        ("", True),
+    ],
+)
+def test_metrics_of_words_need_spaces_between_words(reference, words):
+    """One wrong character would be a WER of 100 % for a Chinese sentence, however long it is."""
+    assert has_words(reference) == words
+    found = evaluate(["x" + reference[1:]] * 2, [reference] * 2, task="ocr")
+    assert "cer" in found and ("wer" in found) == ("word_precision" in found) == words
+    assert math.isnan(wer(reference, reference)) != words
+    assert (novel_ngrams("x " * 4, reference, 1) is not None) == words
+    if not words:  # such texts do not count among others
+        assert evaluate([reference, "a b"], [reference, "a c"], task="ocr")["wer"] == 50
+
+
 SCRIPTS = {
     "russian": "Паром опоздал.",
     "chinese": "渡轮晚点了。",
@@ -195,6 +230,10 @@ def test_texts_that_differ_only_in_how_unicode_composes_them_are_read_right():
         assert composed != split
         assert cer(split, composed) == cer(composed, split) == wer(split, composed) == 0
         assert ocr_precision(split, composed) == 100
+        if "LATIN" in unicodedata.name(text[0]):
+            assert rouge(split, composed) == rouge(composed, composed)
+        assert novel_ngrams(split, composed, 1) == 0
+        assert facts_stated(Document("", "", "", (composed,)), split) == 1
     assert cer("ﬁne", "fine") > 0 and cer("Ａ", "A") > 0  # other characters, though they look alike
 
 

@@ -1,6 +1,7 @@
 """Tests files of predictions: what a line holds, and how a killed program continues its file."""
 
 import io
+import json
 import re
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import transformers
 from PIL import Image
 
 from lightseek.__main__ import main
+from lightseek.data.context.pages import PageMaker
 from lightseek.data.corruption import corrupt
 from lightseek.data.document import Document
 from lightseek.data.examples import ExampleMaker
@@ -119,10 +121,17 @@ def test_a_kill_anywhere_leaves_lines_to_go_on_from(tmp_path, documents):
     ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
     for cut in [*range(0, ends[0] + 3), *(end + offset for end in ends[1:] for offset in (-2, -1, 0))]:
         path.write_bytes(whole[:cut])
-        done = done_before(path, SETTINGS, documents)
-        assert done == max(0, sum(end <= cut for end in ends) - 1)
+        done, left_out = done_before(path, SETTINGS, documents)
+        assert done == max(0, sum(end <= cut for end in ends) - 1) and left_out == []
         append(path, documents, made_up(documents)[done:])
         assert path.read_bytes() == whole
+
+
+def test_documents_that_got_no_prediction_are_known_and_the_rest_is_made(tmp_path, documents):
+    """Documents 2 and 3 could not be shown to the model, and the program was killed after document 4."""
+    path = tmp_path / "p.jsonl"
+    append(path, documents, made_up([documents[0], documents[3]]))
+    assert done_before(path, SETTINGS, documents) == (4, [documents[1].name, documents[2].name])
 
 
 def test_other_settings_or_documents_are_refused(tmp_path, documents):
@@ -132,7 +141,7 @@ def test_other_settings_or_documents_are_refused(tmp_path, documents):
         ValueError, match=r"other settings \(beams was 4 and is 1\): choose another --out, or delete it"
     ):
         done_before(path, SETTINGS | {"beams": 1}, documents)
-    with pytest.raises(ValueError, match=rf"holds {documents[1].name}, which is not the data's document 2"):
+    with pytest.raises(ValueError, match=rf"holds {documents[1].name}, which is none of the data's documents from"):
         done_before(path, SETTINGS, [documents[0], documents[2]])
     assert len(read_predictions(path)[1]) == 2  # untouched
 
@@ -189,6 +198,27 @@ def test_generate_goes_on_where_it_was_killed(tmp_path, capsys):
     assert "has all 3 predictions already" in capsys.readouterr().err
     assert main([*command, "--beams", "2"]) == 2
     assert "beams was 4 and is 2" in " ".join(capsys.readouterr().err.split())
+
+
+def test_generate_names_a_broken_picture_and_writes_about_the_others(tmp_path, capsys, documents):
+    pages = PageMaker(PageSpec("tiny"))
+    rows = [{"image": f"{i}.png", "text": d.text} for i, d in enumerate(documents[:3])]
+    for i, document in enumerate(documents[:3]):
+        pages.render(document.text).images[0].save(tmp_path / f"{i}.png")
+    broken = (tmp_path / "1.png").read_bytes()
+    (tmp_path / "1.png").write_bytes(broken[: len(broken) // 2])
+    (tmp_path / "test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = tmp_path / "p.jsonl"
+    command = ["generate", str(tmp_path / "test.jsonl"), "--task", "ocr", *QUICK, "--out", str(path)]
+    assert main(command) == 2
+    assert "document test.jsonl:2" in capsys.readouterr().err
+    assert [p.id for p in read_predictions(path)[1]] == ["test.jsonl:1", "test.jsonl:3"]
+    assert main(command) == 2  # nothing is left to do
+    told = " ".join(capsys.readouterr().err.split())
+    assert "has no prediction for test.jsonl:2, which failed before" in told and "has all 2 predictions" in told
+    Image.new("L", (512, 512)).save(tmp_path / "0.png")  # another page, behind the same table
+    assert main(command) == 2
+    assert "was made with other settings (documents was" in " ".join(capsys.readouterr().err.split())
 
 
 def test_generate_reads_corrupted_pages(tmp_path):
@@ -273,7 +303,7 @@ def test_pdfs_and_pictures_are_summarized_as_they_are(tmp_path, capsys):
 
 
 def test_what_cannot_be_summarized_is_named(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sys.stdin", io.StringIO(" \n"))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b" \n"), "ascii"))
     assert summarize(capsys, "-")[::2] == (2, "error: - is empty")
     (tmp_path / "a.txt").write_bytes(b"\xff\xfe\xff")
     assert "a.txt is not UTF-8 text" in summarize(capsys, tmp_path / "a.txt")[2]

@@ -8,6 +8,7 @@ An encoder that shortens the text, by mean pooling or by a convolution, could be
 `views`. `lightseek.data.kinds.CONTEXTS` lists the kinds.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -80,8 +81,12 @@ class ContextMaker(ABC):
     def visible(self, document: Document) -> str:
         """Return the text that the decoder sees, without making more of the context than that needs."""
 
-    def check(self, document: Document) -> None:  # noqa: B027 - a text has nothing that shows quickly
-        """Raise ValueError, naming the document, for what shows quickly that no context can be made of it."""
+    def check(self, document: Document) -> int | float:
+        """Return a number of positions that the context never exceeds, without making it. The default is infinity.
+
+        Raises ValueError, naming the document, for what shows quickly that no context can be made of it.
+        """
+        return math.inf
 
     @abstractmethod
     def pictures(self, document: Document) -> list[Image.Image]:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from lightseek.data.context.base import ContextMaker, Shown
 from lightseek.data.document import Document
-from lightseek.page.modes import OFFICIAL, Arithmetic, check_shape, find_mode, gundam_grid
+from lightseek.page.modes import MAX_TILES, OFFICIAL, Arithmetic, check_shape, find_mode, gundam_grid
 from lightseek.page.noise import add_noise
 from lightseek.page.pictures import PictureFrames, open_picture
 from lightseek.page.render import PageStyle, count_pages, fit_pages, page_style, render_text
@@ -94,15 +94,22 @@ class PageMaker(ContextMaker):
         dropped = max(0, len(images) - self.most) + len(document.images[self.most :])
         return Pages(images[: self.most], text=document.text, dropped_pages=dropped)
 
-    def check(self, document: Document) -> None:
-        """Raise ValueError, naming the document, if a picture can't be opened or is too thin for the mode.
+    def check(self, document: Document) -> int | float:
+        """Return a number of positions that the pages never exceed.
 
-        It reads only the beginning of each file.
+        Raises ValueError, naming the document, if a picture can't be opened, is cut off, or is too thin for the mode.
+        It reads only the beginning and the end of each file.
         """
+        frames = 0
         for picture in document.images[: self.most]:
-            with _naming(document, picture) as file, PictureFrames(file) as frames:
-                size = frames.picture.size
+            with _naming(document, picture) as file, PictureFrames(file) as opened:
+                opened.check()
+                frames, size = frames + len(opened), opened.picture.size
             self._check_shapes(document, [size])
+        if frames > self.most or len(document.images) > self.most:
+            return math.inf  # some pages are left out, which not every task allows: only the example shows it
+        grid = (1, MAX_TILES) if self.mode.tile else (1, 1)
+        return (frames or self.most) * self.arithmetic.of_mode(self.mode, grid).positions
 
     def _check_shapes(self, document: Document, sizes: Sequence[tuple[int, int]]) -> None:
         try:

@@ -63,8 +63,7 @@ class TextMaker(ContextMaker):
 
     def make(self, document: Document) -> Shown:
         """Return the text, cut if it is too long. Raises ValueError, naming the document, if it has no text."""
-        if not document.text.strip():
-            raise ValueError(f"document {document.name} has no text, and context=text shows the decoder nothing else")
+        self.check(document)
         ids = self.tokenizer.encode(document.text)
         if len(ids) <= self.most_tokens:
             return Shown(text=document.text)
@@ -77,6 +76,11 @@ class TextMaker(ContextMaker):
 
     def positions(self, document: Document, tokens_per_character: float) -> int:
         return min(self.most_tokens, round(tokens_per_character * len(document.text)))
+
+    def check(self, document: Document) -> int | float:
+        if not document.text.strip():
+            raise ValueError(f"document {document.name} has no text, and context=text shows the decoder nothing else")
+        return self.most_tokens
 
     def visible(self, document: Document) -> str:
         return self.make(document).text
@@ -100,6 +104,10 @@ class ShortenedMaker(TextMaker):
         from lightseek.page.views import TextRun
 
         return [TextRun(torch.tensor(self.tokenizer.encode(shown.text)), self.vectors)]
+
+    def check(self, document: Document) -> int | float:
+        super().check(document)
+        return self.vectors
 
     def ids(self, shown: Shown) -> list[int]:
         return []

@@ -3,10 +3,12 @@
 JSON Lines may also be called .json, and both may be compressed (.jsonl.gz, .json.gz).
 
 These rules decide the split of a document:
-1. A file or folder name names it: train, validation (valid, val, dev) or test ("test.jsonl", "train/a.txt",
-   "train-00001-of-00004.parquet"). So does such a value in a row's `split` column, and, if neither names one, a folder
-   in the path of the row's picture ("test/1.png"). If some splits are named and another is not, the documents of that
-   other split are taken from train, by rules 2 and 3.
+1. A file or folder name names it: train (training), validation (valid, val, dev) or test (testing, eval, evaluation),
+   such as "test.jsonl", "train/a.txt" or "train-00001-of-00004.parquet". In the name of a table or of its folder other
+   words may stand beside it ("news-test.csv"). So does such a value in a row's `split` column, and, if neither names
+   one, a folder in the path of the row's picture ("test/1.png"), or the picture's own name if a number follows
+   ("test_1.png"). If some splits are named and another is not, the documents of that other split are taken from train,
+   by rules 2 and 3.
 2. If nothing names it, a hash of its text decides, or of its first page if it comes as pictures: 80 % train, 10 %
    validation, 10 % test.
 3. With fewer than 100 different documents a hash could leave a split empty. So they are sorted by their hashes: the
@@ -15,11 +17,13 @@ These rules decide the split of a document:
 
 A text file's summary is in `name.summary.txt` beside it (or `name.summary.md`). If there is no such file, the summary
 is the first sentence, which is then left out of the text. If a folder holds tables, only the tables are read; if it
-holds .json files and pictures, or .json files and no texts, only the .json files with their pictures. A README is read
-only if it is the only file.
+holds .json files and pictures, or .json files and no texts, only the .json files with their pictures. A README, a
+licence and the like are read only if there is no other file. A `Note` names the pictures, tables and archives that stay
+unread beside texts.
 """
 
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -28,7 +32,6 @@ from typing import TypeVar
 from lightseek.data.document import Document, split_first_sentence, split_key
 from lightseek.data.sources.tables import (
     ANNOTATIONS,
-    MAX_TABLE_BYTES,
     MAX_TEXT_BYTES,
     PICTURE_FILES,
     TABLES,
@@ -36,15 +39,22 @@ from lightseek.data.sources.tables import (
     Marked,
     OnBad,
     Wanted,
+    check_size,
     kind_of,
     read_table,
 )
-from lightseek.data.splits import SPLIT_NAMES, SPLITS, Shares, Split, divide
+from lightseek.data.splits import SPLITS, Shares, Split, divide, named_split
 from lightseek.page.typeset.markdown import shorten_data_uris
+from lightseek.tools.errors import Note
 from lightseek.tools.files import leads_out, readable
 
 TEXTS = (".txt", ".md")
 READ = (*TABLES, *ANNOTATIONS, *TEXTS)
+FILES = (".arrow", ".feather", ".tsv", ".xlsx", ".xml", ".zip", ".tar", ".tar.gz", ".tgz", ".zst")
+UNREAD = (*ANNOTATIONS, *PICTURE_FILES, *FILES)  # named if only texts are read
+ABOUT = re.compile(
+    r"(readme|licen[cs]e|copying|notice|changelog|citation|contributing|requirements)([-._ ].*)?", re.IGNORECASE
+)
 MAX_FILES = 100_000
 Found = TypeVar("Found")
 
@@ -110,18 +120,17 @@ def read(path: Path, wanted: Wanted = WANTED, on_bad: OnBad | None = None) -> It
     root = path if path.is_dir() else path.parent
     for file in files:
         table = kind_of(file) in TABLES + ANNOTATIONS
-        _check_size(file, MAX_TABLE_BYTES if table else MAX_TEXT_BYTES)
         name = readable(file.name if file == path else file.relative_to(path).as_posix())
-        place = _place(file, path)
+        place = _place(file, path, table)
         if table:
             yield from read_table(file, name, wanted, on_bad, root, place)
             continue
         try:
             document = _read_text(file, name, wanted)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             if on_bad is None:
                 raise
-            on_bad(error)
+            on_bad(error if isinstance(error, ValueError) else ValueError(f"can't read {file}: {error.strerror}"))
             continue
         yield document, place
 
@@ -139,13 +148,17 @@ def files_of(path: Path) -> list[Path]:
 
     texts = [file for file in only(*TEXTS) if not file.stem.endswith(".summary")]
     if len(files) > 1:  # a README beside other files is about them
-        texts = [file for file in texts if file.stem.lower() != "readme"]
+        texts = [file for file in texts if not ABOUT.fullmatch(file.stem)]
     annotations = only(*ANNOTATIONS) if only(*PICTURE_FILES) or not texts else []
     found = only(*TABLES) or annotations or texts
     if not found:
         names = ", ".join(file.relative_to(path).as_posix() for file in files[:5]) + ", ..." * (len(files) > 5)
         unread = f" (it holds {names})" if files else ""
         raise ValueError(f"{path} holds no documents{unread}: put {', '.join(READ)} files there")
+    unread = [file.name for file in files if kind_of(file) in UNREAD and file not in found]
+    if unread and found == texts:
+        names = ", ".join(unread[:5]) + ", ..." * (len(unread) > 5)
+        warnings.warn(f"only the texts in {path} are read, and not {names}", Note, stacklevel=2)
     if outside := [file for file in found if leads_out(file, path)]:
         raise ValueError(f"{outside[0]} is a link that leads out of {path}: put the file itself there")
     if len(found) > MAX_FILES:
@@ -157,28 +170,15 @@ def _hidden(file: Path) -> bool:
     return any(part.startswith(".") for part in file.parts)
 
 
-def _check_size(file: Path, most: int) -> None:
-    size = file.stat().st_size
-    if size > most:
-        raise ValueError(
-            f"{file} has {size / 2**20:,.0f} MiB, more than the {most >> 20:,} MiB that can be read: split it up"
-        )
-
-
-def _place(file: Path, root: Path) -> Split | None:
+def _place(file: Path, root: Path, table: bool) -> Split | None:
     """Return the split that the name of the file, or of a folder between `root` and it, stands for."""
     stem = file.name[: len(file.name) - len(kind_of(file))]
     names = [*file.relative_to(root).parent.parts, stem] if file != root else [stem]
-    for name in reversed(names):
-        start = name.lower().replace("_", "-").split("-")[0].split(".")[0]
-        # "test-plan.txt" is a document with that name, but "test-00000-of-00001.jsonl" is a shard of the test split.
-        shard = file.suffix.lower() == ".parquet" or re.search(r"-\d+-of-\d+$", name)
-        if start in SPLIT_NAMES and (name.lower() == start or shard):
-            return SPLIT_NAMES[start]
-    return None
+    return next((split for name in reversed(names) if (split := named_split(name, alone=not table))), None)
 
 
 def _read_text(file: Path, name: str, wanted: Wanted) -> Document:
+    check_size(file, MAX_TEXT_BYTES)
     beside = [file.with_name(f"{file.stem}.summary{suffix}") for suffix in TEXTS]
     beside = [summary for summary in beside if summary.is_file() and not leads_out(summary, file.parent)][:1]
     try:

@@ -11,6 +11,7 @@
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import TypeVar
@@ -128,15 +129,20 @@ def _write(kind: Kind, values: Values, characters: int) -> str:
 def facts_stated(document: Document, summary: str) -> float:
     """Return the share (0 to 1) of the document's facts that are in `summary` as whole words and numbers.
 
-    Line breaks and case don't matter. "1,500", "500.25" and "-500" do not state the fact "500". A summary that copies
-    the whole document states all facts, so look at its length too. Raises ValueError if the document has no facts.
+    Line breaks, case and how accents are composed don't matter. "1,500", "500.25" and "-500" do not state the fact
+    "500". A summary that copies the whole document states all facts, so look at its length too. Raises ValueError if
+    the document has no facts.
     """
     if not document.facts:
         raise ValueError(f"document {document.name} carries no facts to look for")
-    summary = " ".join(summary.split()).casefold()
+    summary = _plain(summary)
     found = 0
     for fact in document.facts:
-        words = " ".join(fact.split()).casefold()
+        words = _plain(fact)
         signed = "(?<![-−])" if words[0].isdigit() else ""
         found += re.search(rf"(?<!\w)(?<!\d[.,]){signed}{re.escape(words)}(?!\w)(?![.,]\d)", summary) is not None
     return found / len(document.facts)
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFC", " ".join(text.split()).casefold())

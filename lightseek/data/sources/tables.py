@@ -1,13 +1,15 @@
 """Turns rows of JSONL, JSON, CSV and parquet files into documents.
 
 A row has a text and its summary, or it has pictures. Pictures are in the column `image`, `images` or the hub's
-`file_name`, in one of the forms that `cells.py` reads. A row with pictures may also have a text, a summary, or a
-`question` and its `answer`.
+`file_name` (or `image_file_name`, or a list in `file_names`), in one of the forms that `cells.py` reads. A row with
+pictures may also have a text, a summary, or a `question` and its `answer`.
 """
 
 import csv
 import gzip
+import re
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ from typing import Any
 
 from lightseek.data.document import Document, check_task, split_first_sentence
 from lightseek.data.sources.cells import pictures
-from lightseek.data.splits import SPLIT_NAMES, Split
+from lightseek.data.splits import SPLIT_NAMES, Split, named_split
 from lightseek.tools.json_files import JsonError, has_surrogates, parse_json
 
 TABLES = (".jsonl", ".csv", ".parquet", ".jsonl.gz")
@@ -24,7 +26,8 @@ ANNOTATIONS = (".json", ".json.gz")
 MAX_TABLE_BYTES = 2 << 30  # the whole table is read into memory
 MAX_TEXT_BYTES = 10 << 20
 PARQUET_ROWS = 100  # read at once
-PICTURES = ("images", "image", "file_name")
+PICTURES = ("images", "image", "file_name", "file_names", "image_file_name", "image_file_names", "images_file_names")
+ONE_PICTURE = ("image", "file_name", "image_file_name")  # a row without pictures may have an empty list of them
 PICTURE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 OnBad = Callable[[ValueError], None]
 Row = dict[str, Any]
@@ -64,19 +67,20 @@ def read_table(
     root: Path | None = None,
     place: Split | None = None,
 ) -> Iterator[Marked]:
-    """Yield a table's documents. A bad row goes to `on_bad` as a ValueError; without `on_bad` the error is raised.
+    """Yield a table's documents. A bad row, or a file whose rest can't be read, goes to `on_bad` as a ValueError.
 
-    The paths of pictures are relative to the file and stay below `root` (default: the file's folder). The split of a
-    row is that of its column `split`, or else `place`, or else that of the folder in the path of its first picture.
+    Without `on_bad` the error is raised. The paths of pictures are relative to the file and stay below `root` (default:
+    the file's folder). The split of a row is that of its column `split`, or else `place`, or else the one that the path
+    of its first picture names.
     """
     for number, row in _rows(file):
         try:
             if isinstance(row, ValueError):
                 raise row
             document = _document(row, file.parent, root or file.parent, f"{name}:{number}", wanted)
-            mark = _mark(row) or place or _folder_mark(document, file.parent)
+            mark = _mark(row) or place or _picture_mark(document, file.parent)
         except ValueError as error:
-            bad = ValueError(f"{file}, row {number}: {error}")
+            bad = ValueError(f"{file}, row {number}: {error}" if number else str(error))
             if on_bad is None:
                 raise bad from None
             on_bad(bad)
@@ -86,6 +90,8 @@ def read_table(
 
 def _document(row: Row, folder: Path, root: Path, name: str, wanted: Wanted) -> Document:
     column = next((column for column in PICTURES if row.get(column)), None)
+    if column is None and (empty := next((column for column in ONE_PICTURE if column in row), None)):
+        raise ValueError(f"{empty!r} is empty, so the picture is missing")
     images = pictures(row[column], folder, root) if column else ()
     question = _text(row, "question") if row.get("question") else ""
     answer = "answer" if question and not row.get(wanted.summary or "") else wanted.summary
@@ -131,17 +137,37 @@ def _mark(row: Row) -> Split | None:
     return mark
 
 
-def _folder_mark(document: Document, folder: Path) -> Split | None:
-    """Return the split that a folder in the path of the first picture names: "test/1.png" in a table above "test"."""
+def _picture_mark(document: Document, folder: Path) -> Split | None:
+    """Return the split that the path of the first picture names, below the table: "test/1.png" or "test_1.png"."""
     first = document.images[0] if document.images else None
-    parts = first.relative_to(folder).parent.parts if isinstance(first, Path) else ()
-    return next((SPLIT_NAMES[part.lower()] for part in reversed(parts) if part.lower() in SPLIT_NAMES), None)
+    if not isinstance(first, Path):
+        return None
+    path = first.relative_to(folder)
+    own = (
+        path.stem if re.match(r"[^\W\d_]+[-._ ]*\d", path.name) else ""
+    )  # but "test-plan.png" is a page like any other
+    return next((split for name in (*reversed(path.parent.parts), own) if (split := named_split(name))), None)
 
 
 def _rows(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
-    """Yield (number, row or its error). Raises ValueError if the rest of the file can't be read either."""
+    """Yield (number, row or its error). If the rest of the file can't be read either, the last number is 0."""
     read = {".jsonl": _json_lines, ".json": _json_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
-    return read[kind_of(file).removesuffix(".gz")](file)
+    try:
+        check_size(file, MAX_TABLE_BYTES)
+        yield from read[kind_of(file).removesuffix(".gz")](file)
+    except OSError as error:
+        yield 0, ValueError(f"can't read {file}: {error.strerror or error}")
+    except ValueError as error:
+        yield 0, error
+
+
+def check_size(file: Path, most: int) -> None:
+    """Raise ValueError if a file has more than `most` bytes."""
+    size = file.stat().st_size
+    if size > most:
+        raise ValueError(
+            f"{file} has {size / 2**20:,.0f} MiB, more than the {most >> 20:,} MiB that can be read: split it up"
+        )
 
 
 def _lines(file: Path) -> Iterator[bytes]:
@@ -204,13 +230,60 @@ def _csv_rows(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
     """Keep every value as text: "007" does not become a number and "NA" does not become an empty value."""
     limit = csv.field_size_limit(MAX_TEXT_BYTES)  # the default is shorter than some articles
     try:
-        with file.open(encoding="utf-8-sig", newline="") as lines:
-            for number, row in enumerate(csv.DictReader(lines, strict=True), start=1):
-                yield number, ValueError("more values than the header has columns") if None in row else row
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"can't read {file}: {error}") from None
+        # Bytes that are not UTF-8 become surrogates, which no valid text has, so they spoil one row and not the file.
+        with file.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as lines:
+            yield from _csv_lines(file, lines)
     finally:
         csv.field_size_limit(limit)
+
+
+def _csv_lines(file: Path, lines: Iterator[str]) -> Iterator[tuple[int, Row | ValueError]]:
+    """Yield (number, row or its error). Rows are counted from 1, without the header and empty lines."""
+    header: list[str] | None = None
+    for number, values in enumerate(_csv_values(lines)):
+        if header is None:
+            if isinstance(values, ValueError) or any(map(has_surrogates, values)):
+                told = values if isinstance(values, ValueError) else "it is not UTF-8, convert it"
+                raise ValueError(f"can't read the header of {file}: {told}")
+            header = values
+        elif isinstance(values, ValueError):
+            yield number, values
+        elif len(values) > len(header):
+            yield number, ValueError("more values than the header has columns")
+        elif any(map(has_surrogates, values)):
+            yield number, ValueError("it is not UTF-8")
+        else:
+            yield number, dict(zip(header, [*values, *[None] * (len(header) - len(values))], strict=True))
+
+
+def _csv_values(lines: Iterator[str]) -> Iterator[list[str] | ValueError]:
+    """Yield the values of each row, or the error of a row with wrong quotes.
+
+    A quote that is never closed takes all that follows into its row. So after an error, the reader begins again at the
+    line after the one where the bad row began.
+    """
+    waiting: deque[str] = deque()
+    taken: list[str] = []  # the lines of the row that is being read
+
+    def feed() -> Iterator[str]:
+        while (line := waiting.popleft() if waiting else next(lines, None)) is not None:
+            taken.append(line)
+            yield line
+
+    rows = csv.reader(feed(), strict=True)
+    while True:
+        taken.clear()
+        try:
+            values = next(rows, None)
+        except csv.Error as error:
+            yield ValueError(f"wrong quotes in the row that begins with {taken[0].strip()[:40]!r} ({error})")
+            waiting.extendleft(reversed(taken[1:]))
+            rows = csv.reader(feed(), strict=True)
+            continue
+        if values is None:
+            return
+        if values:
+            yield values
 
 
 def _parquet_rows(file: Path) -> Iterator[tuple[int, Row | ValueError]]:
