@@ -55,7 +55,7 @@ class Service:
     ) -> Wish:
         """Return what a client wants, with `default` for what it did not say. `more` are other fields of `Wish`.
 
-        A wish for more tokens than the limit gets the limit. Raises Refused for a model or a mode that this service has not.
+        A wish for more tokens than the limit gets the limit. Raises Refused for a model or a mode that is not there.
         """
         base, adapter = self.models.find(model)
         modes = self.models.modes
