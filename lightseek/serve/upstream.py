@@ -208,7 +208,7 @@ def request_of(job: Job) -> dict[str, Any]:
     if wish.guard is None:
         body["vllm_xargs"] = GUARD
     if wish.schema is not None:
-        wanted = {"name": "answer", "schema": json.loads(wish.schema.source)}
+        wanted = {"name": "answer", "schema": parse_json(wish.schema.source, "the schema")}
         body["response_format"] = {"type": "json_schema", "json_schema": wanted}
     return body
 

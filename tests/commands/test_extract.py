@@ -51,6 +51,8 @@ def test_a_second_language_model_with_an_adapter_writes_valid_json(call, tmp_pat
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
+    from lightseek.text.post import load_writer, write
+
     folder = str(qwen3_folder(tmp_path / "qwen"))
     tuned = get_peft_model(
         AutoModelForCausalLM.from_pretrained(folder), LoraConfig(target_modules=["q_proj", "v_proj"])
@@ -67,7 +69,12 @@ def test_a_second_language_model_with_an_adapter_writes_valid_json(call, tmp_pat
         jsonschema.validate(json.loads(out), FORM)
     assert base[1] != adapted[1]
     assert call("--post", f"hf:{folder}", "--max-new-tokens", "5")[0] == 2
-    assert call("--post", f"hf:{folder}", "--max-new-tokens", "99999")[0] == 0  # it has fewer positions
+    writer = load_writer(f"hf:{folder}")
+    writer.model.config.max_position_embeddings = 40
+    text, ended = write(writer, "Say.", "It was late.", None, 8192)  # ends where the positions end
+    assert not ended and 0 < len(writer.tokenizer(text)["input_ids"]) < 40
+    with pytest.raises(ValueError, match="the second model has 40 positions: give less text"):
+        write(writer, "Say.", "It was late. " * 20)
     (tmp_path / "adapter/adapter_model.safetensors").rename(tmp_path / "adapter/adapter_model.bin")
     code, _, said = call("--post", f"hf:{folder}", "--post-adapter", str(tmp_path / "adapter"))
     assert (code, "has no adapter_model.safetensors" in said) == (2, True)
