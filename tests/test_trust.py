@@ -362,6 +362,17 @@ with atomic_write({str(tmp_path / "deep/a.json")!r}) as temporary:
     assert not left.exists() and mine.exists()
 
 
+def test_what_a_kill_left_beside_the_cells_of_a_grid_goes_and_the_cells_keep_theirs(tmp_path):
+    names = [".grid.png.12345678.tmp", "cell/.curve.png.12345678.tmp"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("half")
+    remove_leftovers(tmp_path, below=False)
+    assert [(tmp_path / name).exists() for name in names] == [False, True]
+    remove_leftovers(tmp_path)
+    assert not (tmp_path / names[1]).exists()
+
+
 def test_no_upload_has_a_temporary_file(tmp_path):
     with atomic_write(tmp_path / "images/train-00000/a.png") as temporary:
         for path in (temporary.relative_to(tmp_path).as_posix(), ".lock", ".prepare/job.json", ".a.json.12345678.tmp"):

@@ -48,17 +48,24 @@ def find_baseline(cells: Sequence[Cell], text: str | None) -> Path:
 
 
 def show_summary(folder: Path, baseline: str | None = None) -> None:
-    """Print the tables of a grid or a run, and write results.csv, grid.png and report.html to its folder."""
+    """Print the tables of a grid or a run, and write results.csv, grid.png and report.html to its folder.
+
+    Raises Locked if another program writes them now.
+    """
     from lightseek.lab.plots import plot_grid
     from lightseek.lab.report import save_report
     from lightseek.lab.summary import summarise, write_csv
     from lightseek.lab.tables import differences_table, notes, results_table
     from lightseek.tools.console import console, escape
+    from lightseek.tools.files import remove_leftovers
+    from lightseek.tools.locks import locked_folder
 
     summary = summarise(folder, baseline)
-    write_csv(folder / "results.csv", summary)
-    plot_grid(folder / "grid.png", summary)
-    save_report(folder, summary)
+    with locked_folder(folder):  # that of the grid; each cell has a lock of its own
+        remove_leftovers(folder, below=False)
+        write_csv(folder / "results.csv", summary)
+        plot_grid(folder / "grid.png", summary)
+        save_report(folder, summary)
     console.print(results_table(summary))
     for note in notes(summary):
         console.print(f"[dim]{escape(note)}[/]")

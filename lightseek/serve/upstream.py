@@ -7,7 +7,6 @@ The pages go there as PNG. vLLM reads every page in the mode gundam.
 
 import asyncio
 import base64
-import json
 import threading
 import time
 from io import BytesIO

@@ -56,13 +56,14 @@ def atomic_write(target: str | Path) -> Iterator[Path]:
         os.close(handle)
 
 
-def remove_leftovers(folder: str | Path) -> None:
-    """Remove the temporary files and folders that a killed program left in `folder` and below it.
+def remove_leftovers(folder: str | Path, below: bool = True) -> None:
+    """Remove the temporary files and folders that a killed program left in `folder` and, with `below`, in its folders.
 
     The caller must hold the lock of the folder (`locks.py`): another program might just have made a file that it has
     not locked yet.
     """
-    for leftover in [path for path in Path(folder).rglob(".*.tmp") if LEFTOVER.fullmatch(path.name)]:
+    found = Path(folder).rglob(".*.tmp") if below else Path(folder).glob(".*.tmp")
+    for leftover in [path for path in found if LEFTOVER.fullmatch(path.name)]:
         if leftover.is_symlink() or not abandoned(leftover):
             continue
         if leftover.is_dir():

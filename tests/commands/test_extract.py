@@ -70,10 +70,13 @@ def test_a_second_language_model_with_an_adapter_writes_valid_json(call, tmp_pat
     assert base[1] != adapted[1]
     assert call("--post", f"hf:{folder}", "--max-new-tokens", "5")[0] == 2
     writer = load_writer(f"hf:{folder}")
-    writer.model.config.max_position_embeddings = 40
-    text, ended = write(writer, "Say.", "It was late.", None, 8192)  # ends where the positions end
-    assert not ended and 0 < len(writer.tokenizer(text)["input_ids"]) < 40
-    with pytest.raises(ValueError, match="the second model has 40 positions: give less text"):
+    words = len(writer.tokenizer("Say.\n\nIt was late.")["input_ids"])
+    writer.model.config.max_position_embeddings = words + 3
+    inputs = []
+    writer.model.register_forward_hook(lambda model, given, out: inputs.append(out.logits.shape[1]))
+    assert write(writer, "Say.", "It was late.", None, 8192)[1] is False  # ends where the positions end
+    assert len(inputs) == 3  # a pass for each token that was written
+    with pytest.raises(ValueError, match=f"the second model has {words + 3} positions: give less text"):
         write(writer, "Say.", "It was late. " * 20)
     (tmp_path / "adapter/adapter_model.safetensors").rename(tmp_path / "adapter/adapter_model.bin")
     code, _, said = call("--post", f"hf:{folder}", "--post-adapter", str(tmp_path / "adapter"))
