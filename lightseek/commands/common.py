@@ -32,9 +32,11 @@ EPILOG = "To try the official sizes without the official weights: `formula` writ
 def open_model(arguments: argparse.Namespace) -> "LightSeekOCR":
     """Load the model that the flags of `add_model` describe. Its adapter, if it has one, is merged where possible.
 
-    If the command has the flag --eval-vision, the model gets that edit of its vision tokens.
+    Its weights are packed for this machine (weights/pack.py). If the command has the flag --eval-vision, the model gets
+    that edit of its vision tokens.
     """
     from lightseek.weights.loading import load_model
+    from lightseek.weights.pack import pack
 
     name = getattr(arguments, "eval_vision", None)
     edit = None if name is None else VISION_EDITS.call(name, seed=arguments.seed)  # a mistake shows before loading
@@ -51,6 +53,7 @@ def open_model(arguments: argparse.Namespace) -> "LightSeekOCR":
         from lightseek.weights.lora import merge
 
         merge(model)  # a command does not switch adapters, and a merged model is faster
+    pack(model)
     if edit is not None:
         model.vision_edit = edit
     return model

@@ -18,7 +18,7 @@ Who calls what:
 
     linear, conv2d                         layers.py, for every tensor on a CPU
     faster_with_bias, attend_with_bias     grid_attention.py
-    linear_by_blocks, gradient_by_blocks   quantize.py, for weights that are integers
+    linear_by_blocks, gradient_by_blocks   weights/int8.py, for weights that are integers
 """
 
 from functools import cache
@@ -42,6 +42,12 @@ def has_instructions(dtype: torch.dtype) -> bool:
     if dtype == torch.float16:
         return torch.ops.mkldnn._is_mkldnn_fp16_supported()
     return True
+
+
+@cache
+def has_integer_instructions() -> bool:
+    """Return whether this CPU has instructions for products of 8-bit integers (AVX512-VNNI)."""
+    return torch.cpu._is_vnni_supported()
 
 
 def linear(

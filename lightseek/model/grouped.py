@@ -1,4 +1,4 @@
-"""All experts of a layer in two matrix products: what a GPU runs in the place of `moe.run_each`.
+"""All experts of a layer in two matrix products: what a GPU runs in the place of `moe.Experts.run_each`.
 
 A loop over experts has to know how many tokens each expert got, and on a GPU the CPU waits for these numbers in every
 layer. A grouped product takes them as a tensor, so they never leave the GPU.
@@ -18,7 +18,7 @@ def run_grouped(
     down: Float[Tensor, "e d f"],
     ends: Int[Tensor, " e"],
 ) -> Float[Tensor, "s d"]:
-    """Return down_e(silu(gate_e x) · up_e x) for each slot x of each expert e, as `moe.run_each` does.
+    """Return down_e(silu(gate_e x) · up_e x) for each slot x of each expert e, as `moe.Experts.run_each` does.
 
     The slots are sorted by expert, and `ends[e]` is where those of expert e stop.
     """

@@ -9,6 +9,7 @@ In the shapes, b is the batch, n the tokens, d the width, e the experts, k the e
 width of an expert's hidden layer. A slot is a token at one of its chosen experts, so n tokens make s = n k slots.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -20,6 +21,8 @@ from torch import Tensor, nn
 from lightseek.model.config import DecoderConfig
 from lightseek.model.grouped import run_grouped
 from lightseek.model.layers import Linear, linear
+
+Projection = Callable[[int, Float[Tensor, "n i"]], Float[Tensor, "n o"]]
 
 
 class MoE(nn.Module):
@@ -83,37 +86,42 @@ class Experts(nn.Module):
 
         The slots are sorted by expert, so that each expert runs once, on all of its slots together.
         """
-        ranked, order = chosen.flatten().sort(stable=True)  # each s; slot number // k is the token
-        numbers = torch.arange(len(self.down), device=x.device)
-        ends = torch.searchsorted(ranked, numbers, right=True)  # e; bincount would make the CPU wait for a GPU
-        out = self.run(x[order // chosen.shape[1]], ends)  # s d
-        slots = torch.empty_like(out).index_copy(0, order, out).view(*chosen.shape, -1)  # n k d, in the tokens' order
+        if len(x) == 1 and not x.is_cuda:  # a step of generation: one slot at each chosen expert, nothing to sort
+            slots = self.run_each(x.expand(chosen.shape[1], -1), dict.fromkeys(chosen[0].tolist(), 1))
+        else:
+            ranked, order = chosen.flatten().sort(stable=True)  # each s; slot number // k is the token
+            numbers = torch.arange(len(self.down), device=x.device)
+            ends = torch.searchsorted(ranked, numbers, right=True)  # e; bincount would make the CPU wait for a GPU
+            out = self.run(x[order // chosen.shape[1]], ends)  # s d
+            slots = torch.empty_like(out).index_copy(0, order, out)  # in the tokens' order
+        slots = slots.view(*chosen.shape, -1)  # n k d
         return (slots.float() * weights.unsqueeze(-1)).sum(dim=1).to(x.dtype)
 
     def run(self, slots: Float[Tensor, "s d"], ends: Int[Tensor, " e"]) -> Float[Tensor, "s d"]:
         """Return expert_e(x) for each slot x of each expert e. Those of expert e stop before `ends[e]`."""
-        run = run_grouped if slots.is_cuda else run_each  # the same numbers; a GPU gets them in two products
-        return run(slots, self.gate_up, self.down, ends)
+        if slots.is_cuda:  # the same numbers in two products; a GPU would wait for the loop
+            return run_grouped(slots, self.gate_up, self.down, ends)
+        counts = ends.diff(prepend=ends.new_zeros(1)).tolist()
+        return self.run_each(slots, {expert: count for expert, count in enumerate(counts) if count})
 
+    def run_each(self, slots: Float[Tensor, "s d"], counts: dict[int, int]) -> Float[Tensor, "s d"]:
+        """Return down_e(silu(gate_e x) · up_e x) for each slot x of each expert e, one expert after the other.
 
-def run_each(
-    slots: Float[Tensor, "s d"],
-    gate_up: Float[Tensor, "e f2 d"],
-    down: Float[Tensor, "e d f"],
-    ends: Int[Tensor, " e"],
-) -> Float[Tensor, "s d"]:
-    """Return down_e(silu(gate_e x) · up_e x) for each slot x of each expert e, one expert after the other.
+        `counts` are the slots of each expert, in the order in which they lie. This is the fast way on a CPU, where a
+        loop costs nothing.
+        """
+        sizes, gate_up, down = list(counts.values()), self.projection("gate_up"), self.projection("down")
+        wide = [gate_up(expert, x) for expert, x in zip(counts, slots.split(sizes), strict=True)]
+        gate, up = torch.cat(wide).chunk(2, dim=-1)  # each s f
+        hidden = (F.silu(gate) * up).split(sizes)
+        return torch.cat([down(expert, h) for expert, h in zip(counts, hidden, strict=True)])
 
-    This is the fast way on a CPU, where a loop costs nothing.
-    """
-    outputs = []
-    counts = ends.diff(prepend=ends.new_zeros(1)).tolist()
-    # `unbind` stacks the experts' gradients once; each index would make a gradient as large as the whole stack.
-    for x, gate_up_e, down_e in zip(slots.split(counts), gate_up.unbind(), down.unbind(), strict=True):
-        if len(x):
-            gate, up = linear(x, gate_up_e).chunk(2, dim=-1)
-            outputs.append(linear(F.silu(gate) * up, down_e))
-    return torch.cat(outputs)
+    def projection(self, name: str) -> Projection:
+        """Return the function (expert, x) -> x Wᵀ, where W is the expert's matrix in the stack `name`."""
+        stack = getattr(self, name)
+        # `unbind` stacks the experts' gradients once; each index would make a gradient as large as the whole stack.
+        matrices = stack.unbind() if stack.requires_grad and torch.is_grad_enabled() else stack
+        return lambda expert, x: linear(x, matrices[expert])
 
 
 class SwiGLU(nn.Module):

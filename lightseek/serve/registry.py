@@ -18,6 +18,7 @@ from lightseek.weights.loading import NANO as NANO_FOLDER
 from lightseek.weights.loading import LightSeekOCR, load_model, read_config
 from lightseek.weights.lora import use_adapter
 from lightseek.weights.lora_files import load_adapter
+from lightseek.weights.pack import pack
 
 NANO = "nano"
 
@@ -111,6 +112,8 @@ class Models:
             self.entries.move_to_end(base)
         if entry.model is None:
             entry.model = self.load(entry.source, **self.options)
+            if not (self.adapters and base == self.first):  # adapters are put on plain layers
+                pack(entry.model)
             self._make_room(base)
         if adapter is not None and adapter not in entry.loaded_adapters:
             load_adapter(entry.model, self.adapters[adapter], name=adapter)

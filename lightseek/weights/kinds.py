@@ -47,7 +47,7 @@ def split_init(init: str) -> list[tuple[str, str]]:
 
 
 # Quantizer -> the package that it needs beside PyTorch.
-QUANTIZERS = Registry("quantizer", {"int8": None, "nf4": "bitsandbytes", "bnb-int8": "bitsandbytes"})
+QUANTIZERS = Registry("quantizer", {"int8": None, "int4": None, "nf4": "bitsandbytes", "bnb-int8": "bitsandbytes"})
 
 # Name -> a pattern that matches the paths of linear layers.
 LORA_TARGETS = Registry(

@@ -17,6 +17,7 @@ from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.devices import find_device, find_dtype
 from lightseek.weights.hub import find_folder
 from lightseek.weights.official import load_official, save_official
+from lightseek.weights.pack import is_packed
 from lightseek.weights.swapped import CONFIG as SWAPPED
 from lightseek.weights.swapped import load_swapped, save_swapped
 
@@ -152,8 +153,12 @@ def save_checkpoint(model: DeepSeekOCR, folder: str | Path, dtype: torch.dtype |
     """Write `model` to a folder, in the official layout if every box is official, else in the layout of `swapped.py`.
 
     Each file appears complete or not at all. The weights are written as `dtype`. The default is the dtype of the model.
-    Raises ValueError for a model with adapters or quantized weights.
+    Raises ValueError for a model with adapters, or with quantized or packed weights.
     """
+    if is_packed(model):
+        raise ValueError(
+            "the weights are packed for reading (weights/pack.py): load it again without packing to save it"
+        )
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
             raise ValueError("the model has an adapter on it: merge it first, or save it alone (weights/lora.py)")

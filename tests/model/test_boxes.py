@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from golden import relative_error
 from small import SMALL
-from torch import nn
+from torch import Tensor, nn
 
 from lightseek import LightSeekOCR, OCRConfig, PageViews
 from lightseek.model import cpu, layers
@@ -18,7 +18,7 @@ from lightseek.model.clip import ClipBlock
 from lightseek.model.config import ClipConfig, SamConfig
 from lightseek.model.grid_attention import attend_on_grid
 from lightseek.model.grouped import run_grouped
-from lightseek.model.moe import MoE, Routing, run_each
+from lightseek.model.moe import Experts, MoE, Routing
 from lightseek.model.ocr import reset_parameters
 from lightseek.model.sam import SamBlock
 from lightseek.weights.formula import fill, formula_image
@@ -128,6 +128,31 @@ def test_moe_is_the_sum_over_chosen_experts():
                 expected = expected + probabilities[e] * (moe.experts.down[e] @ (F.silu(gate) * up))
             torch.testing.assert_close(y[b, n], expected)
             assert routing.weights[b, n].sum() < 1  # the weights are not normalised again
+
+
+def run_each(slots: Tensor, gate_up: Tensor, down: Tensor, ends: Tensor) -> Tensor:
+    """Run the experts of these stacks one after the other, as a CPU does."""
+    experts = Experts(*down.shape)
+    del experts.gate_up, experts.down
+    experts.gate_up, experts.down = gate_up, down  # the tensors themselves, so that they get the gradients
+    return experts.run(slots, ends)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_step_of_one_token_gives_its_numbers_in_a_batch_bit_for_bit(dtype):
+    """A token alone takes its k experts in its own order; among others the slots are sorted by expert."""
+    torch.manual_seed(0)
+    experts = Experts(8, 32, 24).to(dtype)
+    experts.reset_parameters()
+    x, weights = torch.randn(2, 32).to(dtype), torch.rand(2, 3)
+    chosen = torch.tensor([[5, 0, 3], [7, 1, 6]])  # no expert twice, so each has one slot in both ways
+    with torch.no_grad():
+        together = experts(x, weights, chosen)
+        alone = torch.cat([experts(x[i : i + 1], weights[i : i + 1], chosen[i : i + 1]) for i in range(2)])
+    assert torch.equal(alone, together)
+    experts(x[:1], weights[:1], chosen[:1]).float().sum().backward()
+    learns = experts.down.grad.abs().sum(dim=(1, 2)) > 0
+    assert learns.tolist() == [expert in (0, 3, 5) for expert in range(8)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

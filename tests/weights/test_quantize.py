@@ -16,12 +16,16 @@ from lightseek.model.layers import Linear
 from lightseek.model.moe import Experts
 from lightseek.training.build import choose_what_learns
 from lightseek.training.settings import RunConfig
+from lightseek.weights import int8
+from lightseek.weights.int4 import GROUP, Int4Linear, dequantize_int4, quantize_int4
+from lightseek.weights.int8 import Int8Experts, Int8Linear, dequantize, int8_linear, quantize_int8
 from lightseek.weights.lora import add_lora, merge
 from lightseek.weights.lora_files import load_adapter, save_adapter
-from lightseek.weights.quantize import Int8Experts, Int8Linear, dequantize, int8_linear, quantize, quantize_int8
+from lightseek.weights.pack import pack
+from lightseek.weights.quantize import quantize
 
 IDS = torch.tensor([[0, *range(20, 60)]])
-KINDS = ("int8", "nf4", "bnb-int8")
+KINDS = ("int8", "int4", "nf4", "bnb-int8")
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +78,7 @@ def test_no_weight_is_more_than_half_a_scale_off_and_a_scale_is_the_rows_largest
 @pytest.mark.parametrize("native", [True, False], ids=["", "blocks"])
 def test_a_product_is_the_one_with_the_weights_that_the_integers_stand_for(monkeypatch, dtype, rows, native):
     """This holds for PyTorch's kernel (few rows in half precision) and for the float32 blocks (all other cases)."""
+    monkeypatch.setattr(int8, "has_integer_instructions", lambda: False)
     if not native:
         monkeypatch.delattr(torch, "_weight_int8pack_mm")
     torch.manual_seed(0)
@@ -91,6 +96,71 @@ def test_a_product_is_the_one_with_the_weights_that_the_integers_stand_for(monke
     out.backward(gradient.to(dtype))
     exact.backward(gradient.to(dtype).float())
     assert relative_error(x.grad.float(), wide.grad) <= tolerance
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_with_integer_instructions_rows_of_x_are_rounded_too_and_do_not_touch_each_other(monkeypatch, dtype):
+    """A number of x moves by at most half a 127th of its row's largest, so the product by that much of Σ|w|."""
+    monkeypatch.setattr(int8, "has_integer_instructions", lambda: True)  # PyTorch has this product on every CPU
+    torch.manual_seed(0)
+    integers, scale = quantize_int8(torch.randn(48, 64).to(dtype))
+    x = torch.randn(2, 5, 64).to(dtype)
+    x[1, 4] = 0
+    x[0] *= 1000  # coarse steps for the first five rows only
+    out = int8_linear(x, integers, scale)
+    weight = dequantize(integers, scale, torch.float64)
+    exact = x.double() @ weight.T
+    most = x.double().abs().amax(-1, keepdim=True) / 254 * weight.abs().sum(-1)
+    assert ((out.double() - exact).abs() <= 1.01 * most + torch.finfo(dtype).eps * exact.abs()).all()
+    assert (out[0].double() != exact[0]).any() and not out[1, 4].any()
+    assert torch.equal(int8_linear(x[1, 2:3], integers, scale), out[1, 2:3])
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 10**6),
+    size=st.tuples(st.integers(1, 9), st.sampled_from([32, 96, 128])),
+    stack=st.integers(0, 3),
+    magnitude=st.sampled_from([1e-4, 1.0, 1e4]),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_four_bits_are_half_a_step_off_and_a_step_is_a_fifteenth_of_the_range_of_32_inputs(
+    seed, size, stack, magnitude, dtype
+):
+    generator = torch.Generator().manual_seed(seed)
+    weight = (torch.randn((stack, *size) if stack else size, generator=generator) * magnitude).to(dtype)
+    weight[..., 0, :] = 0  # a row of zeros must stay a row of zeros
+    packed, scale = quantize_int4(weight)
+    assert packed.shape == (*weight.shape[:-1], size[1] // 2) and packed.dtype == torch.uint8
+    assert scale.shape == (*weight.shape[:-1], size[1] // GROUP, 2) and scale.dtype == dtype
+    back = dequantize_int4(packed, scale, torch.float64).unflatten(-1, (-1, GROUP))
+    groups = weight.double().unflatten(-1, (-1, GROUP))
+    low, high = groups.aminmax(dim=-1, keepdim=True)
+    rounding = 16 * torch.finfo(dtype).eps * torch.maximum(low.abs(), high.abs())  # of the scale and the zero point
+    assert ((back - groups).abs() <= (high - low) / 30 * 1.001 + rounding).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("outputs", [48, 17], ids=["packed", "a width that PyTorch's kernel does not take"])
+@pytest.mark.parametrize("rows", [1, 40], ids=lambda rows: f"{rows} rows")
+def test_a_product_with_four_bits_is_the_one_with_what_they_stand_for(dtype, outputs, rows):
+    torch.manual_seed(0)
+    linear = Linear(64, outputs).to(dtype).requires_grad_(False)
+    quantized = Int4Linear(linear)
+    weight = dequantize_int4(*quantized.held("weight"), torch.float32)
+    x = torch.randn(2, rows, 64).to(dtype).requires_grad_()
+    wide = x.detach().float().requires_grad_()
+    out, exact = quantized(x), F.linear(wide, weight, linear.bias.float())
+    tolerance = 4 * torch.finfo(dtype).eps
+    assert relative_error(out.float(), exact) <= tolerance
+    gradient = torch.randn(2, rows, outputs).to(dtype)
+    out.backward(gradient)
+    exact.backward(gradient.float())
+    assert relative_error(x.grad.float(), wide.grad) <= tolerance
+    box = torch.nn.ModuleList([quantized])
+    assert pack(box) == (outputs == 48)
+    with torch.no_grad():
+        assert relative_error(box[0](x).float(), exact) <= tolerance
 
 
 def test_the_backward_pass_keeps_the_integers_and_not_what_they_stand_for():
@@ -122,7 +192,7 @@ def test_experts_of_integers_choose_and_weigh_as_before():
 # The model
 
 
-@pytest.mark.parametrize(("kind", "off"), [("int8", 0.03), ("bnb-int8", 0.04), ("nf4", 0.4)])
+@pytest.mark.parametrize(("kind", "off"), [("int8", 0.04), ("int4", 0.4), ("bnb-int8", 0.04), ("nf4", 0.4)])
 def test_the_logits_stay_near_and_tokens_come_out(model, kind, off):
     """The error is relative to the norm of the logits. The formula's random weights are the worst case."""
     before = logits(model)
@@ -146,11 +216,11 @@ def test_int8_is_about_half_of_bfloat16_at_the_official_sizes():
     assert 0.50 < after / before < 0.54
 
 
-@pytest.mark.parametrize(("kind", "most"), [("int8", 0.53), ("nf4", 0.32)])
+@pytest.mark.parametrize(("kind", "most"), [("int8", 0.53), ("int4", 0.5), ("nf4", 0.32)])
 def test_every_frozen_linear_layer_and_expert_shrinks_and_the_rest_stays(model, kind, most):
     model.bfloat16()
     matrices = {path for path, module in model.named_modules() if isinstance(module, torch.nn.Linear | Experts)}
-    matrices -= {"decoder.lm_head"} if kind != "int8" else set()
+    matrices -= {"decoder.lm_head"} if kind == "nf4" else set()
 
     def held(of):
         tensors = [t for path in of for t in [*model.get_submodule(path).parameters(),
@@ -215,7 +285,7 @@ def test_without_bitsandbytes_it_says_what_to_install_and_what_does_without(mode
             ImportError, match=rf"quantize={kind} needs .*pip install 'lightseek\[quantize\]', or use int8"
         ):
             quantize(model, kind)
-    with pytest.raises(ValueError, match="unknown quantizer 'int3': choose one of int8, nf4, bnb-int8"):
+    with pytest.raises(ValueError, match="unknown quantizer 'int3': choose one of int8, int4, nf4, bnb-int8"):
         quantize(model, "int3")
     quantize(model, "int8")
 
@@ -228,6 +298,7 @@ def test_adapters_on_experts_need_them_whole(model):
 
 def test_blocks_of_any_size_give_one_product(monkeypatch):
     monkeypatch.setattr(cpu, "BLOCK", 7)  # smaller than a row
+    monkeypatch.setattr(int8, "has_integer_instructions", lambda: False)
     x, (integers, scale) = torch.randn(5, 12), quantize_int8(torch.randn(9, 12))
     exact = x @ dequantize(integers, scale, torch.float32).T
     torch.testing.assert_close(int8_linear(x, integers, scale), exact)

@@ -1,0 +1,71 @@
+"""Layers whose weights have fewer bits: what those of 8 bits (`int8.py`) and of 4 bits (`int4.py`) have in common.
+
+A weight W of a layer is held as two tensors with one row for each output channel: numbers of few bits, which have W's
+name, and their scales, in the buffer `NAME_scale`. A kind gives three functions:
+
+    pack(W) -> numbers, scales
+    product(x, numbers, scales, bias=None) -> x Wᵀ + bias        gradients reach x and the bias
+    widen(numbers, scales, dtype) -> W
+"""
+
+from collections.abc import Callable
+from typing import ClassVar
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lightseek.model.grouped import run_grouped
+from lightseek.model.moe import Experts, Projection
+
+
+class Quantized(nn.Module):
+    """What quantized layers and experts share. A subclass sets the functions of its kind with `staticmethod`."""
+
+    pack: ClassVar[Callable]
+    product: ClassVar[Callable]
+    widen: ClassVar[Callable]
+
+    def hold(self, name: str, weight: Tensor) -> None:
+        numbers, scale = self.pack(weight.detach())
+        setattr(self, name, nn.Parameter(numbers, requires_grad=False))
+        self.register_buffer(f"{name}_scale", scale)
+
+    def held(self, name: str) -> tuple[Tensor, Tensor]:
+        """Return the numbers and the scales of a weight."""
+        return getattr(self, name), getattr(self, f"{name}_scale")
+
+
+class QuantizedLinear(Quantized, nn.Linear):
+    """A linear layer whose `weight` has fewer bits."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        nn.Module.__init__(self)  # Linear's __init__ would allocate a second weight
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.hold("weight", linear.weight)
+        self.bias = linear.bias
+
+    def forward(self, x: Float[Tensor, "*n i"]) -> Float[Tensor, "*n o"]:
+        return self.product(x, *self.held("weight"), self.bias)
+
+
+class QuantizedExperts(Quantized, Experts):
+    """Experts whose stacks `gate_up` and `down` have fewer bits."""
+
+    def __init__(self, experts: Experts) -> None:
+        nn.Module.__init__(self)
+        for name in ("gate_up", "down"):
+            self.hold(name, getattr(experts, name))
+
+    def projection(self, name: str) -> Projection:
+        numbers, scales = self.held(name)
+        return lambda expert, x: self.product(x, numbers[expert], scales[expert])
+
+    def run(self, slots: Float[Tensor, "s d"], ends: Int[Tensor, " e"]) -> Float[Tensor, "s d"]:
+        if slots.is_cuda:  # checkpointing widens again in the backward pass, so the wide stacks are not kept
+            return checkpoint(self.run_widened, slots, ends, use_reentrant=False)
+        return super().run(slots, ends)
+
+    def run_widened(self, slots: Float[Tensor, "s d"], ends: Int[Tensor, " e"]) -> Float[Tensor, "s d"]:
+        gate_up, down = (self.widen(*self.held(name), slots.dtype) for name in ("gate_up", "down"))
+        return run_grouped(slots, gate_up, down, ends)
