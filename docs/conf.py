@@ -23,6 +23,7 @@ include_patterns = [
 ]
 
 nb_execution_mode = "off"  # the notebooks are kept with their outputs
+nb_merge_streams = True  # otherwise each line that a cell prints has a box of its own
 nb_ipywidgets_js: dict[str, Any] = {}  # otherwise a page with widgets would load scripts from another machine
 myst_heading_anchors = 4
 default_role = "literal"  # the docstrings write `code` as Markdown does

@@ -37,7 +37,9 @@ print("with class token and positions", tuple(embedded.shape), " after CLIP", tu
 # %% [markdown]
 # ## Each token sees the page
 #
-# In contrast to SAM's windows, each of CLIP's tokens looks at all others.
+# In contrast to SAM's windows, each of CLIP's tokens looks at all others. The strongest place on a page always has the
+# full colour. So read the share of the class token too: in block 0 it is nearly everything, and little is left for the
+# red square.
 
 # %%
 reading = observe(model, draw(TEXT, "tiny"), mode="tiny")

@@ -53,7 +53,8 @@ reading.seen.hidden.float().pow(2).mean(-1).sqrt().mean(1)
 #
 # Position i looks at positions 0 to i. All weights above the diagonal are 0, and each row sums to 1. Positions 1 to 73
 # are the page, and the text begins at 84. In the last layer you see how the text looks back at the page: the bright
-# line moves over the vision tokens, row by row, as the model writes.
+# line moves over the vision tokens, row by row, as the model writes. The pictures show the square root of the weights,
+# which makes small ones visible, as a mean over the heads.
 
 # %%
 maps = reading.seen.attention.float()
@@ -61,7 +62,7 @@ print("above the diagonal:", maps.triu(1).abs().max().item(), " rows sum to", ma
 figure = Figure(figsize=(7, 3.4), layout="constrained")
 for axes, layer in zip(figure.subplots(1, 2), (0, 3), strict=True):
     axes.imshow(maps[layer].mean(0).sqrt(), cmap="magma")
-    axes.set(title=f"layer {layer}, mean over heads (root)", xlabel="position looked at", ylabel="position")
+    axes.set(title=f"layer {layer}, square root", xlabel="position looked at", ylabel="position")
 show(figure)
 
 # %% [markdown]

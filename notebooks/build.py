@@ -17,7 +17,7 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 FOLDER = Path(__file__).parent
-LIMIT = 600  # seconds a cell
+LIMIT = 1200  # seconds a cell, on a busy machine too
 
 
 def sources(numbers: list[str] | None = None) -> list[Path]:

@@ -66,11 +66,14 @@ def tiled(
     drawing, factor = enlarged(picture)
     layer = Image.new("RGBA", drawing.size)
     brush = ImageDraw.Draw(layer)
+    opacity = 215 if labels else 150  # a label must be told apart from the letters of the page
     for index, (box, fill) in enumerate(zip(boxes, fills, strict=True)):
         if box is None:
             continue
         left, top, right, bottom = corners(box, factor)
-        brush.rectangle((left, top, right, bottom), fill=(*(int(c) for c in fill), 150), outline=(255, 255, 255, 200))
+        brush.rectangle(
+            (left, top, right, bottom), fill=(*(int(c) for c in fill), opacity), outline=(255, 255, 255, 200)
+        )
         if labels:
             font = letters(max(9, round((bottom - top) * 0.4)))
             brush.text(((left + right) / 2, (top + bottom) / 2), labels[index], (0, 0, 0, 255), font, anchor="mm")

@@ -115,10 +115,18 @@ def test_a_detectable_difference_is_found_in_four_experiments_of_five(seeds, of_
 
 @pytest.mark.parametrize("of_seeds", [0.0, 1.0])
 def test_intervals_of_three_seeds_hold_the_truth(of_seeds):
-    """In about 95 of 100 experiments. That of a bootstrap alone holds it in about 70, if the seeds differ."""
+    """In about 95 of 100 experiments."""
     random = np.random.default_rng(1)
     found = [estimate(values, np.ones_like(values)) for values in (crossed(random, 5.0, of_seeds) for _ in range(100))]
     assert sum(one.low <= 5 <= one.high for one in found) >= 90
+
+
+def test_a_bootstrap_alone_holds_the_truth_too_seldom():
+    """In 76 of 100 experiments (docs/ablations.md), if the seeds differ much. The test above shows the repair."""
+    random = np.random.default_rng(1)
+    drawn = [crossed(random, 5.0, of_seeds=3.0) for _ in range(100)]
+    ends = [_nested_interval(values, np.ones_like(values)) for values in drawn]
+    assert 68 <= sum(low <= 5 <= high for low, high in ends) <= 84
 
 
 def test_with_many_seeds_the_interval_is_that_of_a_nested_bootstrap():
