@@ -86,7 +86,7 @@ class Experts(nn.Module):
 
         The slots are sorted by expert, so that each expert runs once, on all of its slots together.
         """
-        if len(x) == 1 and not x.is_cuda:  # a step of generation: one slot at each chosen expert, nothing to sort
+        if len(x) == 1 and x.device.type == "cpu":  # a step of generation: one slot at each chosen expert, unsorted
             slots = self.run_each(x.expand(chosen.shape[1], -1), dict.fromkeys(chosen[0].tolist(), 1))
         else:
             ranked, order = chosen.flatten().sort(stable=True)  # each s; slot number // k is the token
