@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT))
 import httpx  # noqa: E402 - after the path
 
 from lightseek.page.render import fit_pages, page_style, render_text  # noqa: E402
+from lightseek.serve.engine import TIDY_SECONDS  # noqa: E402
 from lightseek.text.generate import read  # noqa: E402
 from lightseek.text.kinds import PROMPTS  # noqa: E402
 from lightseek.weights.loading import load_model  # noqa: E402
@@ -114,6 +115,13 @@ class Load:
 
         await asyncio.gather(*(client() for _ in range(at_once)))
         return time.monotonic() - began
+
+    async def settled(self) -> int:
+        """Return the server's memory after it gave freed blocks back: it does so after a batch, every 10 seconds."""
+        await asyncio.sleep(TIDY_SECONDS + 1)
+        await self.run(1, 1, {"good": 1})
+        await asyncio.sleep(1)
+        return self.server.memory()
 
     async def good(self, http: httpx.AsyncClient, draw: float) -> None:
         data, text = self.known[int(draw * len(self.known))]
@@ -212,16 +220,15 @@ def main() -> int:
         found["together / one by one"] = round(alone / together, 2)
         before = min(1000, arguments.count // 2)
         seconds = asyncio.run(load.run(before, arguments.at_once, KINDS))
-        first = server.memory()
         if arguments.kill:
             asyncio.run(killed(load, arguments))
-            first = server.memory()  # that of the new process
+        first = asyncio.run(load.settled())  # with --kill, that of the new process
         course, left = [first], arguments.count - before
         for part in range(10):  # for the course of the memory
             share = left * (part + 1) // 10 - left * part // 10
             seconds += asyncio.run(load.run(share, arguments.at_once, KINDS))
             course.append(server.memory())
-        last = course[-1]
+        last = course[-1] = asyncio.run(load.settled())
         found |= {"seconds": round(seconds, 1), "requests/s": round(arguments.count / seconds, 2)}
         found |= {"p50, s": round(percentile(load.seconds, 0.5), 3), "p95, s": round(percentile(load.seconds, 0.95), 3)}
         found |= {f"memory after {before}, MB": first >> 20, "memory at the end, MB": last >> 20}

@@ -58,10 +58,10 @@ class UpstreamModels(Models):
             rows = [check_fields(row, {"id": "a text"}, {"parent": "a text"}) for row in told]
         except (httpx.HTTPError, httpx.InvalidURL, JsonError) as error:
             raise ValueError(f"{self.url} does not answer as a server of OpenAI's API does: {error}") from None
-        if not rows:
-            raise ValueError(f"{self.url} offers no model")
         self.adapters = {row["id"]: row["parent"] for row in rows if row.get("parent")}
         bases = [row["id"] for row in rows if not row.get("parent")]
+        if not bases:
+            raise ValueError(f"{self.url} offers no model")
         self.entries = {name: Entry(name, None) for name in bases}
         self.first, self.lock = bases[0], threading.Lock()
 
