@@ -48,6 +48,7 @@ LARGEST: dict[str, float] = {
     "norm_eps": 1,
     "balance_alpha": 1000,
 }
+STORED = ("", "int8", "int4")  # what `quantized` may be
 OFFICIAL_PROJECTORS = ("linear", "mlp")  # the kinds that the official schema can name
 
 
@@ -72,6 +73,7 @@ class OCRConfig:
     smallest_letters: int = 12  # a text is drawn in font sizes that the weights can read, in pixels
     largest_letters: int = 32
     boxes: dict[str, BoxConfig] = field(default_factory=dict)  # the boxes that are not official, by their axis
+    quantized: str = ""  # the quantizer of the stored weights, such as int8; empty if they are whole
 
     def __post_init__(self) -> None:
         for box in (self.sam, self.clip, self.projector, self.decoder):
@@ -97,6 +99,7 @@ class OCRConfig:
             "projector output must be the decoder's width": self.projector.width == self.decoder.width,
             "global attention blocks must exist": all(0 <= i < self.sam.layers for i in self.sam.global_blocks),
             "special tokens must be in the vocabulary": min(tokens) >= 0 and max(tokens) < self.decoder.vocabulary,
+            "quantized weights are stored as int8 or int4": self.quantized in STORED,
             f"the dtype must be one of {', '.join(DTYPES)}": self.dtype in DTYPES,
             "the smallest letters must not be larger than the largest": 0
             < self.smallest_letters
@@ -110,8 +113,8 @@ class OCRConfig:
 
     @property
     def official(self) -> bool:
-        """Whether every box is of an official kind, so that the official layout can hold the model."""
-        return not self.boxes and isinstance(self.decoder, DecoderConfig)
+        """Whether every box is of an official kind and whole, so that the official layout can hold the model."""
+        return not self.boxes and not self.quantized and isinstance(self.decoder, DecoderConfig)
 
     @property
     def factor(self) -> int:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from lightseek.model.config import OCRConfig
+from lightseek.model.config import STORED, HFDecoderConfig, OCRConfig
 from lightseek.model.ocr import DeepSeekOCR
 from lightseek.page.views import Page
 from lightseek.text import generate as text
@@ -18,6 +18,7 @@ from lightseek.tools.devices import find_device, find_dtype
 from lightseek.weights.hub import find_folder
 from lightseek.weights.official import load_official, save_official
 from lightseek.weights.pack import is_packed
+from lightseek.weights.quantize import quantize as quantize_weights
 from lightseek.weights.swapped import CONFIG as SWAPPED
 from lightseek.weights.swapped import load_swapped, save_swapped
 
@@ -80,7 +81,8 @@ def load_model(
     dtype: the dtype of the weights. The default is the dtype of the checkpoint, and float32 for `nano`.
     init: `pretrained` loads the weights. `random` draws new weights of the same sizes from `seed`.
     adapter: the folder or the hub id of a LoRA adapter (`lora_files.py`), which is not merged.
-    quantize: `int8`, `nf4` or `bnb-int8` store the weights in fewer bits (`quantize.py`). All weights are then frozen.
+    quantize: `int8`, `int4`, `nf4` or `bnb-int8` store the weights in fewer bits (`quantize.py`). All weights are then
+    frozen.
 
     Raises CheckpointError or ConfigError for a bad checkpoint, ValueError for a device or a dtype that is not
     available, and ImportError if `quantize` needs a package that is not installed.
@@ -91,10 +93,10 @@ def load_model(
     if init == "random":
         loaded = random_model(NANO if model is None else find_folder(model), seed, kind).to(place)
     else:
-        loaded = LightSeekOCR.from_pretrained(NANO if model is None else model, place, kind, progress=progress)
-    if quantize is not None:
-        from lightseek.weights.quantize import quantize as quantize_weights
-
+        streamed = quantize if quantize in STORED else None
+        source = NANO if model is None else model
+        loaded = LightSeekOCR.from_pretrained(source, place, kind, progress=progress, quantize=streamed)
+    if quantize is not None and loaded.config.quantized != quantize:
         quantize_weights(loaded.requires_grad_(False), quantize)
     if adapter is not None:
         from lightseek.weights.lora_files import load_adapter
@@ -127,6 +129,7 @@ def load_checkpoint(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     progress: bool = False,
+    quantize: str | None = None,
 ) -> DeepSeekOCR:
     """Build `cls(config)` with the weights and the tokenizer of a checkpoint, in evaluation mode.
 
@@ -135,16 +138,24 @@ def load_checkpoint(
     checkpoint's config, which is bfloat16 in the official checkpoint.
     `revision`, `token`, `cache_dir` and `local_files_only` are options of huggingface_hub.
     progress: show a progress bar.
+    quantize: `int8` or `int4` quantize each weight while it is read (`quantize.py`), so that memory never holds all of
+    them whole. Weights that are stored with fewer bits are loaded as they are. All quantized weights are frozen.
 
     Raises CheckpointError or ConfigError, which name the file and the key, and ValueError for a device or a dtype that
-    is not available.
+    is not available, or if the weights are stored with other bits than `quantize` asks for.
     """
     folder = find_folder(
         path_or_hub_id, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
     )
     device, dtype, config = find_device(device), find_dtype(dtype), read_config(folder)
+    if quantize not in (None, *STORED):
+        raise ValueError(f"quantize={quantize}: only int8 and int4 are made while loading; load_model has the others")
+    if quantize and config.quantized and quantize != config.quantized:
+        raise ValueError(f"{folder}: its weights are stored as {config.quantized}: leave out quantize={quantize}")
     layout = load_official if config.official else load_swapped
-    model = layout(cls, config, folder, device, dtype or find_dtype(config.dtype), progress)
+    model = layout(cls, config, folder, device, dtype or find_dtype(config.dtype), progress, quantize)
+    if quantize and not isinstance(config.decoder, HFDecoderConfig):
+        model.config = config.with_(quantized=quantize)
     model.tokenizer, model.folder = find_tokenizer(folder), folder
     return model.eval()
 
@@ -162,9 +173,10 @@ def save_checkpoint(model: DeepSeekOCR, folder: str | Path, dtype: torch.dtype |
     for name, parameter in model.named_parameters():
         if ".lora_" in name:
             raise ValueError("the model has an adapter on it: merge it first, or save it alone (weights/lora.py)")
-        if not parameter.is_floating_point():
+        if not parameter.is_floating_point() and not model.config.quantized:
             raise ValueError(
-                f"{name} is quantized, and a checkpoint cannot hold quantized weights: save the adapter alone"
+                f"{name} is quantized, but not the whole model: a checkpoint holds int8 or int4 of a model that was "
+                "loaded with quantize; save the adapter alone"
             )
     layout = save_official if model.config.official else save_swapped
     layout(model, Path(folder), dtype or model.dtype)

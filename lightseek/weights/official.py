@@ -17,7 +17,8 @@ from lightseek.model.config import OCRConfig
 from lightseek.model.ocr import DeepSeekOCR
 from lightseek.tools.files import atomic_write, leads_out, write_json
 from lightseek.tools.json_files import read_json
-from lightseek.weights.names import buffer_value, official_tensors
+from lightseek.weights.names import buffer_value, gather, official_tensors
+from lightseek.weights.quantize import quantize, targets
 from lightseek.weights.tensors import (
     CheckpointError,
     check_headers,
@@ -39,9 +40,11 @@ def load_official(
     device: torch.device,
     dtype: torch.dtype,
     progress: bool = False,
+    kind: str | None = None,
 ) -> DeepSeekOCR:
     """Build `cls(config)` with the weights in `folder`, converted to `dtype` on `device`.
 
+    With a `kind` of quantizer, int8 or int4, each weight is quantized as it is read.
     Raises CheckpointError, which names the file and the key.
     """
     with torch.device("meta"):
@@ -50,8 +53,10 @@ def load_official(
     expected = {key: tuple(t.shape) for key, t in official_tensors(model).items()}
     files = without_buffers(files, expected, lambda key: buffer_value(key, config))
     check_headers(files, expected)
+    if kind:
+        quantize(model.requires_grad_(False), kind)
     model = model.to_empty(device=device)
-    copy_tensors(files, official_tensors(model), dtype, progress)
+    copy_tensors(files, targets(model, gather), dtype, progress)
     return model
 
 

@@ -11,16 +11,18 @@ Adapters (`lora.py`) can learn beside quantized weights: gradients pass through 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lightseek.model.moe import Experts
 from lightseek.tools.memory import release_memory
 from lightseek.weights.int4 import GROUP, Int4Experts, Int4Linear
 from lightseek.weights.int8 import Int8Experts, Int8Linear
 from lightseek.weights.kinds import QUANTIZERS
+from lightseek.weights.quantized import Quantized
 
 
 def quantize(model: nn.Module, kind: str) -> None:
@@ -68,6 +70,36 @@ def maker(kind: str, path: str, module: nn.Linear | Experts) -> Callable[[nn.Mod
 
 def weights_of(module: nn.Linear | Experts) -> list[nn.Parameter]:
     return [module.gate_up, module.down] if isinstance(module, Experts) else [module.weight]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some rows of a quantized weight. `copy_` quantizes what it gets, so a whole weight never exists beside it."""
+
+    numbers: Tensor
+    scale: Tensor
+    pack: Callable
+
+    def copy_(self, weight: Tensor) -> None:
+        numbers, scale = self.pack(weight.to(self.scale.device, self.scale.dtype))
+        self.numbers.copy_(numbers)
+        self.scale.copy_(scale)
+
+
+def targets(model: nn.Module, by_key: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> dict[str, Tensor | Rows]:
+    """Return what takes each whole tensor of a file: a parameter, or the rows of a quantized one.
+
+    `by_key` makes keys out of the names of parameters, and views out of stacks, such as `names.gather`. It works on
+    scales as on weights, because both have a row for each output channel.
+    """
+    modules = {path: module for path, module in model.named_modules() if isinstance(module, Quantized)}
+    held = {f"{path}.{name}": module for path, module in modules.items() for name in module.names}
+    found: dict[str, Tensor | Rows] = dict(by_key({name: p.detach() for name, p in model.named_parameters()}))
+    for path, module in held.items():
+        name = path.rpartition(".")[2]
+        numbers, scales = (by_key({path: tensor.detach()}) for tensor in module.held(name))
+        found |= {key: Rows(numbers[key], scales[key], module.pack) for key in numbers}
+    return found
 
 
 def import_bitsandbytes(kind: str) -> Any:

@@ -22,6 +22,7 @@ from lightseek.model.moe import Experts, Projection
 class Quantized(nn.Module):
     """What quantized layers and experts share. A subclass sets the functions of its kind with `staticmethod`."""
 
+    names: ClassVar[tuple[str, ...]]  # of the weights
     pack: ClassVar[Callable]
     product: ClassVar[Callable]
     widen: ClassVar[Callable]
@@ -39,6 +40,8 @@ class Quantized(nn.Module):
 class QuantizedLinear(Quantized, nn.Linear):
     """A linear layer whose `weight` has fewer bits."""
 
+    names = ("weight",)
+
     def __init__(self, linear: nn.Linear) -> None:
         nn.Module.__init__(self)  # Linear's __init__ would allocate a second weight
         self.in_features, self.out_features = linear.in_features, linear.out_features
@@ -52,9 +55,11 @@ class QuantizedLinear(Quantized, nn.Linear):
 class QuantizedExperts(Quantized, Experts):
     """Experts whose stacks `gate_up` and `down` have fewer bits."""
 
+    names = ("gate_up", "down")
+
     def __init__(self, experts: Experts) -> None:
         nn.Module.__init__(self)
-        for name in ("gate_up", "down"):
+        for name in self.names:
             self.hold(name, getattr(experts, name))
 
     def projection(self, name: str) -> Projection:
@@ -67,5 +72,5 @@ class QuantizedExperts(Quantized, Experts):
         return super().run(slots, ends)
 
     def run_widened(self, slots: Float[Tensor, "s d"], ends: Int[Tensor, " e"]) -> Float[Tensor, "s d"]:
-        gate_up, down = (self.widen(*self.held(name), slots.dtype) for name in ("gate_up", "down"))
+        gate_up, down = (self.widen(*self.held(name), slots.dtype) for name in self.names)
         return run_grouped(slots, gate_up, down, ends)

@@ -6,7 +6,8 @@
     tokenizer.json        the tokenizer, which a new decoder brings with it
 
 The official layout cannot describe such a model, so `save_pretrained` writes this layout. `from_pretrained` recognises
-it by the file `lightseek.json`.
+it by the file `lightseek.json`. A model with weights of 8 or 4 bits is saved in this layout too. Its config then names
+the kind in `quantized`, and each such weight has its scales beside it.
 """
 
 import shutil
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from lightseek.model.config import HFDecoderConfig, OCRConfig
 from lightseek.model.ocr import DeepSeekOCR
 from lightseek.tools.files import atomic_write, write_json
+from lightseek.weights.quantize import quantize, targets
 from lightseek.weights.tensors import CheckpointError, check_headers, copy_tensors, keys_of, write_safetensors
 
 CONFIG, BOXES, DECODER = "lightseek.json", "boxes.safetensors", "decoder"
@@ -31,7 +33,7 @@ def save_swapped(model: DeepSeekOCR, folder: Path, dtype: torch.dtype) -> None:
         save_decoder(model.decoder.model, folder / DECODER, dtype)
     tensors = own_tensors(model)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    write_safetensors(folder / BOXES, shapes, dtype, lambda name: tensors[name])
+    write_safetensors(folder / BOXES, shapes, dtype, lambda name: tensors[name], integers(tensors))
     write_json(folder / CONFIG, model.config.with_(dtype=str(dtype).removeprefix("torch.")).summary())
 
 
@@ -54,9 +56,11 @@ def load_swapped(
     device: torch.device,
     dtype: torch.dtype,
     progress: bool = False,
+    kind: str | None = None,
 ) -> DeepSeekOCR:
     """Build `cls(config)` with the weights that `save_swapped` wrote, converted to `dtype` on `device`.
 
+    Weights that are stored whole are quantized if there is a `kind`. Those of a decoder from transformers stay whole.
     Raises CheckpointError, which names the file and the key.
     """
     foreign = isinstance(config.decoder, HFDecoderConfig)
@@ -66,9 +70,14 @@ def load_swapped(
     if foreign:
         model.decoder = nn.Module()  # to_empty would allocate a second decoder
     files = keys_of([folder / BOXES])
-    check_headers(files, {name: tuple(tensor.shape) for name, tensor in own_tensors(model).items()})
+    if config.quantized:
+        quantize(model.requires_grad_(False), config.quantized)
+    expected = own_tensors(model)
+    check_headers(files, {name: tuple(tensor.shape) for name, tensor in expected.items()}, integers(expected))
+    if kind and not config.quantized:
+        quantize(model.requires_grad_(False), kind)
     model = model.to_empty(device=device)
-    copy_tensors(files, own_tensors(model), dtype, progress)
+    copy_tensors(files, own_tensors(model) if config.quantized else targets(model, dict), dtype, progress)
     if foreign:
         from lightseek.model.decoders.hf import HFDecoder
 
@@ -89,6 +98,12 @@ def load_decoder(folder: Path, dtype: torch.dtype) -> nn.Module:
 
 
 def own_tensors(model: DeepSeekOCR) -> dict[str, Tensor]:
-    """Return the parameters by our own names, without those of a decoder from transformers."""
+    """Return the parameters, and the scales of quantized ones, by our own names, without a decoder of transformers."""
     foreign = isinstance(model.config.decoder, HFDecoderConfig)
-    return {n: p.detach() for n, p in model.named_parameters() if not (foreign and n.startswith("decoder."))}
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return {n: p.detach() for n, p in named if not (foreign and n.startswith("decoder."))}
+
+
+def integers(tensors: dict[str, Tensor]) -> dict[str, torch.dtype]:
+    """Return the types of those tensors that hold integers."""
+    return {name: tensor.dtype for name, tensor in tensors.items() if not tensor.is_floating_point()}

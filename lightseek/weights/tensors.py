@@ -5,9 +5,11 @@ Both layouts of a checkpoint use this file. Nothing here unpickles or runs code 
 
 import json
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
+from typing import Protocol, runtime_checkable
 
 import torch
 from rich.progress import track
@@ -18,11 +20,20 @@ from lightseek.tools.files import atomic_write
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
+INTEGERS = {"I8": torch.int8, "U8": torch.uint8}  # of quantized weights
 
-NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+NAMES = {dtype: name for name, dtype in (DTYPES | INTEGERS).items()}
 
 
 MAPPED_AT_ONCE = 32 << 20  # bytes; mapped pages count as resident until the file is closed
+
+
+@runtime_checkable
+class Target(Protocol):
+    """What takes the values of a tensor."""
+
+    def copy_(self, tensor: Tensor) -> object: ...
 
 
 class CheckpointError(ValueError):
@@ -30,19 +41,25 @@ class CheckpointError(ValueError):
 
 
 def write_safetensors(
-    target: Path, shapes: dict[str, tuple[int, ...]], dtype: torch.dtype, value: Callable[[str], Tensor]
+    target: Path,
+    shapes: dict[str, tuple[int, ...]],
+    dtype: torch.dtype,
+    value: Callable[[str], Tensor],
+    integers: Mapping[str, torch.dtype] = MappingProxyType({}),
 ) -> None:
     """Write one safetensors file tensor by tensor, so that only one tensor is in memory.
 
-    `shapes` has the shape of each key. `value(key)` returns the tensor, which is written as `dtype`. The file replaces
-    `target` when it is complete. A safetensors file consists of the length of the header (8 bytes, little endian), the
-    header in JSON, and the bytes of the tensors in the order of the header (source: README of the safetensors library).
+    `shapes` has the shape of each key. `value(key)` returns the tensor, which is written as `dtype`, or as the dtype
+    that `integers` has for this key. The file replaces `target` when it is complete. A safetensors file consists of the
+    length of the header (8 bytes, little endian), the header in JSON, and the bytes of the tensors in the order of the
+    header (source: README of the safetensors library).
     """
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for key in sorted(shapes):
-        size = math.prod(shapes[key]) * dtype.itemsize
-        header[key] = {"dtype": NAMES[dtype], "shape": shapes[key], "data_offsets": [offset, offset + size]}
+        kind = integers.get(key, dtype)
+        size = math.prod(shapes[key]) * kind.itemsize
+        header[key] = {"dtype": NAMES[kind], "shape": shapes[key], "data_offsets": [offset, offset + size]}
         offset += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
@@ -50,7 +67,7 @@ def write_safetensors(
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for key in sorted(shapes):
-            tensor = value(key).detach().to("cpu", dtype).contiguous()
+            tensor = value(key).detach().to("cpu", integers.get(key, dtype)).contiguous()
             file.write(tensor.flatten().view(torch.uint8).numpy().data)
 
 
@@ -77,10 +94,15 @@ def _opened(path: Path) -> Iterator[safe_open]:
         ) from None
 
 
-def check_headers(files: dict[str, Path], expected: dict[str, tuple[int, ...]]) -> None:
+def check_headers(
+    files: dict[str, Path],
+    expected: dict[str, tuple[int, ...]],
+    integers: Mapping[str, torch.dtype] = MappingProxyType({}),
+) -> None:
     """Check that the files have exactly the expected tensors, with the expected shapes and floating-point types.
 
-    Only the headers are read. Raises CheckpointError, which names the file and the key.
+    The keys in `integers` must have the types that it has for them. Only the headers are read. Raises CheckpointError,
+    which names the file and the key.
     """
     where = ", ".join(sorted({str(path) for path in files.values()}))
     if missing := sorted(expected.keys() - files.keys()):
@@ -96,9 +118,10 @@ def check_headers(files: dict[str, Path], expected: dict[str, tuple[int, ...]]) 
                     raise CheckpointError(
                         f"{path}: tensor {key} has shape {shape}, the config asks for {expected[key]}"
                     )
-                if entry.get_dtype() not in DTYPES:
+                wanted = [NAMES[integers[key]]] if key in integers else list(DTYPES)
+                if entry.get_dtype() not in wanted:
                     raise CheckpointError(
-                        f"{path}: tensor {key} is {entry.get_dtype()}, not one of {', '.join(DTYPES)}"
+                        f"{path}: tensor {key} is {entry.get_dtype()}, not one of {', '.join(wanted)}"
                     )
 
 
@@ -125,7 +148,7 @@ def without_buffers(
 
 def check_values(tensor: Tensor, dtype: torch.dtype, name: str) -> None:
     """Raise CheckpointError, which names `name`, if a value is not finite or is too large for `dtype`."""
-    if not tensor.numel():
+    if not tensor.numel() or not tensor.is_floating_point():
         return
     low, high = (end.item() for end in torch.aminmax(tensor))  # both are NaN if any value is
     if not (math.isfinite(low) and math.isfinite(high)):
@@ -158,10 +181,11 @@ def read_tensors(files: dict[str, Path]) -> Iterator[tuple[str, Path, Tensor]]:
 
 
 def copy_tensors(
-    files: dict[str, Path], targets: dict[str, Tensor], dtype: torch.dtype, progress: bool = False
+    files: dict[str, Path], targets: Mapping[str, Target], dtype: torch.dtype, progress: bool = False
 ) -> None:
     """Copy each tensor of the files into the target with the same key.
 
+    A target is a tensor, or something else with `copy_(tensor)`, such as a weight that quantizes what it gets.
     Raises CheckpointError if a value is not finite or is too large for `dtype`.
     """
     for key, path, tensor in track(

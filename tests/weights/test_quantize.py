@@ -1,5 +1,6 @@
 """Tests of frozen weights in 8 and 4 bits: their errors, their size, and adapters that learn on top of them."""
 
+import json
 import sys
 
 import pytest
@@ -23,6 +24,7 @@ from lightseek.weights.lora import add_lora, merge
 from lightseek.weights.lora_files import load_adapter, save_adapter
 from lightseek.weights.pack import pack
 from lightseek.weights.quantize import quantize
+from lightseek.weights.tensors import CheckpointError
 
 IDS = torch.tensor([[0, *range(20, 60)]])
 KINDS = ("int8", "int4", "nf4", "bnb-int8")
@@ -272,9 +274,34 @@ def test_adapters_learn_on_quantized_weights_and_go_with_others(model, weights, 
         assert whole(IDS, labels=IDS).loss < losses[0] - 0.1  # the adapter also works with the unquantized weights
 
 
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_weights_are_quantized_as_they_are_read_and_can_be_stored_so(model, kind, tmp_path):
+    """Both give the bits of a model that was loaded whole and then quantized."""
+    model.save_pretrained(tmp_path / "whole")
+    quantize(model, kind)
+    load_model = LightSeekOCR.from_pretrained
+    streamed = load_model(tmp_path / "whole", quantize=kind)
+    streamed.save_pretrained(tmp_path / "stored")
+    stored = load_model(tmp_path / "stored")
+    for other in (streamed, stored):
+        ours, theirs = model.state_dict(), other.state_dict()
+        assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+        assert torch.equal(logits(other), logits(model)) and other.config.quantized == kind
+    assert load_model(tmp_path / "stored", quantize=kind).config == stored.config
+    sizes = [sum(f.stat().st_size for f in (tmp_path / n).glob("*.safetensors")) for n in ("whole", "stored")]
+    assert sizes[1] < 0.45 * sizes[0]  # of float32; the embeddings and convolutions stay
+    other = "int4" if kind == "int8" else "int8"
+    with pytest.raises(ValueError, match=f"stored: its weights are stored as {kind}: leave out quantize={other}"):
+        load_model(tmp_path / "stored", quantize=other)
+    config = json.loads((tmp_path / "stored/lightseek.json").read_text()) | {"quantized": other}
+    (tmp_path / "stored/lightseek.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"boxes.safetensors: tensor .*(the config asks for|not one of)"):
+        load_model(tmp_path / "stored")
+
+
 def test_quantized_weights_are_not_saved_as_if_they_were_whole(model, tmp_path):
     quantize(model, "int8")
-    with pytest.raises(ValueError, match="quantized, and a checkpoint cannot hold quantized weights"):
+    with pytest.raises(ValueError, match="quantized, but not the whole model"):
         model.save_pretrained(tmp_path)
 
 
