@@ -33,6 +33,7 @@ from lightseek.page.pictures import PictureFrames, open_picture
 from lightseek.scores.compare import report, score
 from lightseek.scores.predictions import Prediction, append_predictions, read_predictions
 from lightseek.text.tokenizer import Tokenizer
+from lightseek.tools.errors import is_out_of_memory
 from lightseek.tools.files import NOT_UPLOADED, atomic_write, leads_out, remove_leftovers, write_json
 from lightseek.tools.json_files import read_json
 from lightseek.training.log import RunLog, read_rows
@@ -421,6 +422,11 @@ def test_a_full_disk_is_told_with_the_name_of_the_file(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert error.value.filename == str(tmp_path / "a.json") and list(tmp_path.iterdir()) == []
+
+
+def test_onednn_without_memory_is_out_of_memory_and_its_other_errors_are_not():
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))
+    assert not is_out_of_memory(RuntimeError("could not create a primitive descriptor for a convolution"))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the programs run in forks")

@@ -41,7 +41,8 @@ def programs(checkpoint: Path, rows: Path) -> list[Program]:
         Program("train", [*train, "--save-model", "best=eval_loss"]),
         Program("train with LoRA", [*train, *lora, "--save-model"]),
         Program("train --cache-vision", [*train, *cache]),
-        Program("ablate", ["ablate.py", "--out", "out", *run, "steps=2", "--lr", "1e-3", "1e-4"]),
+        # 1: some cells failed. 3: another program runs some of them, because two programs may share a grid.
+        Program("ablate", ["ablate.py", "--out", "out", *run, "steps=2", "--lr", "1e-3", "1e-4"], codes=(0, 1, 2, 3)),
         Program("generate", f"generate synthetic --out out/p.jsonl --limit 6 --batch 1 --mode tiny --beams 1 "
                 f"--max-new-tokens 8 --device cpu --model {checkpoint}".split()),
         Program("prepare", f"prepare {rows} --out out --images --mode tiny --processes 1".split()),
@@ -88,6 +89,8 @@ def main(arguments: argparse.Namespace, folder: Path) -> int:
         if wrong:
             found.append(f"{program.name}, after {hits} kills, seed {arguments.seed}, turn {turn}: {wrong}")
             show(f"[red]{found[-1]}[/]")
+        if turn % (2 * len(every)) == 0:
+            show(f"[dim]{killed} kills, {ended} runs afterwards, {len(found)} faults so far[/]")
     for _ in range(arguments.launched):
         hit, wrong = launched(folder, draw)
         killed += hit

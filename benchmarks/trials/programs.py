@@ -37,6 +37,7 @@ class Program:
     out: str = "out"
     before: dict[str, str] = field(default_factory=dict)  # what an unbroken run leaves: file -> digest
     seconds: float = 1.0
+    codes: tuple[int, ...] = (0, 2)  # exit codes of a program that had a fault and told it
 
 
 def load() -> None:

@@ -2,6 +2,7 @@
 
 import warnings
 
+NO_PRIMITIVE = "could not create a primitive"  # oneDNN without memory; a longer text has other causes
 SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "failed to allocate")  # CUDA, CPU, MPS
 
 
@@ -32,4 +33,5 @@ def show_notes_in_one_line() -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(sign in str(error).lower() for sign in SIGNS)
+    told = str(error).lower()
+    return isinstance(error, RuntimeError) and (told == NO_PRIMITIVE or any(sign in told for sign in SIGNS))
