@@ -143,9 +143,8 @@ def _picture_mark(document: Document, folder: Path) -> Split | None:
     if not isinstance(first, Path):
         return None
     path = first.relative_to(folder)
-    own = (
-        path.stem if re.match(r"[^\W\d_]+[-._ ]*\d", path.name) else ""
-    )  # but "test-plan.png" is a page like any other
+    numbered = re.match(r"[^\W\d_]+[-._ ]*\d", path.name)  # "test-plan.png" is a page like any other
+    own = path.stem if numbered else ""
     return next((split for name in (*reversed(path.parent.parts), own) if (split := named_split(name))), None)
 
 
