@@ -5,10 +5,13 @@ import torch
 from golden import Case, reduced_model, relative_error
 
 from lightseek.model.grouped import run_grouped
+from lightseek.model.layers import Linear
 from lightseek.model.moe import Experts
 from lightseek.training.run import Run
 from lightseek.training.settings import RunConfig
+from lightseek.weights.int4 import Int4Linear
 from lightseek.weights.loading import load_model
+from lightseek.weights.pack import pack
 
 pytestmark = pytest.mark.gpu
 
@@ -46,6 +49,18 @@ def test_the_experts_never_wait_for_the_cpu():
             moe(x)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+def test_four_bits_stand_for_the_numbers_of_the_cpu():
+    """The kernel of a CUDA device takes widths that are multiples of 128; other layers widen their weights."""
+    torch.manual_seed(0)
+    linear = Int4Linear(Linear(256, 64).bfloat16().requires_grad_(False))
+    x, whole = torch.randn(3, 256).bfloat16(), linear.widen(*linear.held("weight"), torch.float32)
+    box = torch.nn.ModuleList([linear.cuda()])
+    assert pack(box)
+    with torch.no_grad():
+        out = box[0](x.cuda()).float().cpu()
+    assert relative_error(out, torch.nn.functional.linear(x.float(), whole, linear.bias.float().cpu())) <= 0.02
 
 
 @pytest.mark.parametrize("precision", [None, "bf16", "fp16"])
