@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=16, help="tokens to decode in a turn (16)")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8], help="rows that are decoded at once (1 8)")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS), help="weights of ours (all)")
-    parser.add_argument("--only", default="", metavar="WORD", help="measure what has this in its name, such as decode")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="WORD", help="what has one of these in its name")
     parser.add_argument("--checkpoint", type=Path, help="a formula checkpoint of the preset; without it one is written")
     parser.add_argument("--check", action="store_true", help="compare with the last record and keep none")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="only draw the history")
@@ -80,7 +80,7 @@ def measure_all(folder: Path, options: argparse.Namespace) -> dict[str, dict[str
         pack(ours.requires_grad_(False))
         theirs = theirs or load_theirs(folder, ours.dtype).to(options.device)
         for what, mine, reference in works(ours, theirs, options):
-            if options.only not in what:
+            if not wanted(what, options):
                 continue
             with torch.inference_mode():
                 found[f"{what}, {name}"] = tell(f"{what}, {name}", take_turns(mine, reference, options.rounds))
@@ -88,15 +88,19 @@ def measure_all(folder: Path, options: argparse.Namespace) -> dict[str, dict[str
         release_memory()
     del theirs
     release_memory()
-    if options.device == "cpu" and options.only in "loading":
+    if options.device == "cpu" and wanted("loading", options):
         for name in options.kinds:
             command = [sys.executable, "-c", LOADING, str(folder), KINDS[name] or ""]
             peak = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             found[f"loading: peak over held, {name}"] = {"ratio": peak}
             print(f"loading: peak over held, {name}: {peak:.2f}", flush=True)
-    if options.preset == "nano" and options.only in "training step":
+    if options.preset == "nano" and wanted("training step", options):
         found["training step"] = tell("training step", training(folder, options.rounds))
     return found
+
+
+def wanted(name: str, options: argparse.Namespace) -> bool:
+    return any(word in name for word in options.only)
 
 
 def works(ours, theirs, options: argparse.Namespace) -> Iterator[tuple[str, Callable, Callable]]:

@@ -1,7 +1,7 @@
 """Packs the weights of a model that only reads, in the order in which this machine's fastest kernels want them.
 
     bfloat16   on a CPU with instructions for it: blocks for oneDNN. The numbers stay the same, bit for bit.
-    int4       on a CPU or a CUDA device: the order of PyTorch's kernels for 4 bits
+    int4       with bfloat16 on a CPU or a CUDA device: the order of PyTorch's kernels for 4 bits
 
 A plain matrix lies row by row, and a kernel for a few rows of x would have to reorder it in each product. A packed
 tensor is opaque: it cannot be sliced, saved, trained or moved to another device. Gradients reach x.
@@ -47,12 +47,16 @@ def fits(module: nn.Module) -> bool:
     if type(module) in (Linear, Experts):
         weight = next(module.parameters())
         return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and has_instructions(torch.bfloat16)
-    if isinstance(module, Int4Linear) and module.weight.is_cuda:
-        wanted = module.out_features % 8 == 0 and module.in_features % (16 * TILES) == 0
-        return wanted and module.weight_scale.dtype == torch.bfloat16
     if isinstance(module, Int4Linear | Int4Experts):
-        matrices = list(module.parameters())
-        return all(w.device.type == "cpu" and w.shape[-2] % 16 == 0 for w in matrices if w.dtype == torch.uint8)
+        weight, scale = module.held(module.names[0])
+        half = scale.dtype == torch.bfloat16  # in float32 the kernel of a CPU is far slower than widening the weights
+        if weight.is_cuda:
+            return half and weight.ndim == 2 and len(weight) % 8 == 0 and module.in_features % (16 * TILES) == 0
+        return (
+            half
+            and scale.device.type == "cpu"
+            and all(module.held(name)[0].shape[-2] % 16 == 0 for name in module.names)
+        )
     return False
 
 
