@@ -279,14 +279,16 @@ def plot(history: list[dict], target: Path) -> None:
     import matplotlib.pyplot as plt
 
     groups = sorted({(record["preset"], record["device"]) for record in history})
-    figure, axes = plt.subplots(len(groups), figsize=(10, 5 * len(groups)), squeeze=False)
+    figure, axes = plt.subplots(len(groups), figsize=(10, 5 * len(groups)), squeeze=False, layout="constrained")
     for (preset, device), axis in zip(groups, axes[:, 0], strict=True):
         records = [r for r in history if (r["preset"], r["device"]) == (preset, device)]
-        for name in sorted({name for r in records for name, entry in r["ratios"].items() if "low" in entry}):
+        names = sorted({name for r in records for name, entry in r["ratios"].items() if "low" in entry})
+        for number, name in enumerate(names):
             points = [(i, r["ratios"][name]["ratio"]) for i, r in enumerate(records) if name in r["ratios"]]
-            axis.plot(*zip(*points, strict=True), marker="o", label=name)
+            color, marker = plt.get_cmap("tab10")(number % 10), "os^"[number // 10 % 3]
+            axis.plot(*zip(*points, strict=True), color=color, marker=marker, label=name)
         axis.set_xticks(range(len(records)), [r["commit"] for r in records], rotation=45)
-        axis.set(title=f"{preset}, {device}", ylabel="times as fast as transformers")
+        axis.set(title=f"{preset}, {device}", xlabel="commit", ylabel="times as fast as transformers")
         axis.legend(fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(target, bbox_inches="tight")
 
