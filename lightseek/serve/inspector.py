@@ -178,10 +178,12 @@ def build(model: DeepSeekOCR, name: str = "nano", run: Callable[[Any], Any] = la
             part.change(run(show), source, [shown, sums], show_progress="hidden")
         page.load(run(show), source, [shown, sums])
         start.click(run(read), source, [reading, words, line, *looked_at, chosen])
-        words.select(run(click_token), [reading, layer, head], [*looked_at, chosen], show_progress="hidden")
+        # Of several clicks during an answer, the last one is answered then.
+        quick = {"show_progress": "hidden", "trigger_mode": "always_last"}
+        words.select(run(click_token), [reading, layer, head], [*looked_at, chosen], **quick)
         for which in (layer, head):
-            which.input(run(at_token), [reading, chosen, layer, head], looked_at, show_progress="hidden")
-        looked.select(run(click_page), [reading], [told, layers_say, experts], show_progress="hidden")
+            which.input(run(at_token), [reading, chosen, layer, head], looked_at, **quick)
+        looked.select(run(click_page), [reading], [told, layers_say, experts], **quick)
         change.click(run(with_and_without), [stage, edit, *source], [before, after])
         compare.click(run(both), [first, second, *source], [left, right, left_sums, right_sums])
         follow.click(run(stages_of), source, stages_table)
