@@ -34,8 +34,17 @@ def wrote(page, text: str) -> None:
 
 
 def choose(page, label: str, option: str) -> None:
-    page.get_by_label(label, exact=True).fill(option)  # leaves only this one in the list
-    page.get_by_label(label, exact=True).press("Enter")
+    """Choose from a list. On a busy machine the key can come before the list is short, and choose another one."""
+    box = page.get_by_label(label, exact=True)
+    for _ in range(10):
+        box.fill(option)  # leaves only this one in the list
+        page.wait_for_timeout(300)
+        box.press("Enter")
+        box.blur()  # the box then shows what is chosen
+        page.wait_for_timeout(300)
+        if box.input_value() == option:
+            return
+    raise AssertionError(f"{label} is {box.input_value()!r} and not {option!r}")
 
 
 def changes(page, place: str, action) -> None:
