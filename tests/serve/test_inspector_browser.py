@@ -129,17 +129,34 @@ def test_files_of_ones_own_and_one_that_is_none(chromium, address, tmp_path):
         shows(page, "#sums", "700 x 300 pixels")
         drop(page, tmp_path / "long.txt")
         shows(page, "#sums", "page 1 of")
-        page.locator("#number input").fill("2")
-        page.locator("#number input").blur()
-        shows(page, "#sums", "page 2 of")
+        turn_to(page, 2)
         drop(page, tmp_path / "broken.pdf")
         page.get_by_text("is not a readable PDF").first.wait_for()
 
 
+def turn_to(page, number: int) -> None:
+    """Ask for a page of the document until it is there. A number is lost while the browser shows another document."""
+    box = page.locator("#number input")
+    for _ in range(10):
+        box.fill(str(number))
+        box.blur()
+        page.wait_for_timeout(3000)
+        if f"page {number} of" in page.locator("#sums").inner_text():
+            return
+    raise AssertionError(f"page {number} did not come: {page.locator('#sums').inner_text()}")
+
+
 def drop(page, file) -> None:
     """Put another file in the place of the one that is there."""
-    page.get_by_label("Remove", exact=False).or_(page.get_by_label("Clear", exact=False)).first.click()
-    page.locator("input[type=file]").first.set_input_files(file)
+    remove = page.get_by_label("Remove", exact=False).or_(page.get_by_label("Clear", exact=False)).first
+    place = page.locator("input[type=file]").first
+    for _ in range(10):
+        if remove.is_visible():
+            remove.click()
+        page.wait_for_timeout(500)
+        if place.count():
+            break
+    place.set_input_files(file)
 
 
 def test_the_inspector_of_the_service(chromium):
