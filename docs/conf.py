@@ -19,6 +19,7 @@ include_patterns = [
     "docs/reference/*.md",
     "notebooks/[0-9]*.ipynb",
     "experiments/*/README.md",
+    "experiments/serve/vllm.md",
     "benchmarks/README.md",
 ]
 
