@@ -27,14 +27,7 @@ from lightseek.tools.json_files import JsonError, check_fields, parse_json
 WATCH_SECONDS = 0.2  # how often a running prompt looks whether its client is still there
 REASONS = {"stop": "eos", "length": "length"}
 GUARD = {"ngram_size": 30, "window_size": 90, "whitelist_token_ids": [128821, 128822]}  # of vLLM's recipe; <td>, </td>
-PASSED_ON = (
-    400,
-    404,
-    413,
-    422,
-    429,
-    503,
-)  # about what a client can change, or may try again
+PASSED_ON = (400, 404, 413, 422, 429, 503)  # about what a client can change, or may try again
 
 
 class UpstreamModels(Models):
@@ -86,8 +79,9 @@ class Upstream:
         self.lock = threading.Lock()
         self.places, self.running = asyncio.Semaphore(limits.rows), set[Job]()
         self.loop, self.end = asyncio.new_event_loop(), asyncio.Event()
-        work = lambda: self.loop.run_until_complete(self._work())  # noqa: E731
-        self.thread = threading.Thread(target=work, name="lightseek-upstream", daemon=True)
+        self.thread = threading.Thread(
+            target=lambda: self.loop.run_until_complete(self._work()), name="lightseek-upstream", daemon=True
+        )
 
     def start(self) -> None:
         self.thread.start()
