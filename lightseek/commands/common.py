@@ -53,7 +53,7 @@ def open_model(arguments: argparse.Namespace) -> "LightSeekOCR":
         from lightseek.weights.lora import merge
 
         merge(model)  # a command does not switch adapters, and a merged model is faster
-    pack(model)
+    pack(model, arguments.compile)
     if edit is not None:
         model.vision_edit = edit
     return model
@@ -251,4 +251,15 @@ def add_model(command: Parser) -> None:
         "--device", metavar="X", help="the device: cpu, cuda, cuda:1 or mps (default: a CUDA device if there is one)"
     )
     add_settings(command, model=None, quantize=None, dtype=None)
+    add_compile(command)
     command.add_argument("--seed", type=int, default=0, metavar="N", help="the seed for random numbers (default: 0)")
+
+
+def add_compile(command: Parser) -> None:
+    """Add the flag for the loops in C (weights/products.c)."""
+    command.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="multiply on a CPU with loops in C, which this machine compiles once (default: if it has a C compiler)",
+    )

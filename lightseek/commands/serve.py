@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from lightseek.commands.arguments import add_settings
-from lightseek.commands.common import add
+from lightseek.commands.common import add, add_compile
 from lightseek.serve.limits import Limits
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def serve(arguments: argparse.Namespace) -> None:
         service = forwarding(arguments, limits)
     else:
         options = {"device": arguments.device, "dtype": arguments.dtype, "quantize": arguments.quantize}
-        service = Service(Models(arguments.model, adapters, limits.memory_gb, **options), limits)
+        service = Service(
+            Models(arguments.model, adapters, limits.memory_gb, compile=arguments.compile, **options), limits
+        )
     app = create_app(service, key)
     # The inspector needs the model here, and a browser cannot send the key to its page.
     if not (key or arguments.no_inspect or arguments.backend) and find_spec("gradio"):
@@ -99,6 +101,7 @@ def add_parser(commands: Any) -> None:
     command.add_argument("--port", type=int, default=5000, metavar="N", help="the port (5000)")
     command.add_argument("--device", metavar="X", help="the device (default: a CUDA device if there is one)")
     add_settings(command, quantize=None, dtype=None)
+    add_compile(command)
     command.add_argument(
         "--no-inspect",
         action="store_true",

@@ -51,12 +51,13 @@ class Models:
         adapters: dict[str, str] | None = None,
         memory_gb: int | float = 64,
         load: Callable[..., LightSeekOCR] = load_model,
+        compile: bool = True,
         **options: Any,
     ) -> None:
         """`sources` are folders or hub ids; without any, the model is nano. `adapters` maps names to folders.
 
-        An adapter belongs to the first model. `options` go to `load_model`. Raises ValueError for a name that two
-        models or adapters share.
+        An adapter belongs to the first model. `compile` is that of `pack`, and `options` go to `load_model`. Raises
+        ValueError for a name that two models or adapters share.
         """
         names = [NANO if source == NANO else source.rstrip("/").rsplit("/", 1)[-1] for source in sources or (NANO,)]
         self.entries = OrderedDict(
@@ -68,6 +69,7 @@ class Models:
         if twice := {name for name in taken if taken.count(name) > 1}:
             raise ValueError(f"two models or adapters are named {', '.join(sorted(twice))}: give them different names")
         self.first, self.memory_gb, self.options, self.load = names[0], memory_gb, options, load
+        self.compile = compile
         self.lock = threading.Lock()  # for `entries`, which other threads list
 
     @property
@@ -113,7 +115,7 @@ class Models:
         if entry.model is None:
             entry.model = self.load(entry.source, **self.options)
             if not (self.adapters and base == self.first):  # adapters are put on plain layers
-                pack(entry.model)
+                pack(entry.model, self.compile)
             self._make_room(base)
         if adapter is not None and adapter not in entry.loaded_adapters:
             load_adapter(entry.model, self.adapters[adapter], name=adapter)

@@ -1,49 +1,79 @@
 """Packs the weights of a model that only reads, in the order in which this machine's fastest kernels want them.
 
+    any kind   on a CPU with a C compiler: words for `products.c` (`compiled.py`)
     bfloat16   on a CPU with instructions for it: blocks for oneDNN. The numbers stay the same, bit for bit.
     int4       with bfloat16 on a CPU or a CUDA device: the order of PyTorch's kernels for 4 bits
 
 A plain matrix lies row by row, and a kernel for a few rows of x would have to reorder it in each product. A packed
-tensor is opaque: it cannot be sliced, saved, trained or moved to another device. Gradients reach x.
+tensor cannot be saved, trained or moved to another device. Gradients reach x.
 """
-
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from lightseek.model.cpu import has_instructions
+from lightseek.model.cpu import has_fast, has_instructions
 from lightseek.model.layers import Linear
 from lightseek.model.moe import Experts, Projection
 from lightseek.tools.memory import release_memory
+from lightseek.weights.compiled import Compiled, compile_layer, compiles
 from lightseek.weights.int4 import GROUP, Int4Experts, Int4Linear, unpack
+from lightseek.weights.opaque import with_gradient
 
 ROWS = 4096  # rows of 4-bit numbers that are spread out at a time; a multiple of the kernel's blocks
 TILES = 8  # of 16 inputs each: how many a thread of the CUDA kernel takes at a time
 
 
-def pack(model: nn.Module) -> bool:
+def pack(model: nn.Module, compile: bool = True) -> bool:
     """Pack the linear layers and experts of `model`, in place and one at a time. Returns whether anything was packed.
 
-    What this machine has no faster kernel for stays as it is. No parameter of a packed model learns.
+    What this machine has no faster kernel for stays as it is. No parameter of a packed model learns. `compile` is
+    whether `products.c` may be compiled and used.
     """
     done = False
+    encoder = getattr(model, "encoder", nn.Module())
+    many_rows = {f"encoder.{path}" for path, _ in encoder.named_modules()}
     for path in [path for path, _ in model.named_modules()]:  # a list of the modules would keep the old ones
         module = model.get_submodule(path)
-        if fits(module):
+        if new := packed(module, compile, path in many_rows):
             parent, _, name = path.rpartition(".")
-            setattr(model.get_submodule(parent), name, PACKED[type(module)](module).train(module.training))
+            setattr(model.get_submodule(parent), name, new.train(module.training))
             done = True
     if done:
+        widen(encoder)
         model.requires_grad_(False)
         release_memory()
     return done
 
 
+def widen(encoder: nn.Module) -> None:
+    """Let an encoder compute in float32 if its weights are compiled and this CPU is slow in its dtype.
+
+    Compiled weights of half precision take rows of x of any dtype, so only the norms and convolutions grow.
+    """
+    layers = [module for module in encoder.modules() if isinstance(module, nn.Linear)]
+    dtypes = {parameter.dtype for parameter in encoder.parameters() if parameter.is_floating_point()}
+    if not layers or not all(isinstance(layer, Compiled) for layer in layers) or all(map(has_fast, dtypes)):
+        return
+    dtype = dtypes.pop()
+    encoder.float()
+    encoder.sam.register_forward_pre_hook(lambda sam, inputs: (inputs[0].float(), *inputs[1:]))
+    encoder.register_forward_hook(lambda encoder, inputs, tokens: tokens.to(dtype))
+
+
+def packed(module: nn.Module, compile: bool, many_rows: bool) -> nn.Module | None:
+    """Return a faster form of this layer, or None.
+
+    `many_rows` is whether it multiplies hundreds of rows of x at once, as the encoder does.
+    """
+    plain = type(module) in (Linear, Experts) and next(module.parameters()).dtype
+    if compile and compiles(module) and not (many_rows and plain and has_fast(plain)):
+        return compile_layer(module)
+    return PACKED[type(module)](module) if fits(module) else None
+
+
 def fits(module: nn.Module) -> bool:
-    """Return whether there is a faster kernel for a packed form of this layer."""
+    """Return whether oneDNN or PyTorch has a faster kernel for a packed form of this layer."""
     if type(module) in (Linear, Experts):
         weight = next(module.parameters())
         return weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and has_instructions(torch.bfloat16)
@@ -62,22 +92,7 @@ def fits(module: nn.Module) -> bool:
 
 def is_packed(module: nn.Module) -> bool:
     """Return whether a layer in `module` is packed."""
-    return any(isinstance(part, tuple(PACKED.values())) for part in module.modules())
-
-
-class Product(torch.autograd.Function):
-    """`multiply(x)` = x Wᵀ with a gradient for x. Nobody can slice W, but the product with ones on a diagonal is Wᵀ."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, multiply: Callable[[Tensor], Tensor]) -> Tensor:
-        ctx.multiply, ctx.inputs = multiply, x.shape[-1]
-        return multiply(x)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, out: Tensor) -> tuple[Tensor, None]:
-        diagonal = torch.eye(ctx.inputs, dtype=out.dtype, device=out.device)
-        return out @ ctx.multiply(diagonal).t(), None
+    return any(isinstance(part, (Compiled, *PACKED.values())) for part in module.modules())
 
 
 class PackedLinear(nn.Linear):
@@ -111,10 +126,9 @@ def blocks(weight: Float[Tensor, "o i"]) -> nn.Parameter:
 
 
 def blocks_product(x: Float[Tensor, "*n i"], weight: Tensor, bias: Tensor | None = None) -> Float[Tensor, "*n o"]:
-    if torch.is_grad_enabled() and x.requires_grad:
-        out = Product.apply(x, lambda x: blocks_product(x, weight))
-        return out if bias is None else out + bias
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    if bias is not None and torch.is_grad_enabled() and x.requires_grad:
+        return blocks_product(x, weight) + bias
+    return with_gradient(lambda x: torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""), x)
 
 
 class Packed4Linear(nn.Linear):
@@ -159,10 +173,12 @@ def order4(weight: UInt8[Tensor, "o half"], scale: Float[Tensor, "o g 2"]) -> tu
 
 
 def product4(x: Float[Tensor, "*n i"], weight: Tensor, scale: Float[Tensor, "g o 2"]) -> Float[Tensor, "*n o"]:
-    if torch.is_grad_enabled() and x.requires_grad:
-        return Product.apply(x, lambda x: product4(x, weight, scale))
     kernel = torch._weight_int4pack_mm if weight.is_cuda else torch._weight_int4pack_mm_for_cpu
-    return kernel(x.reshape(-1, x.shape[-1]).contiguous(), weight, GROUP, scale).view(*x.shape[:-1], -1)
+
+    def product(x: Tensor) -> Tensor:
+        return kernel(x.reshape(-1, x.shape[-1]).contiguous(), weight, GROUP, scale).view(*x.shape[:-1], -1)
+
+    return with_gradient(product, x)
 
 
 PACKED = {Linear: PackedLinear, Experts: PackedExperts, Int4Linear: Packed4Linear, Int4Experts: Packed4Experts}

@@ -26,7 +26,7 @@ def test_packed_weights_give_the_same_logits_and_tokens_bit_for_bit(model):
     with torch.no_grad():
         before = model(IDS).logits
     texts = [model.generate(ids, max_new_tokens=5, stop=[]) for ids in (IDS, IDS.repeat(2, 1))]
-    assert pack(model) and is_packed(model)
+    assert pack(model, compile=False) and is_packed(model)
     assert isinstance(model.decoder.lm_head, PackedLinear)
     assert isinstance(model.decoder.layers[1].mlp.experts, PackedExperts)
     with torch.no_grad():
@@ -43,8 +43,9 @@ def test_a_packed_model_is_not_saved_and_does_not_learn(model, tmp_path):
         model.save_pretrained(tmp_path)
 
 
-@pytest.mark.parametrize("kind", [pytest.param(None, marks=needs_bfloat16), "int4"])
-def test_gradients_pass_through_packed_layers(model, kind):
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("kind", [pytest.param(None, marks=needs_bfloat16), "int8", "int4"])
+def test_gradients_pass_through_packed_layers(model, kind, compile):
     """The inspector asks which patches a letter came from. Experts, layers without a bias and layers with one."""
     model.requires_grad_(False)
     if kind:
@@ -55,15 +56,15 @@ def test_gradients_pass_through_packed_layers(model, kind):
     for _ in ("plain", "packed"):
         outputs = [boxes[0](inputs[0])[0], boxes[1](inputs[1])]
         gradients.append(torch.autograd.grad([out.float().sum() for out in outputs], inputs))
-        pack(boxes[0])
-        pack(boxes[1])
+        pack(boxes[0], compile)
+        pack(boxes[1], compile)
     for plain, packed in zip(*gradients, strict=True):
         assert relative_error(packed.float(), plain.float()) <= 0.02
 
 
 def test_only_what_has_a_faster_kernel_is_packed(model):
     whole = reduced_model()
-    assert not pack(whole) and not is_packed(whole)  # float32: plain matrices are what its kernels want
+    assert not pack(whole, compile=False) and not is_packed(whole)  # float32: plain matrices are what its kernels want
     assert all(parameter.requires_grad for parameter in whole.decoder.parameters())
     assert not fits(model.decoder.norm) and not fits(model.encoder.compressor)
 
@@ -73,5 +74,5 @@ def test_four_bits_read_the_same_when_packed(model):
     quantize(model.requires_grad_(False), "int4")
     with torch.no_grad():
         before = model(IDS).logits
-        assert pack(model)
+        assert pack(model, compile=False)
         assert relative_error(model(IDS).logits, before) <= 0.05

@@ -160,7 +160,7 @@ def test_a_product_with_four_bits_is_the_one_with_what_they_stand_for(dtype, out
     exact.backward(gradient.float())
     assert relative_error(x.grad.float(), wide.grad) <= tolerance
     box = torch.nn.ModuleList([quantized])
-    assert pack(box) == (outputs == 48 and dtype == torch.bfloat16)
+    assert pack(box, compile=False) == (outputs == 48 and dtype == torch.bfloat16)
     with torch.no_grad():
         assert relative_error(box[0](x).float(), exact) <= tolerance
 

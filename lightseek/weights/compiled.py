@@ -1,0 +1,191 @@
+"""Linear layers and experts whose products run in `products.c`: whole weights, 8 bits and 4 bits, on a CPU.
+
+PyTorch's kernels for one row of x read 15 to 22 GB of weights per second where the memory gives 30. These reach 25 to
+30. All of a layer's experts are one call. A row of x gets the same numbers whatever the other rows are.
+
+`products.c` has weights in words of 32 bits. A word has the next numbers of one row of W: 1 of float32, 2 of bfloat16,
+4 of 8 bits or 8 of 4 bits. The words of 16 rows lie side by side:
+
+    weight o i  ->  words o/16 i/numbers 16
+"""
+
+import ctypes
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int, Int32, Shaped
+from torch import Tensor, nn
+
+from lightseek.model.layers import Linear
+from lightseek.model.moe import Experts, Projection
+from lightseek.tools.compiler import load_compiled
+from lightseek.weights.int4 import GROUP, Int4Experts, Int4Linear, unpack
+from lightseek.weights.int8 import Int8Experts, Int8Linear
+from lightseek.weights.opaque import with_gradient
+from lightseek.weights.quantized import Quantized
+
+SOURCE = Path(__file__).with_name("products.c")
+LANES = 16  # rows of W side by side
+WIDTH = 32  # rows of W that are multiplied together
+KINDS = ("float32", "bfloat16", "int8", "int4")
+NUMBERS = (1, 2, 4, 8)  # of each kind in a word
+DTYPES = (torch.float32, torch.bfloat16)  # of x
+ROWS = 4096  # rows of W that are put in order at a time
+
+
+class Matrix(ctypes.Structure):
+    """`struct matrix` of products.c."""
+
+    _fields_ = (
+        ("kind", ctypes.c_int),
+        ("o", ctypes.c_long),
+        ("i", ctypes.c_long),
+        ("words", ctypes.c_void_p),
+        ("scales", ctypes.c_void_p),
+    )
+
+
+def compiles(module: nn.Module) -> bool:
+    """Return whether there is a form of this layer for `products.c`, and a compiler on this machine."""
+    if type(module) not in (Linear, Experts) and not isinstance(
+        module, Int8Linear | Int8Experts | Int4Linear | Int4Experts
+    ):
+        return False
+    names = ("weight",) if isinstance(module, nn.Linear) else ("gate_up", "down")
+    for name in names:
+        weight = getattr(module, name)
+        dtype = getattr(module, f"{name}_scale").dtype if isinstance(module, Quantized) else weight.dtype
+        kind = kind_of(module)
+        outputs, inputs = weight.shape[-2], weight.shape[-1] * (2 if kind == "int4" else 1)
+        if name == "gate_up":
+            outputs //= 2
+        if weight.device.type != "cpu" or dtype not in DTYPES or outputs % WIDTH or inputs % GROUP:
+            return False
+    return load_compiled(SOURCE) is not None
+
+
+def compile_layer(module: nn.Module) -> "Compiled":
+    """Return the form of this layer for `products.c`."""
+    return CompiledLinear(module) if isinstance(module, nn.Linear) else CompiledExperts(module)
+
+
+def kind_of(module: nn.Module) -> str:
+    if isinstance(module, Int8Linear | Int8Experts):
+        return "int8"
+    if isinstance(module, Int4Linear | Int4Experts):
+        return "int4"
+    return str(next(module.parameters()).dtype).removeprefix("torch.")
+
+
+class Compiled(nn.Module):
+    """What compiled layers and experts share: how they hold a weight and multiply with it."""
+
+    kind: str
+
+    def hold(self, name: str, module: nn.Module) -> None:
+        """Put a weight of `module` in order, with its scales if it has some."""
+        weight = getattr(module, name).detach()
+        scale = getattr(module, f"{name}_scale", None)
+        stack = weight if weight.ndim == 3 else weight[None]
+        words = [torch.cat([in_order(self.kind, part) for part in matrix.split(ROWS)]) for matrix in stack]
+        setattr(self, name, nn.Parameter(words[0] if weight.ndim == 2 else torch.stack(words), requires_grad=False))
+        if self.kind == "int8":
+            scale = scale.float()
+        if self.kind == "int4":  # *e o g 2 -> *e o/16 g 16 2
+            scale = scale.bfloat16().unflatten(-3, (-1, LANES)).transpose(-3, -2).contiguous()
+        self.register_buffer(f"{name}_scale", scale)
+
+    def matrix(self, name: str, expert: int = 0) -> Matrix:
+        """Return what products.c needs to know of a weight. Raises RuntimeError if it left the CPU."""
+        words, scale = getattr(self, name), getattr(self, f"{name}_scale")
+        if not words.is_cpu:
+            raise RuntimeError("this model was packed for reading on a CPU: load it again for another device")
+        if words.ndim == 4:
+            words, scale = words[expert], None if scale is None else scale[expert]
+        kind = KINDS.index(self.kind)
+        blocks, width, lanes = words.shape
+        scales = None if scale is None else scale.data_ptr()
+        return Matrix(kind, blocks * lanes, width * NUMBERS[kind], words.data_ptr(), scales)
+
+    def multiply(
+        self, x: Float[Tensor, "*n i"], name: str, expert: int = 0, bias: Float[Tensor, " o"] | None = None
+    ) -> Float[Tensor, "*n o"]:
+        """Return x Wᵀ + bias, with gradients for x."""
+        if bias is not None and torch.is_grad_enabled() and x.requires_grad:
+            return self.multiply(x, name, expert) + bias
+
+        def product(x: Tensor) -> Tensor:
+            matrix, known = self.matrix(name, expert), as_known(x)
+            out, added = known.new_empty(*x.shape[:-1], matrix.o), None if bias is None else bias.float()
+            pointers = (known.data_ptr(), None if added is None else added.data_ptr(), out.data_ptr())
+            library().product(matrix, *pointers, x.numel() // matrix.i, *how(known))
+            return out.to(x.dtype)
+
+        return with_gradient(product, x)
+
+
+class CompiledLinear(Compiled, nn.Linear):
+    """A linear layer in the order of products.c."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        nn.Module.__init__(self)  # Linear's __init__ would allocate a second weight
+        self.in_features, self.out_features, self.kind = linear.in_features, linear.out_features, kind_of(linear)
+        self.hold("weight", linear)
+        self.bias = linear.bias
+
+    def forward(self, x: Float[Tensor, "*n i"]) -> Float[Tensor, "*n o"]:
+        return self.multiply(x, "weight", bias=self.bias)
+
+
+class CompiledExperts(Compiled, Experts):
+    """Experts in the order of products.c, where all experts of a layer are one call."""
+
+    def __init__(self, experts: Experts) -> None:
+        nn.Module.__init__(self)
+        self.kind = kind_of(experts)
+        self.hold("gate_up", experts)
+        self.hold("down", experts)
+
+    def forward(
+        self, x: Float[Tensor, "n d"], weights: Float[Tensor, "n k"], chosen: Int[Tensor, "n k"]
+    ) -> Float[Tensor, "n d"]:
+        if torch.is_grad_enabled() and (x.requires_grad or weights.requires_grad):
+            return super().forward(x, weights, chosen)  # with `projection`
+        known, chosen, weights = as_known(x), chosen.contiguous(), weights.float().contiguous()
+        out, (gate_up, down) = torch.empty_like(known), (self.matrix(name) for name in ("gate_up", "down"))
+        pointers = (known.data_ptr(), chosen.data_ptr(), weights.data_ptr(), out.data_ptr())
+        library().experts(gate_up, down, *pointers, *chosen.shape, len(self.down), *how(known))
+        return out.to(x.dtype)
+
+    def projection(self, name: str) -> Projection:
+        return lambda expert, x: self.multiply(x, name, expert)
+
+
+def in_order(kind: str, weight: Shaped[Tensor, "o _"]) -> Int32[Tensor, "_ w 16"]:
+    """Return the words of some rows of W."""
+    if kind == "int8":
+        weight = (weight.short() + 128).to(torch.uint8)
+    if kind == "int4":
+        low, high = unpack(weight).unflatten(-1, (-1, 2, 4)).unbind(-2)  # o i/8 4
+        weight = (low | high << 4).flatten(-2)
+    return weight.contiguous().view(torch.int32).unflatten(0, (-1, LANES)).transpose(1, 2).contiguous()
+
+
+def as_known(x: Tensor) -> Tensor:
+    """Return x as products.c can read it: float32 or bfloat16, row by row."""
+    return (x if x.dtype in DTYPES else x.float()).contiguous()
+
+
+def how(x: Tensor) -> tuple[int, int]:
+    return int(x.dtype == torch.bfloat16), torch.get_num_threads()
+
+
+def library() -> ctypes.CDLL:
+    """Return the functions of products.c with the types of their arguments."""
+    found = load_compiled(SOURCE)
+    if not found.product.argtypes:
+        number, pointer = ctypes.c_long, ctypes.c_void_p
+        found.product.argtypes = (Matrix, *[pointer] * 3, number, ctypes.c_int, ctypes.c_int)
+        found.experts.argtypes = (Matrix, Matrix, *[pointer] * 4, *[number] * 3, ctypes.c_int, ctypes.c_int)
+        found.product.restype = found.experts.restype = None
+    return found

@@ -1,0 +1,151 @@
+"""Tests of the products in C: they give the numbers of the plain layers, and each row those that it gets alone."""
+
+import pytest
+import torch
+from golden import reduced_model, relative_error
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lightseek.model.layers import Linear
+from lightseek.model.moe import Experts
+from lightseek.tools import compiler
+from lightseek.weights.compiled import SOURCE, CompiledExperts, CompiledLinear, compiles
+from lightseek.weights.int4 import Int4Experts, Int4Linear
+from lightseek.weights.int8 import Int8Experts, Int8Linear, dequantize, integer_product
+from lightseek.weights.pack import pack
+from lightseek.weights.quantize import quantize
+
+pytestmark = pytest.mark.skipif(compiler.load_compiled(SOURCE) is None, reason="this machine has no C compiler")
+
+LAYERS = {"whole": Linear, "int8": Int8Linear, "int4": Int4Linear}
+EXPERTS = {"whole": Experts, "int8": Int8Experts, "int4": Int4Experts}
+# Whole weights: x is exact. int8: the plain layer rounds x too, where it can. int4: only the compiled one rounds x.
+CLOSE = {"whole": 3e-3, "int8": 1e-2, "int4": 2e-2}
+INPUTS, OUTPUTS = 128, 96
+
+
+def make(kind: str, dtype: torch.dtype, **sizes: int) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """Return a plain layer and its compiled form: experts if `sizes` has some."""
+    torch.manual_seed(0)
+    if "experts" in sizes:
+        plain = Experts(sizes["experts"], INPUTS, 64)
+        plain.reset_parameters()
+        plain = plain.to(dtype)
+        plain = plain if kind == "whole" else EXPERTS[kind](plain)
+        assert compiles(plain)
+        return plain, CompiledExperts(plain)
+    plain = Linear(INPUTS, OUTPUTS).to(dtype)
+    plain = plain if kind == "whole" else LAYERS[kind](plain)
+    assert compiles(plain)
+    return plain, CompiledLinear(plain)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", LAYERS)
+@torch.inference_mode()
+def test_a_linear_layer(kind, dtype):
+    """Rows: one, as many as are multiplied at once (12), one more, and several times as many. With a bias."""
+    plain, compiled = make(kind, dtype)
+    for rows in (1, 12, 13, 40):
+        x = torch.randn(2, rows, INPUTS).to(dtype)
+        out = compiled(x)
+        assert out.shape == (2, rows, OUTPUTS) and out.dtype == dtype
+        assert relative_error(out.float(), plain(x).float()) <= CLOSE[kind]
+        assert torch.equal(compiled(x[:1, -1]), out[:1, -1])  # the row alone
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", EXPERTS)
+@torch.inference_mode()
+def test_experts(kind, dtype):
+    """64 tokens choose 3 of 5 experts each; an expert gets several dozens of them, or one token only its own."""
+    plain, compiled = make(kind, dtype, experts=5)
+    x = torch.randn(64, INPUTS).to(dtype)
+    weights, chosen = torch.rand(64, 5).topk(3)
+    out = compiled(x, weights, chosen)
+    assert out.shape == x.shape and out.dtype == dtype
+    assert relative_error(out.float(), plain(x, weights, chosen).float()) <= 2 * CLOSE[kind]
+    assert torch.equal(compiled(x[9:10], weights[9:10], chosen[9:10]), out[9:10])
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.integers(1, 30), blocks=st.integers(1, 4), groups=st.integers(1, 5), scale=st.sampled_from([1e-4, 1, 300])
+)
+@torch.inference_mode()
+def test_products_of_integers_are_exact(rows, blocks, groups, scale):
+    """The compiled int8 product is that of `integer_product`, bit for bit, at any size."""
+    layer = Int8Linear(Linear(32 * groups, 32 * blocks, bias=False))
+    x = torch.randn(rows, 32 * groups) * scale
+    assert torch.equal(CompiledLinear(layer)(x), integer_product(x, *layer.held("weight")))
+
+
+@torch.inference_mode()
+def test_whole_weights_are_summed_in_float32():
+    """bfloat16 weights with float32 rows: the encoder computes like this on CPUs that are slow in bfloat16."""
+    plain, compiled = make("whole", torch.bfloat16)
+    x = torch.randn(20, INPUTS)
+    assert relative_error(compiled(x), torch.nn.functional.linear(x, plain.weight.float(), plain.bias.float())) <= 1e-6
+
+
+@torch.inference_mode()
+def test_the_gate_of_an_expert_can_be_large():
+    """silu(-100) is 0 and silu(100) is 100, also where exp overflows."""
+    experts = Experts(1, 32, 32)
+    for size in (1.0, 30.0, 100.0, 1e4):
+        experts.gate_up.copy_(torch.cat([torch.eye(32), torch.ones(32, 32) / 32])[None])
+        experts.down.copy_(torch.eye(32)[None])
+        x = torch.linspace(-size, size, 64).view(2, 32)
+        weights, chosen = torch.ones(2, 1), torch.zeros(2, 1, dtype=torch.long)
+        out, plain = CompiledExperts(experts)(x, weights, chosen), experts(x, weights, chosen)
+        assert out.isfinite().all() and (out - plain).abs().max() <= 2e-6 * plain.abs().max()
+
+
+def test_a_dequantized_weight_has_the_same_gradient():
+    plain, compiled = make("int8", torch.float32)
+    x = torch.randn(3, INPUTS, requires_grad=True)
+    (gradient,) = torch.autograd.grad(compiled(x).square().sum(), x)
+    wide = dequantize(*plain.held("weight"), torch.float32)
+    expected = 2 * compiled(x).detach() @ wide
+    assert relative_error(gradient, expected) <= 0.02
+
+
+@pytest.mark.parametrize("kind", [None, "int8", "int4"])
+def test_a_model_reads_on_when_it_is_packed(kind):
+    """41 rows of a prompt and then steps of one row and of two: two rows get the tokens of one."""
+    model = reduced_model().bfloat16().requires_grad_(False)
+    if kind:
+        quantize(model, kind)
+    ids = torch.tensor([[0, *range(20, 60)]])
+    with torch.no_grad():
+        before = model(ids).logits
+        assert pack(model)
+        assert isinstance(model.decoder.lm_head, CompiledLinear)
+        assert isinstance(model.decoder.layers[1].mlp.experts, CompiledExperts)
+        assert relative_error(model(ids).logits, before) <= 0.05
+    one, two = (model.generate(ids.repeat(n, 1), max_new_tokens=5, stop=[]) for n in (1, 2))
+    assert one[0].tokens == two[0].tokens == two[1].tokens
+
+
+def test_without_a_compiler_nothing_is_compiled(monkeypatch, tmp_path):
+    """A machine without a C compiler, one whose compiler fails, and a folder that cannot be written."""
+    find = compiler.load_compiled.__wrapped__
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in ("no-such-compiler", "false"):
+        monkeypatch.setenv("CC", name)
+        assert find(SOURCE) is None
+    monkeypatch.delenv("CC")
+    assert find(SOURCE) is not None and len(list((tmp_path / "lightseek").iterdir())) == 1
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert find(SOURCE) is None
+    model = reduced_model().bfloat16()
+    pack(model, compile=False)
+    assert not any(isinstance(layer, CompiledLinear) for layer in model.modules())
+
+
+def test_layers_that_do_not_fit_stay_as_they_are():
+    """products.c wants multiples of 32 and float32 or bfloat16."""
+    assert compiles(Linear(64, 32)) and not compiles(Linear(64, 48)) and not compiles(Linear(40, 32))
+    assert not compiles(Linear(64, 32).half()) and not compiles(Linear(64, 32, device="meta"))
+    assert not compiles(torch.nn.Linear(64, 32))  # another library's layer may be used in a way of its own
