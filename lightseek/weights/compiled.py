@@ -11,6 +11,7 @@ PyTorch's kernels for one row of x read 15 to 22 GB of weights per second where 
 
 import ctypes
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Int32, Shaped
@@ -82,13 +83,29 @@ class Compiled(nn.Module):
 
     kind: str
 
+    def __init__(self, kind: str) -> None:
+        nn.Module.__init__(self)  # that of Linear or Experts would allocate a second weight
+        self.kind = kind
+        self.known: dict[tuple[str, int], Matrix] = {}  # where the weights are in memory
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"known": {}}  # a copy has its weights elsewhere
+
+    def _apply(self, *arguments: Any, **options: Any) -> nn.Module:
+        self.known = {}
+        return super()._apply(*arguments, **options)
+
     def hold(self, name: str, module: nn.Module) -> None:
         """Put a weight of `module` in order, with its scales if it has some."""
         weight = getattr(module, name).detach()
         scale = getattr(module, f"{name}_scale", None)
-        stack = weight if weight.ndim == 3 else weight[None]
-        words = [torch.cat([in_order(self.kind, part) for part in matrix.split(ROWS)]) for matrix in stack]
-        setattr(self, name, nn.Parameter(words[0] if weight.ndim == 2 else torch.stack(words), requires_grad=False))
+        size = weight.shape[-1] * weight.element_size() // 4  # words in a row
+        words = torch.empty(*weight.shape[:-2], weight.shape[-2] // LANES, size, LANES, dtype=torch.int32)
+        for matrix, place in zip(
+            weight.flatten(0, -2).split(ROWS), words.flatten(0, -3).split(ROWS // LANES), strict=True
+        ):
+            place.copy_(in_order(self.kind, matrix))  # a part at a time, so that no copy of a whole stack exists
+        setattr(self, name, nn.Parameter(words, requires_grad=False))
         if self.kind == "int8":
             scale = scale.float()
         if self.kind == "int4":  # *e o g 2 -> *e o/16 g 16 2
@@ -97,6 +114,8 @@ class Compiled(nn.Module):
 
     def matrix(self, name: str, expert: int = 0) -> Matrix:
         """Return what products.c needs to know of a weight. Raises RuntimeError if it left the CPU."""
+        if found := self.known.get((name, expert)):
+            return found
         words, scale = getattr(self, name), getattr(self, f"{name}_scale")
         if not words.is_cpu:
             raise RuntimeError("this model was packed for reading on a CPU: load it again for another device")
@@ -105,7 +124,9 @@ class Compiled(nn.Module):
         kind = KINDS.index(self.kind)
         blocks, width, lanes = words.shape
         scales = None if scale is None else scale.data_ptr()
-        return Matrix(kind, blocks * lanes, width * NUMBERS[kind], words.data_ptr(), scales)
+        matrix = Matrix(kind, blocks * lanes, width * NUMBERS[kind], words.data_ptr(), scales)
+        self.known[name, expert] = matrix
+        return matrix
 
     def multiply(
         self, x: Float[Tensor, "*n i"], name: str, expert: int = 0, bias: Float[Tensor, " o"] | None = None
@@ -128,8 +149,8 @@ class CompiledLinear(Compiled, nn.Linear):
     """A linear layer in the order of products.c."""
 
     def __init__(self, linear: nn.Linear) -> None:
-        nn.Module.__init__(self)  # Linear's __init__ would allocate a second weight
-        self.in_features, self.out_features, self.kind = linear.in_features, linear.out_features, kind_of(linear)
+        super().__init__(kind_of(linear))
+        self.in_features, self.out_features = linear.in_features, linear.out_features
         self.hold("weight", linear)
         self.bias = linear.bias
 
@@ -141,8 +162,7 @@ class CompiledExperts(Compiled, Experts):
     """Experts in the order of products.c, where all experts of a layer are one call."""
 
     def __init__(self, experts: Experts) -> None:
-        nn.Module.__init__(self)
-        self.kind = kind_of(experts)
+        super().__init__(kind_of(experts))
         self.hold("gate_up", experts)
         self.hold("down", experts)
 

@@ -1,5 +1,7 @@
 """Tests of the products in C: they give the numbers of the plain layers, and each row those that it gets alone."""
 
+import copy
+
 import pytest
 import torch
 from golden import reduced_model, relative_error
@@ -149,3 +151,15 @@ def test_layers_that_do_not_fit_stay_as_they_are():
     assert compiles(Linear(64, 32)) and not compiles(Linear(64, 48)) and not compiles(Linear(40, 32))
     assert not compiles(Linear(64, 32).half()) and not compiles(Linear(64, 32, device="meta"))
     assert not compiles(torch.nn.Linear(64, 32))  # another library's layer may be used in a way of its own
+
+
+@torch.inference_mode()
+def test_a_copy_has_weights_of_its_own():
+    """The place of the weights in memory is kept between calls, but a copy must not use that of the original."""
+    _, compiled = make("whole", torch.float32)
+    x = torch.randn(2, INPUTS)
+    before = compiled(x)
+    again = copy.deepcopy(compiled)
+    compiled.weight.zero_()
+    assert torch.equal(again(x), before) and torch.equal(compiled(x), compiled.bias.expand(2, -1))
+    assert torch.equal(again.to(torch.float64).to(torch.float32)(x), before)  # words are integers
