@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from lightseek.page.render import RenderedPage, Rendering
     from lightseek.text.ngrams import NgramGuard
+    from lightseek.text.post import Writer
     from lightseek.text.tokenizer import Tokenizer
     from lightseek.weights.loading import LightSeekOCR
 
@@ -253,6 +254,28 @@ def add_model(command: Parser) -> None:
     add_settings(command, model=None, quantize=None, dtype=None)
     add_compile(command)
     command.add_argument("--seed", type=int, default=0, metavar="N", help="the seed for random numbers (default: 0)")
+
+
+def add_post(command: Parser) -> None:
+    """Add the flags of a second model, which `writer_of` loads."""
+    command.add_argument(
+        "--post",
+        metavar="hf:ID",
+        help="a causal language model of transformers (hub id or folder) that writes the JSON from the text of the "
+        "pages",
+    )
+    command.add_argument("--post-adapter", metavar="DIR", help="an adapter of peft for the model of --post")
+
+
+def writer_of(arguments: argparse.Namespace) -> "Writer | None":
+    """Load the model of `--post`, if there is one. Raises ValueError for an adapter alone."""
+    if arguments.post is None:
+        if arguments.post_adapter:
+            raise ValueError("--post-adapter is an adapter of the model that --post names")
+        return None
+    from lightseek.text.post import load_writer
+
+    return load_writer(arguments.post, arguments.post_adapter, arguments.device)
 
 
 def add_compile(command: Parser) -> None:

@@ -12,10 +12,12 @@ from lightseek.commands.common import (
     add_files,
     add_input,
     add_model,
+    add_post,
     full_prompt,
     open_model,
     print_json,
     say,
+    writer_of,
 )
 from lightseek.text.kinds import IMAGE_TAG
 
@@ -32,8 +34,6 @@ def extract(arguments: argparse.Namespace) -> int:
     from lightseek.text.schema import JsonSchema
     from lightseek.tools.json_files import parse_json, read_json
 
-    if arguments.post_adapter and not arguments.post:
-        raise ValueError("--post-adapter is an adapter of the model that --post names")
     schema, failures, files = JsonSchema.of(read_json(arguments.schema)), Failures(), []
     for path in arguments.files:
         with failures.of(path):
@@ -41,14 +41,10 @@ def extract(arguments: argparse.Namespace) -> int:
             files.append(path)
     if not files:
         return failures.code
-    model, prompt = open_model(arguments), full_prompt(arguments.prompt)
+    writer, model, prompt = writer_of(arguments), open_model(arguments), full_prompt(arguments.prompt)
     if not prompt.startswith(IMAGE_TAG):
         raise ValueError(f"the pages come first, so {IMAGE_TAG} can only begin the prompt")
-    words, writer = prompt.removeprefix(IMAGE_TAG), None
-    if arguments.post:
-        from lightseek.text.post import load_writer, write
-
-        writer = load_writer(arguments.post, arguments.post_adapter, arguments.device)
+    words = prompt.removeprefix(IMAGE_TAG)
     for path in files:
         with failures.of(path):
             drawn = Pages(path, arguments, arguments.mode, model.config.letters)
@@ -61,10 +57,12 @@ def extract(arguments: argparse.Namespace) -> int:
                 (found,) = read(model, [pages], IMAGE_TAG * len(pages) + words, arguments.mode, **options)
                 text, ended = found.text, found.finish_reason == "eos"
             else:
+                from lightseek.text.post import write
+
                 whole = "\n".join(
                     one.text or "" for one in read(model, pages, mode=arguments.mode, max_new_tokens=most)
                 )
-                text, ended = write(writer, words.strip(), whole, schema, most)
+                text, ended, _ = write(writer, words.strip(), whole, schema, most)
             if not ended:
                 raise ValueError(
                     f"the JSON was not complete after {most} tokens: raise --max-new-tokens, or bound the schema "
@@ -95,10 +93,4 @@ def add_parser(commands: Any) -> None:
     command.add_argument(
         "--max-pages", type=int, default=8, metavar="N", help="the most pages of a file in one prompt (default: 8)"
     )
-    command.add_argument(
-        "--post",
-        metavar="hf:ID",
-        help="a causal language model of transformers (hub id or folder) that writes the JSON from the text of the "
-        "pages",
-    )
-    command.add_argument("--post-adapter", metavar="DIR", help="an adapter of peft for the model of --post")
+    add_post(command)

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from lightseek.commands.arguments import add_settings
-from lightseek.commands.common import add, add_compile
+from lightseek.commands.common import add, add_compile, add_post, writer_of
 from lightseek.serve.limits import Limits
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def serve(arguments: argparse.Namespace) -> None:
         service = Service(
             Models(arguments.model, adapters, limits.memory_gb, compile=arguments.compile, **options), limits
         )
+    service.writer = writer_of(arguments)
     app = create_app(service, key)
     # The inspector needs the model here, and a browser cannot send the key to its page.
     if not (key or arguments.no_inspect or arguments.backend) and find_spec("gradio"):
@@ -102,6 +103,7 @@ def add_parser(commands: Any) -> None:
     command.add_argument("--device", metavar="X", help="the device (default: a CUDA device if there is one)")
     add_settings(command, quantize=None, dtype=None)
     add_compile(command)
+    add_post(command)
     command.add_argument(
         "--no-inspect",
         action="store_true",

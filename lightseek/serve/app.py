@@ -15,7 +15,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Depends, FastAPI, Form, Header, Request, UploadFile
 from fastapi.exceptions import RequestValidationError
@@ -65,6 +65,7 @@ FAULTS: dict[int | str, dict[str, Any]] = {
 SCHEMA_CHARACTERS = 100_000
 SUMMARY = Default(mode="small")
 PROMPT = f"{PROMPTS.choices}, or words of your own"
+BY = "who writes: the decoder, with all pages in one prompt, or the second model of --post, from the text of each page"
 
 
 def create_app(service: Service, api_key: str | None = None) -> FastAPI:
@@ -179,13 +180,16 @@ def create_app(service: Service, api_key: str | None = None) -> FastAPI:
         schema_text: Annotated[str, Form(alias="schema", description="a JSON schema", max_length=SCHEMA_CHARACTERS)],
         wish: Annotated[Wish, asked(service, Default(most=1024))],
         prompt: Annotated[str, Form(description=PROMPT)] = "extract",
+        by: Annotated[Literal["decoder", "post"], Form(description=BY)] = "decoder",
     ) -> Extraction:
-        """Answer with JSON that satisfies a schema. All pages of the document are in one prompt."""
+        """Answer with JSON that satisfies a schema."""
+        if by == "post" and service.writer is None:
+            raise bad("this service has no second model: start it with --post hf:ID", "by")
         wish = replace(wish, guard="none", schema=await in_thread(lambda: the_schema(schema_text)))
         document, words = await opened(file, wish), full_prompt(prompt)
         if not words.startswith(IMAGE_TAG):
             raise bad(f"the pages come first, so {IMAGE_TAG} can only begin the prompt", "prompt")
-        answer = await service.about(request, wish, document, words)
+        answer = await (service.rewrite if by == "post" else service.about)(request, wish, document, words)
         if answer.finish_reason != "eos":
             cut = f"the JSON was not complete after {answer.tokens} tokens: raise max_length, or bound the schema"
             raise Refused(422, "cut", f"{cut} (maxLength, maxItems, maximum)", "max_length")

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import File, UploadFile
@@ -17,7 +17,7 @@ from lightseek.serve.errors import Refused, bad, too_large
 from lightseek.serve.limits import Limits
 from lightseek.serve.metrics import Metrics
 from lightseek.serve.registry import Models
-from lightseek.text.kinds import IMAGE_TAG
+from lightseek.text.kinds import IMAGE_TAG, PROMPTS
 from lightseek.text.schema import JsonSchema
 from lightseek.tools.json_files import parse_json
 from lightseek.tools.memory import process_memory
@@ -46,6 +46,8 @@ class Service:
     metrics: Metrics = field(default_factory=Metrics)
     runs: Callable[..., Any] = Engine  # what runs the prompts
     inspector: bool = False  # whether it is mounted
+    writer: Any = None  # a second model for /extract: a `Writer` of text/post.py
+    writing: asyncio.Lock = field(default_factory=asyncio.Lock)  # it writes one text at a time
 
     def __post_init__(self) -> None:
         self.engine = self.runs(self.models, self.limits, self.metrics)
@@ -138,6 +140,26 @@ class Service:
         words, pages = prompt.removeprefix(IMAGE_TAG), await self.pages(wish, document.pages)
         (answer,) = await self.answers(request, [self.job(wish, IMAGE_TAG * len(pages) + words, pages)])
         return answer
+
+    async def rewrite(self, request: Request, wish: Wish, document: Document, prompt: str) -> Answer:
+        """Read each page of a document, and let the second model write about the text of all of them."""
+        from lightseek.text.post import write
+
+        reading = replace(wish, schema=None, guard=None)
+        answers = await self.read(request, reading, PROMPTS["ocr"], document)
+        whole, words = "\n".join(answer.text for answer in answers), prompt.removeprefix(IMAGE_TAG).strip()
+        began = time.monotonic()
+        async with self.writing:
+            waited, most = time.monotonic() - began, (wish.max_new_tokens, self.limits.deadline_s)
+            try:
+                written = await in_thread(lambda: write(self.writer, words, whole, wish.schema, *most))
+            except ValueError as error:
+                raise bad(str(error)) from None
+        seconds = {stage: sum(answer.seconds[stage] for answer in answers) for stage in answers[0].seconds}
+        seconds |= {"waiting": seconds["waiting"] + waited, "post": time.monotonic() - began - waited}
+        tokens, positions = (sum(getattr(a, name) for a in answers) for name in ("tokens", "prompt_tokens"))
+        reason = "eos" if written.ended else "length"
+        return Answer(written.text, tokens + written.tokens, positions, reason, seconds)
 
     def health(self) -> dict[str, Any]:
         return {

@@ -6,7 +6,7 @@ write(writer, "Extract as JSON.", text, JsonSchema.of(schema))
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import snapshot_download
@@ -21,6 +21,14 @@ class Writer:
 
     model: Any
     tokenizer: Any
+
+
+class Written(NamedTuple):
+    """What a model wrote."""
+
+    text: str
+    ended: bool  # before the limit
+    tokens: int
 
 
 def load_writer(name: str, adapter: str | None = None, device: str | None = None) -> Writer:
@@ -52,9 +60,14 @@ def adapter_folder(name: str) -> str:
 
 
 def write(
-    writer: Writer, prompt: str, text: str, schema: JsonSchema | None = None, max_new_tokens: int = 1024
-) -> tuple[str, bool]:
-    """Return what the model writes about a text, greedily, and whether it came to an end before the limit.
+    writer: Writer,
+    prompt: str,
+    text: str,
+    schema: JsonSchema | None = None,
+    max_new_tokens: int = 1024,
+    max_seconds: int | float | None = None,
+) -> Written:
+    """Return what the model writes about a text, greedily, in at most so many tokens and seconds.
 
     If the tokenizer has a chat template, prompt and text are the words of a user. With a schema the result is JSON.
     The text also ends where the model has no positions left. Raises ValueError for a model without a token that ends a
@@ -86,6 +99,7 @@ def write(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             max_new_tokens=room,
+            max_time=max_seconds,
             do_sample=False,
             num_beams=1,
             eos_token_id=stop,
@@ -93,7 +107,7 @@ def write(
             logits_processor=held,
         )[0, length:].tolist()
     ended = stop in ids or any(one.written is not None and one.written.complete for one in held)
-    return tokenizer.decode(ids, skip_special_tokens=True), ended
+    return Written(tokenizer.decode(ids, skip_special_tokens=True), ended, len(ids))
 
 
 class Held(LogitsProcessor):

@@ -25,7 +25,7 @@ from lightseek.text.kinds import PROMPTS
 from lightseek.weights.lora import add_lora
 from lightseek.weights.lora_files import save_adapter
 from tests.serving import FORM, SHORT, chat, extracted, loaded, png, running, service_of, talk, uri
-from tests.tiny_models import small_model
+from tests.tiny_models import qwen3_folder, small_model
 
 
 @pytest.fixture(scope="module")
@@ -390,6 +390,26 @@ def test_what_extract_refuses(client):
         assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request")
         assert words in answer.json()["error"]["message"]
     assert extracted(client, FORM, prompt="Which <image>?").status_code == 400
+
+
+def test_a_second_model_writes_the_json(tmp_path):
+    """The decoder reads two pages of a PDF, and the second model answers from their text."""
+    from lightseek.text.post import load_writer
+
+    pages, file = [Image.new("RGB", (300, 200), colour) for colour in ("white", "grey")], io.BytesIO()
+    pages[0].save(file, "PDF", save_all=True, append_images=pages[1:])
+    service = service_of()
+    with TestClient(create_app(service)) as client:
+        assert extracted(client, FORM, by="post").json()["error"]["param"] == "by"  # it was started without one
+        service.writer = load_writer(f"hf:{qwen3_folder(tmp_path)}")
+        form = {"mode": "tiny", "schema": json.dumps(FORM), "by": "post", "max_length": "60"}
+        told = client.post("/extract", files={"file": ("a.pdf", file.getvalue())}, data=form).json()
+        jsonschema.validate(told["value"], FORM)
+        assert told["pages"] == 2 and told["seconds"]["post"] > 0
+        assert told["value"] != extracted(client, FORM).json()["value"]  # that of the decoder
+        assert extracted(client, FORM, by="post", max_length="5").json()["error"]["type"] == "cut"
+        assert extracted(client, {"not": {}}, by="post").status_code == 400
+        assert extracted(client, FORM, by="nobody").status_code == 422
 
 
 def test_the_page_is_one_file_that_talks_to_this_server_only(client):
