@@ -136,7 +136,10 @@ def test_a_batch_of_unlike_pages_gives_each_row_what_it_gets_alone(ours):
 
 @torch.no_grad()
 def test_half_precision_stays_near_theirs(ours, tmp_path):
-    """bfloat16 has 8 bits of precision, so both implementations have rounding errors. Ours are not much larger."""
+    """bfloat16 has 8 bits of precision, so both implementations have rounding errors. Ours are not much larger.
+
+    The median over the positions counts: where two experts are nearly as likely, rounding may choose the other one.
+    """
     half = LightSeekOCR(reduced_config()).to(torch.bfloat16).eval()
     half.load_state_dict(ours.state_dict())
     pages = [page("half", 256)]
@@ -145,7 +148,8 @@ def test_half_precision_stays_near_theirs(ours, tmp_path):
     expected = load_theirs(half, tmp_path)(**arguments, use_cache=False).logits
     exact = ours(prompt(*pages), pages=[pages]).logits
     mine = half(prompt(*pages), pages=[pages]).logits
-    assert (mine - exact).norm() <= 1.2 * (expected.float() - exact).norm()
+    mine, theirs = ((logits.float() - exact).norm(dim=-1).median() for logits in (mine, expected))
+    assert 0 < mine <= 1.2 * theirs
 
 
 def test_pages_that_do_not_fill_the_image_positions_are_refused(ours):
