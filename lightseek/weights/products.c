@@ -241,11 +241,13 @@ static void set_row(const struct rows *x, const struct tile *t, int r, const voi
     const long size = x->i / x->groups;
     int8_t *rounded = (int8_t *)(scratch + x->i);
     for (long g = 0; g < x->groups; g++) {
-        float most = 1e-30f;
-        for (long j = 0; j < size; j++) {
-            const float value = fabsf(row[g * size + j]);
-            most = value > most ? value : most;
+        words tops = {0}; /* as integers, floats without a sign have the same order */
+        for (long j = g * size; j < (g + 1) * size; j += LANES) {
+            const words absolute = load(row + j) & 0x7fffffffu, larger = (words)(absolute > tops);
+            tops = (absolute & larger) | (tops & ~larger);
         }
+        float most = 1e-30f;
+        for (int l = 0; l < LANES; l++) most = fmaxf(most, ((floats)tops)[l]);
         const float step = most / 127;
         int32_t sum = 0;
         for (long j = g * size; j < (g + 1) * size; j++) sum += rounded[j] = (int8_t)rintf(row[j] / step);
