@@ -112,6 +112,14 @@ def write_files(folder: Path, config: OCRConfig) -> list[str]:
         "tokenizer_config.json": special
         | {"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": True, "add_eos_token": False, "legacy": True},
         "special_tokens_map.json": special,
+        # vLLM takes its defaults from here. Without it, a request that gives no temperature gets a random text.
+        "generation_config.json": {
+            "bos_token_id": config.bos_token_id,
+            "eos_token_id": config.eos_token_id,
+            "pad_token_id": config.pad_token_id,
+            "do_sample": False,
+            "temperature": 0.0,
+        },
     }.items():
         if not (folder / name).exists():
             write_json(folder / name, content)
@@ -120,9 +128,10 @@ def write_files(folder: Path, config: OCRConfig) -> list[str]:
 
 
 def check_adapter(folder: Path) -> int:
-    """Return the rank of the LoRA adapter in `folder`.
+    """Return the rank that vLLM must have room for (`--max-lora-rank`) to take the LoRA adapter in `folder`.
 
     vLLM puts adapters on linear layers of the decoder, all of one rank and scale. Raises CheckpointError for others.
+    Adapters of experts also name the stacks of transformers' classes in `rank_pattern`, and vLLM counts these ranks.
     """
     config, (pairs, whole) = read_adapter_config(folder), read_weights(folder)
     merge = "merge it into its model instead (train.py --save-model)"
@@ -134,4 +143,4 @@ def check_adapter(folder: Path) -> int:
         rank, wanted = len(pair["A"]), config["r"]
         if rank != wanted or scale(config, name, rank) != scale(config | {"alpha_pattern": {}}, name, rank):
             raise CheckpointError(f"{folder}: {name} has another rank or scale than r and lora_alpha say: {merge}")
-    return int(config["r"])
+    return int(max([config["r"], *config["rank_pattern"].values()]))

@@ -68,6 +68,7 @@ def test_a_model_gets_the_files_that_it_lacks_and_is_the_same_model(tmp_path, ca
     assert OCRConfig.from_dict(values) == CONFIG
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
     assert Tokenizer.nano().id_of(tokenizer["eos_token"]) == 1
+    assert json.loads((folder / "generation_config.json").read_text())["temperature"] == 0.0  # greedy, as here
     assert (folder / "special_tokens_map.json").read_text() == "{}"
     assert main(["export", str(folder), "--for", "vllm"]) == 0
     assert "written" not in capsys.readouterr().out
@@ -89,9 +90,9 @@ def test_what_vllm_cannot_build_is_one_line(tmp_path, capsys):
         check_model(tmp_path)
 
 
-def adapter(folder: Path, targets: str, **options) -> Path:
+def adapter(folder: Path, targets: str, rank: int = 4, **options) -> Path:
     model = small_model()
-    add_lora(model, targets, 4, 8.0, 0.0, **options)
+    add_lora(model, targets, rank, 8.0, 0.0, **options)
     save_adapter(model, folder)
     return folder
 
@@ -100,6 +101,10 @@ def test_adapters_of_the_decoder_are_for_vllm_and_others_are_not(tmp_path, capsy
     good = adapter(tmp_path / "news", "attention")
     assert main(["export", str(good), "--for", "vllm"]) == 0
     assert f"--max-lora-rank 8 --lora-modules news={good}" in capsys.readouterr().out
+    assert main(["export", str(adapter(tmp_path / "experts", "experts", rank=8)), "--for", "vllm"]) == 0
+    assert (
+        "--max-lora-rank 16" in capsys.readouterr().out
+    )  # the settings have gate and up as one stack of twice the rank
     weights = {
         f"base_model.model.model.vision_model.transformer.layers.0.self_attn.out_proj.lora_{half}.weight": torch.ones(
             4, 4
