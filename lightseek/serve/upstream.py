@@ -182,7 +182,7 @@ class Upstream:
 
 def request_of(job: Job) -> dict[str, Any]:
     """Return the body of a request for OpenAI's chat completions. vLLM puts the pages in front of the words."""
-    wish, words = job.wish, job.prompt.removeprefix(IMAGE_TAG * len(job.pages)).lstrip("\n")
+    wish, words = job.wish, job.prompt.removeprefix(IMAGE_TAG * len(job.pages)).strip()
     if IMAGE_TAG in words:
         raise bad(f"the pages come first, so {IMAGE_TAG} can only begin the prompt", "prompt")
     content: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": page}} for page in job.pages]
