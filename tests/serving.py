@@ -71,11 +71,12 @@ def extracted(client: Any, schema: Any, **more: Any):
     return client.post("/extract", files={"file": ("a", png())}, data={"mode": "tiny", "schema": text} | more)
 
 
-def talk(client: Any) -> list[str]:
+def talk(client: Any, mode: str = "tiny") -> list[str]:
     """Let OpenAI's client read a picture at once and as a stream, with each model. Returns the names of the models."""
     names = [model.id for model in client.models.list()]
-    body = chat()
-    more = {"extra_body": {"mode": body.pop("mode")}}
+    body = chat(temperature=0.0)  # vLLM draws if it is not told
+    del body["mode"]
+    more = {"extra_body": {"mode": mode}}
     for name in names:
         whole = client.chat.completions.create(model=name, **body, **more)
         assert whole.model == name

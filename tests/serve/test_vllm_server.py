@@ -18,7 +18,7 @@ def test_the_client_of_openai_and_our_server_in_front():
     openai = pytest.importorskip("openai")
     names = talk(openai.OpenAI(base_url=f"{ADDRESS}/v1", api_key="none"))
     with running(create_app(in_front_of(ADDRESS))) as url:
-        assert talk(openai.OpenAI(base_url=f"{url}/v1", api_key="none")) == names
+        assert talk(openai.OpenAI(base_url=f"{url}/v1", api_key="none"), "gundam") == names
     with TestClient(create_app(in_front_of(ADDRESS))) as client:
         found = client.post("/ocr", files={"file": ("a.png", png(size=(900, 700)))}, data={"max_length": "8"}).json()
         assert found["mode"] == "gundam"
