@@ -92,7 +92,7 @@ def test_pages_go_to_the_other_server_and_its_text_comes_back(client, stand):
     (asked,) = stand.asked
     picture, words = asked["messages"][0]["content"]
     assert picture["image_url"]["url"].startswith("data:image/png;base64,")
-    assert words == {"type": "text", "text": "Free OCR. "}
+    assert words == {"type": "text", "text": "Free OCR."}
     assert (asked["max_tokens"], asked["temperature"], asked["vllm_xargs"]["ngram_size"]) == (4, 0.0, 30)
     names = [(row["id"], row["kind"]) for row in client.get("/models").json()]
     assert names == [(BASE, "base"), ("news", "adapter")]
