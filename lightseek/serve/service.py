@@ -1,6 +1,7 @@
 """What the routes share: a request becomes prompts, the prompts go through the engine, and the answers come back."""
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ from starlette.requests import Request
 from lightseek.page.modes import Mode, find_mode
 from lightseek.serve.documents import Document
 from lightseek.serve.engine import Answer, Engine, Job, Wish
-from lightseek.serve.errors import Refused, bad, too_large
+from lightseek.serve.errors import Refused, bad, busy, too_large, too_late
 from lightseek.serve.limits import Limits
 from lightseek.serve.metrics import Metrics
 from lightseek.serve.registry import Models
@@ -48,6 +49,7 @@ class Service:
     inspector: bool = False  # whether it is mounted
     writer: Any = None  # a second model for /extract: a `Writer` of text/post.py
     writing: asyncio.Lock = field(default_factory=asyncio.Lock)  # it writes one text at a time
+    notes: int = 0  # texts that it writes, or that wait for it
 
     def __post_init__(self) -> None:
         self.engine = self.runs(self.models, self.limits, self.metrics)
@@ -142,19 +144,37 @@ class Service:
         return answer
 
     async def rewrite(self, request: Request, wish: Wish, document: Document, prompt: str) -> Answer:
-        """Read each page of a document, and let the second model write about the text of all of them."""
-        from lightseek.text.post import write
+        """Read each page of a document, and let the second model write about the text of all of them.
 
+        Raises Refused at the deadline, if the client goes away, or if too many texts wait.
+        """
+        from lightseek.text.post import Written, write
+
+        until, stopped = time.monotonic() + self.limits.deadline_s, threading.Event()
         reading = replace(wish, schema=None, guard=None)
         answers = await self.read(request, reading, PROMPTS["ocr"], document)
         whole, words = "\n".join(answer.text for answer in answers), prompt.removeprefix(IMAGE_TAG).strip()
+        if self.notes >= self.limits.queue:
+            raise busy(1)
         began = time.monotonic()
-        async with self.writing:
-            waited, most = time.monotonic() - began, (wish.max_new_tokens, self.limits.deadline_s)
-            try:
-                written = await in_thread(lambda: write(self.writer, words, whole, wish.schema, *most))
-            except ValueError as error:
-                raise bad(str(error)) from None
+
+        async def in_turn() -> tuple[float, Written]:
+            async with self.writing:
+                given = (self.writer, words, whole, wish.schema, wish.max_new_tokens, stopped.is_set)
+                return time.monotonic() - began, await in_thread(lambda: write(*given))
+
+        self.notes, task = self.notes + 1, asyncio.create_task(in_turn())
+        try:
+            while not (await asyncio.wait([task], timeout=WATCH_SECONDS))[0]:
+                if time.monotonic() > until:
+                    raise too_late(self.limits.deadline_s)
+                if await request.is_disconnected():
+                    raise Refused(499, "closed", "the client went away")
+            waited, written = outcome(task.exception() or task.result())
+        finally:
+            self.notes -= 1
+            stopped.set()  # ends a text with its next token
+            task.cancel()
         seconds = {stage: sum(answer.seconds[stage] for answer in answers) for stage in answers[0].seconds}
         seconds |= {"waiting": seconds["waiting"] + waited, "post": time.monotonic() - began - waited}
         tokens, positions = (sum(getattr(a, name) for a in answers) for name in ("tokens", "prompt_tokens"))

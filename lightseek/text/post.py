@@ -4,13 +4,14 @@ writer = load_writer("hf:Qwen/Qwen3-0.6B", adapter=None)
 write(writer, "Extract as JSON.", text, JsonSchema.of(schema))
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import snapshot_download
-from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList
+from transformers import AutoModelForCausalLM, AutoTokenizer, LogitsProcessor, LogitsProcessorList, StoppingCriteria
 
 from lightseek.text.schema import JsonSchema, Rule, keep
 
@@ -65,9 +66,9 @@ def write(
     text: str,
     schema: JsonSchema | None = None,
     max_new_tokens: int = 1024,
-    max_seconds: int | float | None = None,
+    given_up: Callable[[], bool] = lambda: False,
 ) -> Written:
-    """Return what the model writes about a text, greedily, in at most so many tokens and seconds.
+    """Return what the model writes about a text, greedily. It stops early once `given_up()` is true.
 
     If the tokenizer has a chat template, prompt and text are the words of a user. With a schema the result is JSON.
     The text also ends where the model has no positions left. Raises ValueError for a model without a token that ends a
@@ -99,12 +100,12 @@ def write(
             input_ids=inputs["input_ids"],
             attention_mask=inputs["attention_mask"],
             max_new_tokens=room,
-            max_time=max_seconds,
             do_sample=False,
             num_beams=1,
             eos_token_id=stop,
             pad_token_id=stop,
             logits_processor=held,
+            stopping_criteria=[GivenUp(given_up)],
         )[0, length:].tolist()
     ended = stop in ids or any(one.written is not None and one.written.complete for one in held)
     return Written(tokenizer.decode(ids, skip_special_tokens=True), ended, len(ids))
@@ -122,3 +123,13 @@ class Held(LogitsProcessor):
         else:
             self.written.push(int(input_ids[0, -1]))
         return keep(scores, [self.written.allowed()])
+
+
+class GivenUp(StoppingCriteria):
+    """Ends a text that nobody wants any more."""
+
+    def __init__(self, given_up: Callable[[], bool]) -> None:
+        self.given_up = given_up
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor | None, **_: Any) -> torch.Tensor:
+        return torch.full((len(input_ids),), self.given_up(), device=input_ids.device)

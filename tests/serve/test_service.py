@@ -5,6 +5,7 @@ import json
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import jsonschema
 import pytest
@@ -22,6 +23,7 @@ from lightseek.serve.limits import Limits
 from lightseek.serve.registry import Models
 from lightseek.text.generate import read
 from lightseek.text.kinds import PROMPTS
+from lightseek.text.post import Written
 from lightseek.weights.lora import add_lora
 from lightseek.weights.lora_files import save_adapter
 from tests.serving import FORM, SHORT, chat, extracted, loaded, png, running, service_of, talk, uri
@@ -410,6 +412,31 @@ def test_a_second_model_writes_the_json(tmp_path):
         assert extracted(client, FORM, by="post", max_length="5").json()["error"]["type"] == "cut"
         assert extracted(client, {"not": {}}, by="post").status_code == 400
         assert extracted(client, FORM, by="nobody").status_code == 422
+
+
+def test_the_second_model_stops_at_the_deadline_and_takes_no_more_than_the_queue(monkeypatch):
+    begun, ended, release = threading.Event(), threading.Event(), threading.Event()
+
+    def slow(writer, prompt, text, schema, most, given_up):
+        begun.set()
+        while not given_up() and not release.wait(0.01):
+            pass
+        ended.set()
+        return Written("{}", True, 1)
+
+    monkeypatch.setattr("lightseek.text.post.write", slow)
+    service = service_of(Limits(deadline_s=3.0, queue=1))
+    service.writer = "slow"
+    form = {"type": "object"}
+    with TestClient(create_app(service)) as client, ThreadPoolExecutor() as pool:
+        late = pool.submit(extracted, client, form, by="post", max_length="2")
+        assert begun.wait(60)
+        busy = extracted(client, form, by="post", max_length="2")
+        assert (busy.status_code, "retry-after" in busy.headers) == (429, True)
+        assert late.result(60).json()["error"]["type"] == "deadline"
+        assert ended.wait(60) and not release.is_set()  # it does not go on for nobody
+        release.set()
+        assert extracted(client, form, by="post", max_length="2").json()["value"] == {}
 
 
 def test_the_page_is_one_file_that_talks_to_this_server_only(client):
