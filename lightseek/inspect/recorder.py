@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lightseek.model.clip import ClipEmbeddings
 from lightseek.model.decoder import DecoderLayer, DenseMLP
+from lightseek.model.layers import count_parameters
 from lightseek.model.moe import MoE
 from lightseek.model.ocr import DeepSeekOCR, Untouched
 from lightseek.model.sam import AbsolutePosition, SamBlock
@@ -90,7 +91,7 @@ class Recorder:
             stage.share = stage.seconds / self.seconds
 
     def _start(self, name: str, box: str, level: int) -> Callable[..., None]:
-        parameters = sum(p.numel() for p in self.model.get_submodule(name).parameters())
+        parameters = count_parameters(self.model.get_submodule(name))
 
         def hook(module: nn.Module, inputs: tuple) -> None:
             run = self._runs.get(name, 0)

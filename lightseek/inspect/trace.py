@@ -19,6 +19,7 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from lightseek.inspect.recorder import STAGE, Recorder, Stage
+from lightseek.model.layers import count_parameters
 from lightseek.model.moe import MoE, Routing
 from lightseek.model.ocr import DeepSeekOCR
 from lightseek.page.modes import OFFICIAL, Arithmetic, Mode, find_mode, valid_tokens
@@ -212,7 +213,7 @@ def trace(
     return Trace(
         stages=recorder.stages,
         seconds=recorder.seconds,
-        parameters=sum(p.numel() for p in model.parameters()),
+        parameters=count_parameters(model),
         active_parameters=active_parameters(model),
         pages=[
             page_tokens(
@@ -232,12 +233,12 @@ def trace(
 
 def active_parameters(model: DeepSeekOCR) -> int:
     """Count the decoder parameters that one token passes through. Only the chosen ones of the routed experts count."""
-    total = sum(p.numel() for p in model.decoder.parameters())
-    total -= sum(p.numel() for p in model.decoder.embed.parameters())
+    total = count_parameters(model.decoder)
+    total -= count_parameters(model.decoder.embed)
     for module in model.decoder.modules():
         if isinstance(module, MoE):
             experts = module.router.weight.shape[0]
-            total -= sum(p.numel() for p in module.experts.parameters()) * (experts - module.router.chosen) // experts
+            total -= count_parameters(module.experts) * (experts - module.router.chosen) // experts
     return total
 
 

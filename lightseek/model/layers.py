@@ -49,6 +49,15 @@ def resize_grid(grid: Float[Tensor, "h w d"], side: int) -> Float[Tensor, "side 
     return resized.squeeze(0).permute(1, 2, 0).to(grid.dtype)
 
 
+def count_parameters(module: nn.Module) -> int:
+    """Return the number of weights. A layer that packs several of them into an element says how many: `layer.holds`."""
+    found = {}  # each tensor once
+    for part in module.modules():
+        for name, parameter in part.named_parameters(recurse=False):
+            found[id(parameter)] = parameter.numel() * (1 if name == "bias" else getattr(part, "holds", 1))
+    return sum(found.values())
+
+
 def run_block(block: Callable, *inputs, recompute: bool):
     """Return `block(*inputs)`.
 

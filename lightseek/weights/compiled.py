@@ -85,7 +85,7 @@ class Compiled(nn.Module):
 
     def __init__(self, kind: str) -> None:
         nn.Module.__init__(self)  # that of Linear or Experts would allocate a second weight
-        self.kind = kind
+        self.kind, self.holds = kind, NUMBERS[KINDS.index(kind)]
         self.known: dict[tuple[str, int], Matrix] = {}  # where the weights are in memory
 
     def __getstate__(self) -> dict[str, Any]:

@@ -83,10 +83,12 @@ def widen_and_multiply(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 class Int4Linear(QuantizedLinear):
     """A linear layer with a weight of 4 bits. Two are in each of its bytes, `o i/2`; its scales are `o i/32 2`."""
 
+    holds = 2
     pack, product, widen = map(staticmethod, (quantize_int4, int4_linear, dequantize_int4))
 
 
 class Int4Experts(QuantizedExperts):
     """Experts with stacks of 4 bits: `gate_up` is `e 2f d/2`, `down` is `e d f/2`. Their scales have a row for each."""
 
+    holds = 2
     pack, product, widen = map(staticmethod, (quantize_int4, int4_linear, dequantize_int4))

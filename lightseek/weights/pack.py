@@ -139,6 +139,7 @@ class Packed4Linear(nn.Linear):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight, scale = order4(*linear.held("weight"))
         self.weight = nn.Parameter(weight, requires_grad=False)
+        self.holds = self.in_features * self.out_features // weight.numel()
         self.register_buffer("weight_scale", scale)
         self.bias = linear.bias
 
@@ -155,6 +156,7 @@ class Packed4Experts(Experts):
         for name in ("gate_up", "down"):
             weights, scales = zip(*map(order4, *experts.held(name)), strict=True)
             setattr(self, name, nn.Parameter(torch.stack(weights), requires_grad=False))
+            self.holds = experts.held(name)[0].numel() * experts.holds // getattr(self, name).numel()
             self.register_buffer(f"{name}_scale", torch.stack(scales))
 
     def projection(self, name: str) -> Projection:

@@ -6,6 +6,7 @@ from golden import reduced_model, relative_error
 
 from lightseek import LightSeekOCR
 from lightseek.model.cpu import has_instructions
+from lightseek.model.layers import count_parameters
 from lightseek.weights.pack import PackedExperts, PackedLinear, fits, is_packed, pack
 from lightseek.weights.quantize import quantize
 
@@ -60,6 +61,23 @@ def test_gradients_pass_through_packed_layers(model, kind, compile):
         pack(boxes[1], compile)
     for plain, packed in zip(*gradients, strict=True):
         assert relative_error(packed.float(), plain.float()) <= 0.02
+
+
+@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("kind", [None, "int8", "int4", "loaded"])
+def test_packed_weights_are_counted_as_they_were(model, kind, compile, tmp_path):
+    """A trace counts parameters, and a word of 32 bits can hold eight of them."""
+    model.requires_grad_(False)
+    before = count_parameters(model)
+    if kind == "loaded":  # quantized while it streams in
+        model.save_pretrained(tmp_path)
+        model = LightSeekOCR.from_pretrained(tmp_path, quantize="int4")
+        assert count_parameters(model) == before
+    elif kind:
+        quantize(model, kind)
+        assert count_parameters(model) == before
+    pack(model, compile)
+    assert count_parameters(model) == before
 
 
 def test_only_what_has_a_faster_kernel_is_packed(model):
