@@ -17,11 +17,14 @@ matrix, but for 256 queries at a time: 50 MB of it instead of 800 at 1024 pixels
 Who calls what:
 
     linear, conv2d                         layers.py, for every tensor on a CPU
+    page_parts                             ocr.py, for a batch of pages
     faster_with_bias, attend_with_bias     grid_attention.py
     linear_by_blocks, gradient_by_blocks   weights/int8.py, for weights that are integers
 """
 
+from collections.abc import Sequence
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,6 +35,7 @@ from torch.autograd.function import once_differentiable
 MIN_ROWS = 7  # from here on float32 by blocks is faster than half precision; the benchmark shows where the two cross
 MANY_ROWS = 96  # the same where there are instructions for half precision, but slow ones
 BLOCK = 1 << 20  # elements widened at a time: 4 MiB of float32, which stay in the cache and which malloc reuses
+PIXELS = 3 << 20  # numbers of pages, 3 for each pixel, that the encoder takes at a time
 QUERIES = 256  # queries whose bias exists at the same time
 
 
@@ -142,6 +146,24 @@ class LinearByBlocks(torch.autograd.Function):
             linear_by_blocks(rows.t(), x.flatten(0, -2).t()) if of_weight else None,
             rows.float().sum(0).to(out.dtype) if of_bias else None,
         )
+
+
+def page_parts(pages: Sequence[Any]) -> list[list[Any]]:
+    """Split a batch of pages into parts that the encoder can take at a time without leaving the caches.
+
+    A page stays whole. With nano, 16 pages of 640 pixels took 78 ms each in parts and 115 ms each at once (one core).
+    """
+    parts: list[list[Any]] = []
+    room = 0
+    for page in pages:
+        views = (getattr(page, "global_view", None), getattr(page, "tiles", None))  # a text has none
+        size = sum(view.numel() for view in views if view is not None)
+        if not parts or size > room:
+            parts.append([])
+            room = PIXELS
+        parts[-1].append(page)
+        room -= size
+    return parts
 
 
 def faster_with_bias(q: Float[Tensor, "b h gg k"], rows: Float[Tensor, "b h gg g"]) -> bool:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from lightseek.model import cpu
 from lightseek.model.boxes import build_box
 from lightseek.model.cache import Cache
 from lightseek.model.config import OCRConfig
@@ -170,6 +171,11 @@ class DeepSeekOCR(DocumentModel):
 
     def encode_pages(self, pages: Sequence[Page]) -> list[Float[Tensor, "_ d"]]:
         """Return `encode_page` of many images, whose sizes and modes may differ."""
+        parts = cpu.page_parts(pages) if self.device.type == "cpu" else [pages]
+        return [tokens for part in parts for tokens in self.encode_together(part)]
+
+    def encode_together(self, pages: Sequence[Page]) -> list[Float[Tensor, "_ d"]]:
+        """Return `encode_page` of images whose views of the same size run as one batch."""
         drawn = [page for page in pages if not isinstance(page, TextRun)]
         views = [view for page in drawn for view in (page.global_view, *(() if page.tiles is None else page.tiles))]
         tokens = iter(self.encode_views(views))

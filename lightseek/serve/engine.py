@@ -31,6 +31,7 @@ from lightseek.text.schema import JsonSchema
 from lightseek.tools.memory import release_memory
 
 TIDY_SECONDS = 10  # batches differ in size, so glibc would keep more and more freed blocks that fit none
+PATIENCE = 8  # times the usual wait, for as many prompts as the last batch had
 Finish = Literal["eos", "length", "stopped"]
 
 
@@ -93,6 +94,7 @@ class Engine:
         self.closing = False
         self.lock = threading.Lock()
         self.count = 0  # jobs that wait
+        self.together = 1  # jobs of the last batch
         self.tidied = time.monotonic()
         self.thread = threading.Thread(target=self._work, name="lightseek-engine", daemon=True)
 
@@ -191,12 +193,16 @@ class Engine:
             self._take()
         if self.closing:
             return None
-        until, kind = time.monotonic() + self.limits.wait_ms / 1000, self.left_over[0].kind
-        while sum(job.kind == kind for job in self.left_over) < self.limits.rows and self._take(until):
+        began, wait, kind = time.monotonic(), self.limits.wait_ms / 1000, self.left_over[0].kind
+        while (count := sum(job.kind == kind for job in self.left_over)) < self.limits.rows:
+            # The clients of the last batch often come back at once, and their pages must be decoded first.
+            if not self._take(began + (wait if count >= self.together else PATIENCE * wait)):
+                break
             if self.closing:
                 return None
         batch = [job for job in self.left_over if job.kind == kind][: self.limits.rows]
         self.left_over = [job for job in self.left_over if job not in batch]
+        self.together = len(batch)
         with self.lock:
             self.count -= len(batch)
         now = time.monotonic()

@@ -20,7 +20,10 @@ class Limits:
     output_tokens: int = limit(4096, "the longest answer, in tokens")
     queue: int = limit(64, "the number of prompts that may wait; a request beyond it gets 429")
     rows: int = limit(16, "the largest number of prompts that run together")
-    wait_ms: int = limit(10, "how long a prompt waits for others to run with, in milliseconds")
+    wait_ms: int = limit(
+        10,
+        "how long a prompt waits for others, in milliseconds (8 times as long after a batch of several)",
+    )
     deadline_s: int | float = limit(300, "the longest time for a request, waiting included, in seconds")
     memory_gb: int | float = limit(64, "the memory for loaded models; the least recently used one goes")
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from golden import relative_error
+from PIL import Image
 from small import SMALL
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from lightseek.model.grouped import run_grouped
 from lightseek.model.moe import Experts, MoE, Routing
 from lightseek.model.ocr import reset_parameters
 from lightseek.model.sam import SamBlock
+from lightseek.page.views import page_views
 from lightseek.weights.formula import fill, formula_image
 
 TOLERANCE = 1e-4  # relative, float32
@@ -406,3 +408,13 @@ def test_half_precision_products_have_float32s_gradients_rounded(monkeypatch):
     for ours, exact in zip((x, linear.weight, linear.bias), wide, strict=True):
         assert ours.grad.dtype == torch.bfloat16
         assert relative_error(ours.grad.float(), exact.grad) <= 2 * torch.finfo(torch.bfloat16).eps
+
+
+def test_a_cpu_takes_a_batch_of_pages_in_parts():
+    """Four pages of 512 pixels, or one with its tiles, however many they are. The order stays."""
+    small = [page_views(Image.new("RGB", (512, 512), (shade, 0, 0)), "tiny") for shade in range(9)]
+    tiled = page_views(Image.new("RGB", (1280, 1280)), "gundam")
+    parts = cpu.page_parts([*small, tiled, small[0]])
+    assert [len(part) for part in parts] == [4, 4, 1, 1, 1] and parts[3][0] is tiled
+    assert [page for part in parts[:3] for page in part] == small
+    assert cpu.page_parts([]) == []

@@ -306,6 +306,23 @@ def test_a_client_that_goes_away_frees_its_row_and_the_others_go_on():
     engine.stop(20)
 
 
+def test_after_a_batch_of_several_the_engine_waits_for_as_many():
+    """Three jobs come together, and then three again with 60 ms between them: two batches, although it waits 20 ms."""
+    sizes = []
+    engine = Engine(Models(load=loaded), Limits(wait_ms=20))
+    engine._run = lambda batch: [sizes.append(len(batch)), *(engine._end(one, ValueError()) for one in batch)]
+    for _ in range(3):
+        engine.submit(job())
+    engine.start()
+    while not sizes:
+        time.sleep(0.005)
+    for _ in range(3):
+        engine.submit(job())
+        time.sleep(0.06)
+    engine.stop(20)
+    assert sizes == [3, 3]
+
+
 def test_a_deadline_and_a_full_queue_and_a_stop():
     engine = Engine(Models(load=loaded), Limits(wait_ms=1, queue=2, rows=1))
     (late,) = run_late(engine)
