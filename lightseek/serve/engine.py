@@ -31,7 +31,7 @@ from lightseek.text.schema import JsonSchema
 from lightseek.tools.memory import release_memory
 
 TIDY_SECONDS = 10  # batches differ in size, so glibc would keep more and more freed blocks that fit none
-PATIENCE = 8  # times the usual wait, for as many prompts as the last batch had
+PATIENCE = 0.15  # of the time that the last batch took: how long to wait for as many prompts as it had
 Finish = Literal["eos", "length", "stopped"]
 
 
@@ -94,7 +94,7 @@ class Engine:
         self.closing = False
         self.lock = threading.Lock()
         self.count = 0  # jobs that wait
-        self.together = 1  # jobs of the last batch
+        self.together, self.took = 1, 0.0  # jobs of the last batch, and its seconds
         self.tidied = time.monotonic()
         self.thread = threading.Thread(target=self._work, name="lightseek-engine", daemon=True)
 
@@ -166,7 +166,9 @@ class Engine:
             if batch is None:
                 break
             if batch:
+                began = time.monotonic()
                 self._run(batch)
+                self.took = time.monotonic() - began
             if time.monotonic() - self.tidied > TIDY_SECONDS and not torch.cuda.is_available():
                 release_memory()
                 self.tidied = time.monotonic()
@@ -196,7 +198,7 @@ class Engine:
         began, wait, kind = time.monotonic(), self.limits.wait_ms / 1000, self.left_over[0].kind
         while (count := sum(job.kind == kind for job in self.left_over)) < self.limits.rows:
             # The clients of the last batch often come back at once, and their pages must be decoded first.
-            if not self._take(began + (wait if count >= self.together else PATIENCE * wait)):
+            if not self._take(began + (wait if count >= self.together else max(wait, PATIENCE * self.took))):
                 break
             if self.closing:
                 return None

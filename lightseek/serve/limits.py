@@ -22,7 +22,7 @@ class Limits:
     rows: int = limit(16, "the largest number of prompts that run together")
     wait_ms: int = limit(
         10,
-        "how long a prompt waits for others, in milliseconds (8 times as long after a batch of several)",
+        "how long a prompt waits for others to run with, in milliseconds",
     )
     deadline_s: int | float = limit(300, "the longest time for a request, waiting included, in seconds")
     memory_gb: int | float = limit(64, "the memory for loaded models; the least recently used one goes")
