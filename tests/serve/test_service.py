@@ -306,23 +306,17 @@ def test_a_client_that_goes_away_frees_its_row_and_the_others_go_on():
     engine.stop(20)
 
 
-def test_after_a_batch_of_several_the_engine_waits_for_as_many():
-    """Three jobs come together, and then three again with 60 ms between them: two batches, although it waits 20 ms.
-
-    The first batch took two seconds, so 300 ms more do not matter.
-    """
-    sizes = []
-    engine = Engine(Models(load=loaded), Limits(wait_ms=20))
-    engine._run = lambda batch: [sizes.append(len(batch)), time.sleep(2)]
-    for _ in range(3):
-        engine.submit(job())
-    engine.start()
-    time.sleep(2.2)
-    for _ in range(3):
-        engine.submit(job())
-        time.sleep(0.06)
-    engine.stop(20)
-    assert sizes == [3, 3]
+def test_after_a_long_batch_of_several_the_engine_waits_for_as_many():
+    """The last batch had three jobs and took 100 s, so the engine waits up to 15 s for three that come one by one."""
+    engine = Engine(Models(load=loaded), Limits(wait_ms=1))
+    engine.together, engine.took = 3, 100.0
+    engine.submit(job())
+    for seconds in (0.1, 0.3):
+        threading.Timer(seconds, engine.submit, [job()]).start()
+    assert len(engine._next_batch()) == 3
+    engine.together = 1
+    engine.submit(job())
+    assert len(engine._next_batch()) == 1
 
 
 def test_a_deadline_and_a_full_queue_and_a_stop():
