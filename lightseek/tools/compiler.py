@@ -18,8 +18,8 @@ SECONDS = 120  # at most for the compiler
 def load_compiled(source: Path) -> ctypes.CDLL | None:
     """Return the functions of a file of C. Returns None if this machine has no compiler that can make them.
 
-    The compiler is `$CC` or else `cc`. It must know OpenMP. What it makes is kept in the cache folder of the user. The
-    name of that file changes with the source, the compiler and the processor.
+    The compiler is `$CC` or else `cc`. It must know OpenMP. What it makes is kept in the user's cache folder, where no
+    other user may write. The name of that file changes with the source, the compiler and the processor.
     """
     compiler = shutil.which(os.environ.get("CC") or "cc")
     if compiler is None or os.name != "posix":
@@ -28,8 +28,10 @@ def load_compiled(source: Path) -> ctypes.CDLL | None:
         version = subprocess.run([compiler, "--version"], capture_output=True, timeout=SECONDS, check=True).stdout
         key = hashlib.sha256(b"\0".join([source.read_bytes(), " ".join(FLAGS).encode(), version, processor()]))
         target = cache_folder() / f"{source.stem}-{key.hexdigest()[:20]}.so"
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not is_ours(target.parent):
+            return None
         if not target.is_file():
-            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=target.parent) as folder:
                 made = Path(folder) / target.name
                 command = [compiler, *FLAGS, str(source), "-o", str(made), "-lm"]
@@ -38,6 +40,12 @@ def load_compiled(source: Path) -> ctypes.CDLL | None:
         return ctypes.CDLL(str(target))
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def is_ours(folder: Path) -> bool:
+    """Return whether no other user can put a file into this folder, because what is in it will be run."""
+    status = folder.stat()
+    return status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 def processor() -> bytes:

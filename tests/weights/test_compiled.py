@@ -138,6 +138,8 @@ def test_without_a_compiler_nothing_is_compiled(monkeypatch, tmp_path):
         assert find(SOURCE) is None
     monkeypatch.delenv("CC")
     assert find(SOURCE) is not None and len(list((tmp_path / "lightseek").iterdir())) == 1
+    (tmp_path / "lightseek").chmod(0o777)  # somebody else could have put the file there
+    assert find(SOURCE) is None
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert find(SOURCE) is None
