@@ -136,7 +136,8 @@ class Compiled(nn.Module):
             return self.multiply(x, name, expert) + bias
 
         def product(x: Tensor) -> Tensor:
-            matrix, known = self.matrix(name, expert), as_known(x)
+            matrix = self.matrix(name, expert)
+            known = as_known(x, matrix)
             out, added = known.new_empty(*x.shape[:-1], matrix.o), None if bias is None else bias.float()
             pointers = (known.data_ptr(), None if added is None else added.data_ptr(), out.data_ptr())
             library().product(matrix, *pointers, x.numel() // matrix.i, *how(known))
@@ -171,8 +172,9 @@ class CompiledExperts(Compiled, Experts):
     ) -> Float[Tensor, "n d"]:
         if torch.is_grad_enabled() and (x.requires_grad or weights.requires_grad):
             return super().forward(x, weights, chosen)  # with `projection`
-        known, chosen, weights = as_known(x), chosen.contiguous(), weights.float().contiguous()
-        out, (gate_up, down) = torch.empty_like(known), (self.matrix(name) for name in ("gate_up", "down"))
+        gate_up, down = self.matrix("gate_up"), self.matrix("down")
+        known, chosen, weights = as_known(x, gate_up), chosen.contiguous(), weights.float().contiguous()
+        out = torch.empty_like(known)
         pointers = (known.data_ptr(), chosen.data_ptr(), weights.data_ptr(), out.data_ptr())
         library().experts(gate_up, down, *pointers, *chosen.shape, len(self.down), *how(known))
         return out.to(x.dtype)
@@ -191,8 +193,10 @@ def in_order(kind: str, weight: Shaped[Tensor, "o _"]) -> Int32[Tensor, "_ w 16"
     return weight.contiguous().view(torch.int32).unflatten(0, (-1, LANES)).transpose(1, 2).contiguous()
 
 
-def as_known(x: Tensor) -> Tensor:
-    """Return x as products.c can read it: float32 or bfloat16, row by row."""
+def as_known(x: Tensor, matrix: Matrix) -> Tensor:
+    """Return x as products.c can read it: float32 or bfloat16, row by row. Raises RuntimeError if it does not fit W."""
+    if x.shape[-1] != matrix.i or not x.is_cpu:  # C would read somewhere else in memory
+        raise RuntimeError(f"rows of {x.shape[-1]} numbers on {x.device}: this weight takes {matrix.i} on a CPU")
     return (x if x.dtype in DTYPES else x.float()).contiguous()
 
 

@@ -165,3 +165,12 @@ def test_a_copy_has_weights_of_its_own():
     compiled.weight.zero_()
     assert torch.equal(again(x), before) and torch.equal(compiled(x), compiled.bias.expand(2, -1))
     assert torch.equal(again.to(torch.float64).to(torch.float32)(x), before)  # words are integers
+
+
+def test_rows_that_do_not_fit_are_an_error():
+    """C would read past their end, or at an address of another device."""
+    for layer, more in ((make("int4", torch.float32)[1], ()), (make("whole", torch.float32, experts=2)[1], None)):
+        for x in (torch.ones(2, INPUTS - 1), torch.ones(2, INPUTS, device="meta")):
+            inputs = (torch.ones(2, 1), torch.zeros(2, 1, dtype=torch.long)) if more is None else more
+            with torch.no_grad(), pytest.raises(RuntimeError, match=f"this weight takes {INPUTS} on a CPU"):
+                layer(x, *inputs)
