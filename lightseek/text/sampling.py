@@ -43,7 +43,7 @@ class Sampler:
 
     def __call__(self, logits: Float[Tensor, "b v"], u: Float[Tensor, " b"]) -> Int[Tensor, " b"]:
         """Return the chosen tokens. `u` holds a random number in [0, 1) for each row, which greedy decoding ignores."""
-        if self.temperature == 0:
+        if self.temperature < torch.finfo(logits.dtype).tiny:  # in this dtype it may be 0, and 0 / 0 is no number
             return logits.argmax(dim=-1)
         logits = logits - logits.amax(-1, keepdim=True)  # otherwise a small temperature would overflow
         probabilities, order = (logits / self.temperature).softmax(dim=-1).sort(dim=-1, descending=True)
