@@ -6,6 +6,8 @@ from typing import Any
 
 from lightseek.commands.common import add
 
+# vLLM's JSON may otherwise have white space without end.
+COMPACT = """--structured-outputs-config '{"backend": "xgrammar", "disable_any_whitespace": true}'"""
 GUARD = "vllm.model_executor.models.deepseek_ocr:NGramPerReqLogitsProcessor"
 
 
@@ -27,7 +29,8 @@ def export(arguments: argparse.Namespace) -> None:
     print(f"{folder}: all tensors are those of vLLM's class ({config.decoder.layers} layers, {config.dtype})")
     for line in write_files(folder, config):
         print(line)
-    print(f"vllm serve {folder} --logits-processors {GUARD} --no-enable-prefix-caching --mm-processor-cache-gb 0")
+    flags = f"--logits-processors {GUARD} {COMPACT} --no-enable-prefix-caching --mm-processor-cache-gb 0"
+    print(f"vllm serve {folder} {flags}")
 
 
 def add_parser(commands: Any) -> None:
