@@ -17,7 +17,7 @@ matrix, but for 256 queries at a time: 50 MB of it instead of 800 at 1024 pixels
 Who calls what:
 
     linear, conv2d                         layers.py, for every tensor on a CPU
-    page_parts                             ocr.py, for a batch of pages
+    page_parts                             ocr.py, for a batch of pages in generation
     faster_with_bias, attend_with_bias     grid_attention.py
     linear_by_blocks, gradient_by_blocks   weights/int8.py, for weights that are integers
 """

@@ -171,7 +171,9 @@ class DeepSeekOCR(DocumentModel):
 
     def encode_pages(self, pages: Sequence[Page]) -> list[Float[Tensor, "_ d"]]:
         """Return `encode_page` of many images, whose sizes and modes may differ."""
-        parts = cpu.page_parts(pages) if self.device.type == "cpu" else [pages]
+        # Generation may take the pages of a batch apart. In training, hooks on the encoder want all of them at once.
+        apart = self.device.type == "cpu" and torch.is_inference_mode_enabled()
+        parts = cpu.page_parts(pages) if apart else [pages]
         return [tokens for part in parts for tokens in self.encode_together(part)]
 
     def encode_together(self, pages: Sequence[Page]) -> list[Float[Tensor, "_ d"]]:
