@@ -284,5 +284,5 @@ def add_compile(command: Parser) -> None:
         "--compile",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="multiply on a CPU with loops in C, which this machine compiles once (default: if it has a C compiler)",
+        help="multiply with loops in C, compiled once (default: on a CPU with AVX512-VNNI, if there is a C compiler)",
     )

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int, Int32, Shaped
 from torch import Tensor, nn
 
+from lightseek.model.cpu import has_integer_instructions
 from lightseek.model.layers import Linear
 from lightseek.model.moe import Experts, Projection
 from lightseek.tools.compiler import load_compiled
@@ -62,7 +63,15 @@ def compiles(module: nn.Module) -> bool:
             outputs //= 2
         if weight.device.type != "cpu" or dtype not in DTYPES or outputs % WIDTH or inputs % GROUP:
             return False
-    return load_compiled(SOURCE) is not None
+    return available()
+
+
+def available() -> bool:
+    """Return whether this machine can compile `products.c`, and has the instructions that it is made for (AVX512-VNNI).
+
+    With shorter vectors the compiler takes minutes, and whether PyTorch's kernels are slower there was not measured.
+    """
+    return has_integer_instructions() and load_compiled(SOURCE) is not None
 
 
 def compile_layer(module: nn.Module) -> "Compiled":

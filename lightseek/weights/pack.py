@@ -1,6 +1,6 @@
 """Packs the weights of a model that only reads, in the order in which this machine's fastest kernels want them.
 
-    any kind   on a CPU with a C compiler: words for `products.c` (`compiled.py`)
+    any kind   on a CPU with AVX512-VNNI and a C compiler: words for `products.c` (`compiled.py`)
     bfloat16   on a CPU with instructions for it: blocks for oneDNN. The numbers stay the same, bit for bit.
     int4       with bfloat16 on a CPU or a CUDA device: the order of PyTorch's kernels for 4 bits
 

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from lightseek.model.layers import Linear
 from lightseek.model.moe import Experts
 from lightseek.tools import compiler
-from lightseek.weights.compiled import SOURCE, CompiledExperts, CompiledLinear, compiles
+from lightseek.weights.compiled import SOURCE, CompiledExperts, CompiledLinear, available, compiles
 from lightseek.weights.int4 import Int4Experts, Int4Linear
 from lightseek.weights.int8 import Int8Experts, Int8Linear, dequantize, integer_product
 from lightseek.weights.pack import pack
 from lightseek.weights.quantize import quantize
 
-pytestmark = pytest.mark.skipif(compiler.load_compiled(SOURCE) is None, reason="this machine has no C compiler")
+pytestmark = pytest.mark.skipif(not available(), reason="this machine has no C compiler, or no AVX512-VNNI")
 
 LAYERS = {"whole": Linear, "int8": Int8Linear, "int4": Int4Linear}
 EXPERTS = {"whole": Experts, "int8": Int8Experts, "int4": Int4Experts}
