@@ -132,14 +132,15 @@ class DecoderAttention(nn.Module):
         cache: KVCache | None,
         layer: int,
     ) -> Float[Tensor, "b n d"]:
-        q, k, v = (
-            rearrange(project(x), "b n (h k) -> b h n k", h=self.heads)
-            for project in (self.q_proj, self.k_proj, self.v_proj)
-        )
+        q, k, v = (rearrange(y, "b n (h k) -> b h n k", h=self.heads) for y in self.project(x))
         q, k = rotate(q, rotation), rotate(k, rotation)
         if cache is not None:
             k, v = cache.append(layer, k, v)  # b h m k
         return self.o_proj(rearrange(self.attend(q, k, v, bias, causal), "b h n k -> b n (h k)"))
+
+    def project(self, x: Float[Tensor, "b n d"]) -> tuple[Float[Tensor, "b n d"], ...]:
+        """Return the queries, keys and values of all heads."""
+        return self.q_proj(x), self.k_proj(x), self.v_proj(x)
 
 
 class Rotary(nn.Module):

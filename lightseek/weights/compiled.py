@@ -18,8 +18,9 @@ from jaxtyping import Float, Int, Int32, Shaped
 from torch import Tensor, nn
 
 from lightseek.model.cpu import has_integer_instructions
+from lightseek.model.decoder import DecoderAttention
 from lightseek.model.layers import Linear
-from lightseek.model.moe import Experts, Projection
+from lightseek.model.moe import Experts, Projection, SwiGLU
 from lightseek.tools.compiler import load_compiled
 from lightseek.weights.int4 import GROUP, Int4Experts, Int4Linear, unpack
 from lightseek.weights.int8 import Int8Experts, Int8Linear
@@ -49,6 +50,9 @@ class Matrix(ctypes.Structure):
 
 def compiles(module: nn.Module) -> bool:
     """Return whether there is a form of this layer for `products.c`, and a compiler on this machine."""
+    if names := JOINED.get(type(module)):
+        layers = [getattr(module, name) for name in names]
+        return all(map(compiles, layers)) and len(set(map(kind_of, layers))) == 1
     if type(module) not in (Linear, Experts) and not isinstance(
         module, Int8Linear | Int8Experts | Int4Linear | Int4Experts
     ):
@@ -74,8 +78,10 @@ def available() -> bool:
     return has_integer_instructions() and load_compiled(SOURCE) is not None
 
 
-def compile_layer(module: nn.Module) -> "Compiled":
+def compile_layer(module: nn.Module) -> nn.Module:
     """Return the form of this layer for `products.c`."""
+    if type(module) in COMPILED:
+        return COMPILED[type(module)](module)
     return CompiledLinear(module) if isinstance(module, nn.Linear) else CompiledExperts(module)
 
 
@@ -104,17 +110,19 @@ class Compiled(nn.Module):
         self.known = {}
         return super()._apply(*arguments, **options)
 
-    def hold(self, name: str, module: nn.Module) -> None:
-        """Put a weight of `module` in order, with its scales if it has some."""
-        weight = getattr(module, name).detach()
-        scale = getattr(module, f"{name}_scale", None)
+    def hold(self, name: str, *held: tuple[Tensor, Tensor | None]) -> None:
+        """Put a weight in order, with its scales if it has some. Several of them become one, each below the last."""
+        rows = sum(weight.shape[-2] for weight, _ in held)
+        weight, scale = held[0]
         size = weight.shape[-1] * weight.element_size() // 4  # words in a row
-        words = torch.empty(*weight.shape[:-2], weight.shape[-2] // LANES, size, LANES, dtype=torch.int32)
-        for matrix, place in zip(
-            weight.flatten(0, -2).split(ROWS), words.flatten(0, -3).split(ROWS // LANES), strict=True
-        ):
-            place.copy_(in_order(self.kind, matrix))  # a part at a time, so that no copy of a whole stack exists
+        words = torch.empty(*weight.shape[:-2], rows // LANES, size, LANES, dtype=torch.int32)
+        parts = [part for weight, _ in held for part in weight.detach().flatten(0, -2).split(ROWS)]
+        places = words.flatten(0, -3).split([len(part) // LANES for part in parts])
+        for part, place in zip(parts, places, strict=True):
+            place.copy_(in_order(self.kind, part))  # a part at a time, so that no copy of a whole stack exists
         setattr(self, name, nn.Parameter(words, requires_grad=False))
+        if len(held) > 1 and scale is not None:
+            scale = torch.cat([scale for _, scale in held], dim=weight.ndim - 2)
         if self.kind == "int8":
             scale = scale.float()
         if self.kind == "int4":  # *e o g 2 -> *e o/16 g 16 2
@@ -156,13 +164,13 @@ class Compiled(nn.Module):
 
 
 class CompiledLinear(Compiled, nn.Linear):
-    """A linear layer in the order of products.c."""
+    """A linear layer in the order of products.c. Several layers without a bias become one, whose outputs are theirs."""
 
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__(kind_of(linear))
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.hold("weight", linear)
-        self.bias = linear.bias
+    def __init__(self, *linears: nn.Linear) -> None:
+        super().__init__(kind_of(linears[0]))
+        self.in_features, self.out_features = linears[0].in_features, sum(linear.out_features for linear in linears)
+        self.hold("weight", *(held_by(linear, "weight") for linear in linears))
+        self.bias = linears[0].bias
 
     def forward(self, x: Float[Tensor, "*n i"]) -> Float[Tensor, "*n o"]:
         return self.multiply(x, "weight", bias=self.bias)
@@ -173,8 +181,8 @@ class CompiledExperts(Compiled, Experts):
 
     def __init__(self, experts: Experts) -> None:
         super().__init__(kind_of(experts))
-        self.hold("gate_up", experts)
-        self.hold("down", experts)
+        self.hold("gate_up", held_by(experts, "gate_up"))
+        self.hold("down", held_by(experts, "down"))
 
     def forward(
         self, x: Float[Tensor, "n d"], weights: Float[Tensor, "n k"], chosen: Int[Tensor, "n k"]
@@ -190,6 +198,48 @@ class CompiledExperts(Compiled, Experts):
 
     def projection(self, name: str) -> Projection:
         return lambda expert, x: self.multiply(x, name, expert)
+
+
+class CompiledSwiGLU(CompiledExperts):
+    """A SwiGLU in the order of products.c, as one call: it is the only expert, which each row chooses with weight 1."""
+
+    def __init__(self, mlp: SwiGLU) -> None:
+        Compiled.__init__(self, kind_of(mlp.gate_proj))
+        gate, up, down = (held_by(layer, "weight") for layer in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
+        self.hold("gate_up", as_stack(gate), as_stack(up))
+        self.hold("down", as_stack(down))
+
+    def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        rows = x.flatten(0, -2)
+        chosen = torch.zeros(len(rows), 1, dtype=torch.long)
+        return super().forward(rows, torch.ones(len(rows), 1), chosen).view_as(x)
+
+
+class CompiledAttention(DecoderAttention):
+    """A decoder's attention whose queries, keys and values are one product."""
+
+    def __init__(self, attention: DecoderAttention) -> None:
+        nn.Module.__init__(self)
+        self.heads, self.attend, self.o_proj = attention.heads, attention.attend, attention.o_proj
+        self.qkv = CompiledLinear(attention.q_proj, attention.k_proj, attention.v_proj)
+
+    def project(self, x: Float[Tensor, "b n d"]) -> tuple[Float[Tensor, "b n d"], ...]:
+        return self.qkv(x).chunk(3, dim=-1)
+
+
+COMPILED = {SwiGLU: CompiledSwiGLU, DecoderAttention: CompiledAttention}
+JOINED = {SwiGLU: ("gate_proj", "up_proj", "down_proj"), DecoderAttention: ("q_proj", "k_proj", "v_proj")}
+
+
+def as_stack(held: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
+    """Return the weight and scales of a layer as those of a stack of one expert."""
+    weight, scale = held
+    return weight.unsqueeze(0), None if scale is None else scale.unsqueeze(0)
+
+
+def held_by(layer: nn.Module, name: str) -> tuple[Tensor, Tensor | None]:
+    """Return a weight of a layer, and its scales if it has some."""
+    return getattr(layer, name), getattr(layer, f"{name}_scale", None)
 
 
 def in_order(kind: str, weight: Shaped[Tensor, "o _"]) -> Int32[Tensor, "_ w 16"]:

@@ -34,7 +34,10 @@ def pack(model: nn.Module, compile: bool = True) -> bool:
     encoder = getattr(model, "encoder", nn.Module())
     many_rows = {f"encoder.{path}" for path, _ in encoder.named_modules()}
     for path in [path for path, _ in model.named_modules()]:  # a list of the modules would keep the old ones
-        module = model.get_submodule(path)
+        try:
+            module = model.get_submodule(path)
+        except AttributeError:
+            continue  # a part of something that was packed as a whole
         if new := packed(module, compile, path in many_rows):
             parent, _, name = path.rpartition(".")
             setattr(model.get_submodule(parent), name, new.train(module.training))

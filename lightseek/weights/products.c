@@ -31,7 +31,7 @@ The types are vectors of GCC and Clang. A CPU with shorter vectors runs each ope
 #define ROWS 12            /* rows of x that are multiplied at once: ROWS * SIDE sums stay in registers */
 #define GROUP 32           /* numbers of 4 bits that share a scale */
 #define NEAR (1 << 19)     /* bytes of x that stay in the cache of a core while many rows of W pass */
-#define AHEAD 4096         /* bytes: what the processor should fetch already */
+#define AHEAD 4096         /* bytes of a block that the processor should fetch in advance */
 
 typedef float floats __attribute__((vector_size(64)));
 typedef int32_t ints __attribute__((vector_size(64)));
@@ -62,6 +62,12 @@ INLINE words load(const void *from) {
     words v;
     memcpy(&v, from, sizeof v);
     return v;
+}
+
+/* Fetch what will be read soon. Blocks of `block` bytes are read SIDE at once, so the next ones lie behind all of these. */
+INLINE void fetch(const char *blocks, long at, long block) {
+    const long next = at + AHEAD;
+    __builtin_prefetch(blocks + next + (next < block ? 0 : (SIDE - 1) * block));
 }
 
 INLINE float widen(uint16_t bfloat) {
@@ -115,11 +121,11 @@ INLINE void multiply_floats(enum kind kind, const struct matrix *m, long row, co
     const char *w = m->words + row / LANES * block;
     const float *from = x->floats;
     floats sums[ROWS][SIDE] = {0};
-    for (long j = 0; j < m->i; j += NUMBERS[kind], w += sizeof(words), from += NUMBERS[kind] * count) {
+    for (long at = 0; at < block; at += sizeof(words), from += NUMBERS[kind] * count) {
         floats first[SIDE], second[SIDE]; /* the numbers of each word: two of bfloat16, or one */
         UNROLL for (int s = 0; s < SIDE; s++) {
-            __builtin_prefetch(w + s * block + AHEAD);
-            const words v = load(w + s * block);
+            fetch(w + s * block, at, block);
+            const words v = load(w + s * block + at);
             first[s] = (floats)(kind == FLOAT32 ? v : v << 16);
             second[s] = (floats)(v & 0xffff0000u);
         }
@@ -137,10 +143,10 @@ INLINE void multiply_int8(const struct matrix *m, long row, const struct tile *x
     const char *w = m->words + row / LANES * block;
     const int32_t *from = x->integers;
     ints sums[ROWS][SIDE] = {0};
-    for (long j = 0; j < m->i; j += 4, w += sizeof(words), from += count)
+    for (long at = 0; at < block; at += sizeof(words), from += count)
         UNROLL for (int s = 0; s < SIDE; s++) {
-            __builtin_prefetch(w + s * block + AHEAD);
-            const words v = load(w + s * block);
+            fetch(w + s * block, at, block);
+            const words v = load(w + s * block + at);
             UNROLL for (int r = 0; r < count; r++) sums[r][s] = dot4(sums[r][s], v, from[r]);
         }
     UNROLL for (int s = 0; s < SIDE; s++) {
@@ -151,21 +157,22 @@ INLINE void multiply_int8(const struct matrix *m, long row, const struct tile *x
 }
 
 INLINE void multiply_int4(const struct matrix *m, long row, const struct tile *x, int count, floats out[ROWS][SIDE]) {
-    const long block = m->i / NUMBERS[INT4] * sizeof(words), groups = m->i / GROUP;
-    const char *w = m->words + row / LANES * block, *scales = m->scales + row / LANES * groups * sizeof(words);
+    const long block = m->i / NUMBERS[INT4] * sizeof(words), groups = m->i / GROUP, pairs = groups * sizeof(words);
+    const char *w = m->words + row / LANES * block, *scales = m->scales + row / LANES * pairs;
     const int32_t *from = x->integers;
     floats sums[ROWS][SIDE] = {0};
-    for (long g = 0; g < groups; g++, scales += sizeof(words)) {
+    for (long g = 0, at = 0; g < groups; g++) {
         ints part[ROWS][SIDE] = {0};
-        UNROLL for (int c = 0; c < GROUP; c += 8, w += sizeof(words), from += 2 * count)
+        UNROLL for (int c = 0; c < GROUP; c += 8, at += sizeof(words), from += 2 * count)
             UNROLL for (int s = 0; s < SIDE; s++) {
-                __builtin_prefetch(w + s * block + AHEAD);
-                const words v = load(w + s * block), low = v & 0x0f0f0f0fu, high = v >> 4 & 0x0f0f0f0fu;
+                fetch(w + s * block, at, block);
+                const words v = load(w + s * block + at), low = v & 0x0f0f0f0fu, high = v >> 4 & 0x0f0f0f0fu;
                 UNROLL for (int r = 0; r < count; r++)
                     part[r][s] = dot4(dot4(part[r][s], low, from[r]), high, from[count + r]);
             }
         UNROLL for (int s = 0; s < SIDE; s++) {
-            const words pair = load(scales + s * groups * sizeof(words));
+            fetch(scales + s * pairs, g * sizeof(words), pairs);
+            const words pair = load(scales + s * pairs + g * sizeof(words));
             const floats scale = (floats)(pair << 16), zero = (floats)(pair & 0xffff0000u);
             UNROLL for (int r = 0; r < count; r++) { /* W = (q - 8) scale + zero */
                 const float step = x->steps[g * count + r], sum = step * x->sums[g * count + r];

@@ -8,10 +8,19 @@ from golden import reduced_model, relative_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightseek.model.decoder import DecoderAttention
 from lightseek.model.layers import Linear
-from lightseek.model.moe import Experts
+from lightseek.model.moe import Experts, SwiGLU
 from lightseek.tools import compiler
-from lightseek.weights.compiled import SOURCE, CompiledExperts, CompiledLinear, available, compiles
+from lightseek.weights.compiled import (
+    SOURCE,
+    CompiledAttention,
+    CompiledExperts,
+    CompiledLinear,
+    CompiledSwiGLU,
+    available,
+    compiles,
+)
 from lightseek.weights.int4 import Int4Experts, Int4Linear
 from lightseek.weights.int8 import Int8Experts, Int8Linear, dequantize, integer_product
 from lightseek.weights.pack import pack
@@ -70,6 +79,34 @@ def test_experts(kind, dtype):
     assert torch.equal(compiled(x[9:10], weights[9:10], chosen[9:10]), out[9:10])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", LAYERS)
+@torch.inference_mode()
+def test_layers_that_share_a_call(kind, dtype):
+    """The shared experts are one call, and so are the queries, keys and values. Both have the shapes of before."""
+    torch.manual_seed(0)
+    decoder = torch.nn.ModuleList([SwiGLU(INPUTS, 64), DecoderAttention(INPUTS, heads=4)]).to(dtype)
+    decoder.requires_grad_(False)
+    if kind != "whole":
+        quantize(torch.nn.ModuleDict({"decoder": decoder}), kind)
+    mlp, attention = decoder
+    x = torch.randn(2, 13, INPUTS).to(dtype)
+    compiled = CompiledSwiGLU(mlp)
+    out = compiled(x)
+    assert out.shape == x.shape and out.dtype == dtype
+    assert relative_error(out.float(), mlp(x).float()) <= 3 * CLOSE[kind]
+    assert torch.equal(compiled(x[1:, 4]), out[1:, 4])
+    for one, plain in zip(CompiledAttention(attention).project(x), attention.project(x), strict=True):
+        assert one.shape == plain.shape and relative_error(one.float(), plain.float()) <= CLOSE[kind]
+
+
+def test_a_joined_layer_has_the_same_gradient():
+    mlp = SwiGLU(INPUTS, 64).requires_grad_(False)
+    x = torch.randn(1, 3, INPUTS, requires_grad=True)
+    gradients = [torch.autograd.grad(layer(x).square().sum(), x)[0] for layer in (mlp, CompiledSwiGLU(mlp))]
+    assert relative_error(gradients[1], gradients[0]) <= 1e-5
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     rows=st.integers(1, 30), blocks=st.integers(1, 4), groups=st.integers(1, 5), scale=st.sampled_from([1e-4, 1, 300])
@@ -123,8 +160,11 @@ def test_a_model_reads_on_when_it_is_packed(kind):
         before = model(ids).logits
         assert pack(model)
         assert isinstance(model.decoder.lm_head, CompiledLinear)
-        assert isinstance(model.decoder.layers[1].mlp.experts, CompiledExperts)
-        assert relative_error(model(ids).logits, before) <= 0.05
+        layer = model.decoder.layers[1]
+        assert isinstance(layer.mlp.experts, CompiledExperts) and isinstance(layer.mlp.shared, CompiledSwiGLU)
+        assert isinstance(layer.attention, CompiledAttention) and isinstance(layer.attention.o_proj, CompiledLinear)
+        change = model(ids).logits - before  # as a whole, because one token may go to another expert now
+        assert change.norm() <= 0.05 * before.norm()
     one, two = (model.generate(ids.repeat(n, 1), max_new_tokens=5, stop=[]) for n in (1, 2))
     assert one[0].tokens == two[0].tokens == two[1].tokens
 
