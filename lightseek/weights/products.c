@@ -30,7 +30,8 @@ The types are vectors of GCC and Clang. A CPU with shorter vectors runs each ope
 #define WIDTH (LANES * SIDE)
 #define ROWS 12            /* rows of x that are multiplied at once: ROWS * SIDE sums stay in registers */
 #define GROUP 32           /* numbers of 4 bits that share a scale */
-#define NEAR (1 << 19)     /* bytes of x that stay in the cache of a core while many rows of W pass */
+#define NEAR (1 << 18)     /* bytes of x that stay in the cache of a core while many rows of W pass */
+#define PART 256           /* numbers of a row that are put into a tile before those of the next row */
 #define AHEAD 4096         /* bytes of a block that the processor should fetch in advance */
 
 typedef float floats __attribute__((vector_size(64)));
@@ -206,7 +207,7 @@ COPIES(multiply_by_int4, INT4)
 static void (*const MULTIPLY[])(const struct matrix *, long, const struct tile *, floats[ROWS][SIDE]) = {
     multiply_float32, multiply_bfloat16, multiply_by_int8, multiply_by_int4};
 
-/* Rows of x. The caller frees `memory`. */
+/* Rows of x. The caller frees `tiles` and `memory`. */
 struct rows {
     long i, groups, count; /* of tiles */
     int integers;
@@ -214,16 +215,19 @@ struct rows {
     void *memory;
 };
 
-/* Return the tiles of `all` rows: those of each of `experts` experts end before `ends[e]`. */
-static struct rows new_rows(const struct matrix *m, long all, const long *ends, long experts) {
+/* Return the tiles of `all` rows: those of each of `experts` experts end before `ends[e]`. `near` of them exist at a time,
+and the next ones take their place. */
+static struct rows new_rows(const struct matrix *m, long all, const long *ends, long experts, long near) {
     struct rows x = {m->i, m->kind == INT4 ? m->i / GROUP : 1, 0, m->kind >= INT8, 0, 0};
+    const long held = near < (all + ROWS - 1) / ROWS ? near * ROWS : all;
     x.tiles = malloc((all / ROWS + experts + 1) * sizeof(struct tile));
-    x.memory = malloc(all * (x.integers ? x.i + 8 * x.groups : 4 * x.i) + 64);
+    x.memory = malloc(held * (x.integers ? x.i + 8 * x.groups : 4 * x.i) + 64);
     int32_t *free_part = x.memory;
     for (long e = 0; e < experts; e++)
         for (long first = e ? ends[e - 1] : 0; first < ends[e]; first += ROWS) {
             const long count = ends[e] - first < ROWS ? ends[e] - first : ROWS;
             struct tile t = {first, e, count, 0, 0, 0, 0};
+            if (x.count % near == 0) free_part = x.memory;
             if (x.integers) {
                 t.integers = free_part, t.steps = (float *)(t.integers + x.i / 4 * count);
                 t.sums = (int32_t *)(t.steps + x.groups * count), free_part = t.sums + x.groups * count;
@@ -234,19 +238,9 @@ static struct rows new_rows(const struct matrix *m, long all, const long *ends, 
     return x;
 }
 
-/* Put a row of floats, or of bfloat16 where `half`, into a tile as its row r. `scratch` has room for two rows. */
-static void set_row(const struct rows *x, const struct tile *t, int r, const void *from, int half, float *scratch) {
-    const float *row = from;
-    if (half) {
-        for (long j = 0; j < x->i; j++) scratch[j] = widen(((const uint16_t *)from)[j]);
-        row = scratch;
-    }
-    if (!x->integers) {
-        for (long j = 0; j < x->i; j++) t->floats[j * t->count + r] = row[j];
-        return;
-    }
+/* Put a row of floats into a tile as its row r, as integers. There is room for a row at `rounded`. */
+static void set_integers(const struct rows *x, const struct tile *t, int r, const float *row, int8_t *rounded) {
     const long size = x->i / x->groups;
-    int8_t *rounded = (int8_t *)(scratch + x->i);
     for (long g = 0; g < x->groups; g++) {
         words tops = {0}; /* as integers, floats without a sign have the same order */
         for (long j = g * size; j < (g + 1) * size; j += LANES) {
@@ -264,29 +258,63 @@ static void set_row(const struct rows *x, const struct tile *t, int r, const voi
     for (long j = 0; j < x->i / 4; j++) memcpy(t->integers + j * t->count + r, rounded + 4 * j, 4);
 }
 
+/* Put rows of floats, or of bfloat16 where `half`, into a tile. `scratch` has room for two rows. */
+static void set_tile(const struct rows *x, const struct tile *t, const void *const from[ROWS], int half, float *scratch) {
+    if (x->integers) {
+        for (int r = 0; r < t->count; r++) {
+            const float *row = from[r];
+            if (half) {
+                for (long j = 0; j < x->i; j++) scratch[j] = widen(((const uint16_t *)from[r])[j]);
+                row = scratch;
+            }
+            set_integers(x, t, r, row, (int8_t *)(scratch + x->i));
+        }
+        return;
+    }
+    for (long part = 0; part < x->i; part += PART)
+        for (int r = 0; r < t->count; r++) {
+            const uint16_t *halves = from[r];
+            const float *row = from[r];
+            float *to = t->floats + r;
+            const long end = part + PART < x->i ? part + PART : x->i;
+            if (half) for (long j = part; j < end; j++) to[j * t->count] = widen(halves[j]);
+            else for (long j = part; j < end; j++) to[j * t->count] = row[j];
+        }
+}
+
 /* y (n x o) = x (n x i) Wᵀ + bias, if there is one. Where `half`, x and y are bfloat16, and otherwise float32. */
 void product(struct matrix m, const void *x, const float *bias, void *y, long n, int half, int threads) {
-    struct rows rows = new_rows(&m, n, &n, 1);
-    const long size = half ? 2 : 4, near = NEAR / (ROWS * m.i * (rows.integers ? 1 : 4)) + 1;
+    const long size = half ? 2 : 4, fit = NEAR / (ROWS * m.i * (m.kind >= INT8 ? 1 : 4)) + 1;
+    const long near = (fit + threads - 1) / threads * threads;
+    struct rows rows = new_rows(&m, n, &n, 1, near);
 #pragma omp parallel num_threads(threads)
     {
         float *scratch = malloc(2 * m.i * sizeof(float));
+        for (long part = 0; part < rows.count; part += near) {
+            const long end = part + near < rows.count ? part + near : rows.count;
 #pragma omp for
-        for (long t = 0; t < rows.count; t++)
-            for (int r = 0; r < rows.tiles[t].count; r++)
-                set_row(&rows, rows.tiles + t, r, (const char *)x + (rows.tiles[t].first + r) * m.i * size, half, scratch);
-#pragma omp for collapse(2)
-        for (long part = 0; part < rows.count; part += near)
-            for (long row = 0; row < m.o; row += WIDTH)
-                for (long t = part; t < rows.count && t < part + near; t++) {
-                floats out[ROWS][SIDE];
-                MULTIPLY[m.kind](&m, row, rows.tiles + t, out);
+            for (long t = part; t < end; t++) {
+                const void *from[ROWS];
                 for (int r = 0; r < rows.tiles[t].count; r++)
-                    for (int s = 0; s < SIDE; s++) {
-                        if (bias) out[r][s] += (floats)load(bias + row + s * LANES);
-                        put(y, (rows.tiles[t].first + r) * m.o + row + s * LANES, out[r][s], half);
-                    }
+                    from[r] = (const char *)x + (rows.tiles[t].first + r) * m.i * size;
+                set_tile(&rows, rows.tiles + t, from, half, scratch);
+            }
+#pragma omp for
+            for (long row = 0; row < m.o; row += WIDTH)
+                for (long t = part; t < end; t++) {
+                    const struct tile *tile = rows.tiles + t;
+                    floats out[ROWS][SIDE];
+                    for (int r = 0; r < tile->count; r++) /* otherwise each of them would wait for the memory */
+                        for (int s = 0; s < SIDE; s++)
+                            __builtin_prefetch((char *)y + ((tile->first + r) * m.o + row + s * LANES) * size, 1);
+                    MULTIPLY[m.kind](&m, row, tile, out);
+                    for (int r = 0; r < tile->count; r++)
+                        for (int s = 0; s < SIDE; s++) {
+                            if (bias) out[r][s] += (floats)load(bias + row + s * LANES);
+                            put(y, (tile->first + r) * m.o + row + s * LANES, out[r][s], half);
+                        }
                 }
+        }
         free(scratch);
     }
     free(rows.tiles), free(rows.memory);
@@ -310,16 +338,18 @@ void experts(struct matrix gate_up, struct matrix down, const void *x, const int
     for (long s = 0; s < all; s++) ends[chosen[s] + 1]++;
     for (long e = 0; e < experts; e++) ends[e + 1] += ends[e];
     for (long s = 0; s < all; s++) slots[ends[chosen[s]]++] = s; /* ends[e] was the start of e, and becomes its end */
-    struct rows rows = new_rows(&gate_up, all, ends, experts), hidden = new_rows(&down, all, ends, experts);
+    struct rows rows = new_rows(&gate_up, all, ends, experts, all), hidden = new_rows(&down, all, ends, experts, all);
     float *wide = malloc(all * f * sizeof(float));
 #pragma omp parallel num_threads(threads)
     {
         float *scratch = malloc(2 * (d > f ? d : f) * sizeof(float)), *sums = malloc(n * WIDTH * sizeof(float));
 #pragma omp for
-        for (long t = 0; t < rows.count; t++)
+        for (long t = 0; t < rows.count; t++) {
+            const void *from[ROWS];
             for (int r = 0; r < rows.tiles[t].count; r++)
-                set_row(&rows, rows.tiles + t, r, (const char *)x + slots[rows.tiles[t].first + r] / k * d * size, half,
-                        scratch);
+                from[r] = (const char *)x + slots[rows.tiles[t].first + r] / k * d * size;
+            set_tile(&rows, rows.tiles + t, from, half, scratch);
+        }
 #pragma omp for collapse(2)
         for (long t = 0; t < rows.count; t++)
             for (long row = 0; row < f; row += WIDTH) {
@@ -333,9 +363,11 @@ void experts(struct matrix gate_up, struct matrix down, const void *x, const int
                         put(wide, (tile->first + r) * f + row + s * LANES, silu(gate[r][s]) * up[r][s], 0);
             }
 #pragma omp for
-        for (long t = 0; t < hidden.count; t++)
-            for (int r = 0; r < hidden.tiles[t].count; r++)
-                set_row(&hidden, hidden.tiles + t, r, wide + (hidden.tiles[t].first + r) * f, 0, scratch);
+        for (long t = 0; t < hidden.count; t++) {
+            const void *from[ROWS];
+            for (int r = 0; r < hidden.tiles[t].count; r++) from[r] = wide + (hidden.tiles[t].first + r) * f;
+            set_tile(&hidden, hidden.tiles + t, from, 0, scratch);
+        }
 #pragma omp for
         for (long row = 0; row < d; row += WIDTH) {
             memset(sums, 0, n * WIDTH * sizeof(float));
