@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from lightseek.model import cpu
 from lightseek.model.attention import Sdpa
+from lightseek.model.compiled_attention import CompiledSdpa
 
 
 def attend_on_grid(
@@ -27,6 +28,8 @@ def attend_on_grid(
     The gg = g x g patches are numbered row by row. `attend` is the attention core (`attention.py`). The logits of any
     core contain the position, so `Eager` shows the whole attention map.
     """
+    if isinstance(attend, CompiledSdpa) and attend.takes(q, rows):
+        return attend.on_grid(q, k, v, rows, columns)
     if isinstance(attend, Sdpa) and cpu.faster_with_bias(q, rows):
         return cpu.attend_with_bias(attend, q, k, v, rows, columns)
     return attend(*fold_position(q, k, v, rows, columns), scale=1.0)[..., : v.shape[-1]]

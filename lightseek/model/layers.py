@@ -54,7 +54,7 @@ def count_parameters(module: nn.Module) -> int:
     found = {}  # each tensor once
     for part in module.modules():
         for name, parameter in part.named_parameters(recurse=False):
-            found[id(parameter)] = parameter.numel() * (1 if name == "bias" else getattr(part, "holds", 1))
+            found[id(parameter)] = parameter.numel() * (1 if name.endswith("bias") else getattr(part, "holds", 1))
     return sum(found.values())
 
 

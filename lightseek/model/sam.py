@@ -34,7 +34,7 @@ class Sam(nn.Module):
         self.neck = Neck(config.width, config.neck)
 
     def forward(self, pixels: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b c s//16 s//16"]:
-        x = self.patch_embed(pixels).permute(0, 2, 3, 1)  # b g g d
+        x = self.patch_embed(pixels).permute(0, 2, 3, 1).contiguous()  # b g g d: the channels of a patch lie together
         x = self.position(x)
         for block in self.blocks:
             x = run_block(block, x, recompute=self.recompute)  # b g g d

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-ffp-contract=fast", "-fPIC", "-shared")
+HEADER = Path(__file__).with_name("vectors.h")
 SECONDS = 120  # at most for the compiler
 
 
@@ -18,15 +19,17 @@ SECONDS = 120  # at most for the compiler
 def load_compiled(source: Path) -> ctypes.CDLL | None:
     """Return the functions of a file of C. Returns None if this machine has no compiler that can make them.
 
-    The compiler is `$CC` or else `cc`. It must know OpenMP. What it makes is kept in the user's cache folder, where no
-    other user may write. The name of that file changes with the source, the compiler and the processor.
+    The compiler is `$CC` or else `cc`. It must know OpenMP. The source may include `vectors.h`. What is made is kept in
+    the user's cache folder, where no other user may write. The name of that file changes with the source, the compiler
+    and the processor.
     """
     compiler = shutil.which(os.environ.get("CC") or "cc")
     if compiler is None or os.name != "posix":
         return None
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, timeout=SECONDS, check=True).stdout
-        key = hashlib.sha256(b"\0".join([source.read_bytes(), " ".join(FLAGS).encode(), version, processor()]))
+        parts = [source.read_bytes(), HEADER.read_bytes(), " ".join(FLAGS).encode(), version, processor()]
+        key = hashlib.sha256(b"\0".join(parts))
         target = cache_folder() / f"{source.stem}-{key.hexdigest()[:20]}.so"
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not is_ours(target.parent):
@@ -34,7 +37,7 @@ def load_compiled(source: Path) -> ctypes.CDLL | None:
         if not target.is_file():
             with tempfile.TemporaryDirectory(dir=target.parent) as folder:
                 made = Path(folder) / target.name
-                command = [compiler, *FLAGS, str(source), "-o", str(made), "-lm"]
+                command = [compiler, *FLAGS, f"-I{HEADER.parent}", str(source), "-o", str(made), "-lm"]
                 subprocess.run(command, capture_output=True, timeout=SECONDS, check=True)
                 made.replace(target)  # another process may make the same file at the same time
         return ctypes.CDLL(str(target))

@@ -14,13 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int, Int32, Shaped
 from torch import Tensor, nn
 
+from lightseek.model.clip import ClipMlp, quick_gelu
 from lightseek.model.cpu import has_integer_instructions
 from lightseek.model.decoder import DecoderAttention
 from lightseek.model.layers import Linear
 from lightseek.model.moe import Experts, Projection, SwiGLU
+from lightseek.model.sam import SamMlp
 from lightseek.tools.compiler import load_compiled
 from lightseek.weights.int4 import GROUP, Int4Experts, Int4Linear, unpack
 from lightseek.weights.int8 import Int8Experts, Int8Linear
@@ -227,8 +230,38 @@ class CompiledAttention(DecoderAttention):
         return self.qkv(x).chunk(3, dim=-1)
 
 
-COMPILED = {SwiGLU: CompiledSwiGLU, DecoderAttention: CompiledAttention}
-JOINED = {SwiGLU: ("gate_proj", "up_proj", "down_proj"), DecoderAttention: ("q_proj", "k_proj", "v_proj")}
+class CompiledMlp(Compiled):
+    """The two layers of an encoder's MLP, and what is between them, in one call: the hidden rows stay in the caches."""
+
+    def __init__(self, mlp: SamMlp | ClipMlp) -> None:
+        first, second = (getattr(mlp, name) for name in JOINED[type(mlp)])
+        super().__init__(kind_of(first))
+        self.activation = type(mlp)
+        self.hold("first", held_by(first, "weight"))
+        self.hold("second", held_by(second, "weight"))
+        self.first_bias, self.second_bias = first.bias, second.bias
+
+    def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        if torch.is_grad_enabled() and x.requires_grad:
+            hidden = self.multiply(x, "first", bias=self.first_bias)
+            return self.multiply(ACTIVATIONS[self.activation](hidden), "second", bias=self.second_bias)
+        first, second = self.matrix("first"), self.matrix("second")
+        known, biases = as_known(x, first), (self.first_bias.float(), self.second_bias.float())
+        out = torch.empty_like(known)
+        pointers = (known.data_ptr(), biases[0].data_ptr(), biases[1].data_ptr(), out.data_ptr())
+        activation = 1 + list(ACTIVATIONS).index(self.activation)
+        library().mlp(first, second, *pointers, x.numel() // first.i, activation, *how(known))
+        return out.to(x.dtype)
+
+
+ACTIVATIONS = {SamMlp: F.gelu, ClipMlp: quick_gelu}  # in the order of `enum activation`
+COMPILED = {SwiGLU: CompiledSwiGLU, DecoderAttention: CompiledAttention, SamMlp: CompiledMlp, ClipMlp: CompiledMlp}
+JOINED = {
+    SwiGLU: ("gate_proj", "up_proj", "down_proj"),
+    DecoderAttention: ("q_proj", "k_proj", "v_proj"),
+    SamMlp: ("lin1", "lin2"),
+    ClipMlp: ("fc1", "fc2"),
+}
 
 
 def as_stack(held: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
@@ -270,5 +303,6 @@ def library() -> ctypes.CDLL:
         number, pointer = ctypes.c_long, ctypes.c_void_p
         found.product.argtypes = (Matrix, *[pointer] * 3, number, ctypes.c_int, ctypes.c_int)
         found.experts.argtypes = (Matrix, Matrix, *[pointer] * 4, *[number] * 3, ctypes.c_int, ctypes.c_int)
-        found.product.restype = found.experts.restype = None
+        found.mlp.argtypes = (Matrix, Matrix, *[pointer] * 4, number, *[ctypes.c_int] * 3)
+        found.product.restype = found.experts.restype = found.mlp.restype = None
     return found

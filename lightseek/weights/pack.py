@@ -12,11 +12,15 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from lightseek.model import compiled_attention
+from lightseek.model.attention import Sdpa
+from lightseek.model.compiled_attention import CompiledSdpa
 from lightseek.model.cpu import has_fast, has_instructions
 from lightseek.model.layers import Linear
 from lightseek.model.moe import Experts, Projection
+from lightseek.model.sam import SamAttention
 from lightseek.tools.memory import release_memory
-from lightseek.weights.compiled import Compiled, compile_layer, compiles
+from lightseek.weights.compiled import JOINED, Compiled, compile_layer, compiles
 from lightseek.weights.int4 import GROUP, Int4Experts, Int4Linear, unpack
 from lightseek.weights.opaque import with_gradient
 
@@ -28,12 +32,12 @@ def pack(model: nn.Module, compile: bool = True) -> bool:
     """Pack the linear layers and experts of `model`, in place and one at a time. Returns whether anything was packed.
 
     What this machine has no faster kernel for stays as it is. No parameter of a packed model learns. `compile` is
-    whether `products.c` may be compiled and used.
+    whether files of C may be compiled and used: `products.c`, and `grid_attention.c` for SAM's attention in float32.
     """
     done = False
     encoder = getattr(model, "encoder", nn.Module())
     many_rows = {f"encoder.{path}" for path, _ in encoder.named_modules()}
-    for path in [path for path, _ in model.named_modules()]:  # a list of the modules would keep the old ones
+    for path in [path for path, _ in model.named_modules() if path]:  # a list of the modules would keep the old ones
         try:
             module = model.get_submodule(path)
         except AttributeError:
@@ -44,9 +48,18 @@ def pack(model: nn.Module, compile: bool = True) -> bool:
             done = True
     if done:
         widen(encoder)
+        if compile and compiled_attention.available():
+            use_compiled_attention(encoder)
         model.requires_grad_(False)
         release_memory()
     return done
+
+
+def use_compiled_attention(encoder: nn.Module) -> None:
+    """Let an encoder in float32 run SAM's attention in C (`model/grid_attention.c`)."""
+    for module in encoder.modules():
+        if isinstance(module, SamAttention) and type(module.attend) is Sdpa and module.rel_pos_h.dtype == torch.float32:
+            module.attend = CompiledSdpa()
 
 
 def widen(encoder: nn.Module) -> None:
@@ -69,7 +82,8 @@ def packed(module: nn.Module, compile: bool, many_rows: bool) -> nn.Module | Non
 
     `many_rows` is whether it multiplies hundreds of rows of x at once, as the encoder does.
     """
-    plain = type(module) in (Linear, Experts) and next(module.parameters()).dtype
+    first = getattr(module, JOINED[type(module)][0]) if type(module) in JOINED else module
+    plain = type(first) in (Linear, Experts) and next(first.parameters()).dtype
     if compile and compiles(module) and not (many_rows and plain and has_fast(plain)):
         return compile_layer(module)
     return PACKED[type(module)](module) if fits(module) else None

@@ -13,19 +13,16 @@ A row of x becomes float32 for the first two kinds. For the others it becomes in
 step for the row with 8 bits, and one for each group of 32 numbers with 4 bits. Then the sums of products are exact. Each
 row gets the numbers that it would get alone, because the order of its sums does not depend on the other rows.
 
-The types are vectors of GCC and Clang. A CPU with shorter vectors runs each operation in several parts. */
+The types are those of vectors.h. */
+
+#include "vectors.h"
 
 #include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 #ifdef __AVX512VNNI__
 #include <immintrin.h>
 #endif
 
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("GCC unroll 16")
-#define LANES 16           /* words in a vector */
 #define SIDE 2             /* blocks of W that are multiplied at once */
 #define WIDTH (LANES * SIDE)
 #define ROWS 12            /* rows of x that are multiplied at once: ROWS * SIDE sums stay in registers */
@@ -33,10 +30,6 @@ The types are vectors of GCC and Clang. A CPU with shorter vectors runs each ope
 #define NEAR (1 << 18)     /* bytes of x that stay in the cache of a core while many rows of W pass */
 #define PART 256           /* numbers of a row that are put into a tile before those of the next row */
 #define AHEAD 4096         /* bytes of a block that the processor should fetch in advance */
-
-typedef float floats __attribute__((vector_size(64)));
-typedef int32_t ints __attribute__((vector_size(64)));
-typedef uint32_t words __attribute__((vector_size(64)));
 
 enum kind { FLOAT32, BFLOAT16, INT8, INT4 };
 static const int NUMBERS[] = {1, 2, 4, 8}; /* in a word */
@@ -59,12 +52,6 @@ struct tile {
     int32_t *sums;     /* groups x count: those of the integers */
 };
 
-INLINE words load(const void *from) {
-    words v;
-    memcpy(&v, from, sizeof v);
-    return v;
-}
-
 /* Fetch what will be read soon. Blocks of `block` bytes are read SIDE at once, so the next ones lie behind all of these. */
 INLINE void fetch(const char *blocks, long at, long block) {
     const long next = at + AHEAD;
@@ -86,7 +73,7 @@ INLINE uint16_t narrow(float number) { /* to the nearest bfloat16, and to the ev
 }
 
 INLINE void put(void *to, long at, floats numbers, int half) {
-    if (!half) memcpy((float *)to + at, &numbers, sizeof numbers);
+    if (!half) store((float *)to + at, numbers);
     else for (int l = 0; l < LANES; l++) ((uint16_t *)to)[at + l] = narrow(numbers[l]);
 }
 
@@ -100,19 +87,20 @@ INLINE ints dot4(ints sum, words w, int32_t x) {
 #endif
 }
 
-/* 2 to the power of x, with a relative error below 3e-7: a polynomial for the fraction, and the rest in the exponent. */
-INLINE floats power_of_two(floats x) {
-    const ints low = x < -126, high = x > 127;
-    x = (floats)(((ints)x & ~(low | high)) | (low & (ints)((floats){0} - 126)) | (high & (ints)((floats){0} + 127)));
-    const ints whole = __builtin_convertvector(x + (1.5f * (1 << 23)), ints) - 3 * (1 << 22);
-    const floats f = x - __builtin_convertvector(whole, floats); /* from -0.5 to 0.5 */
-    const float terms[] = {1.3333558e-3f, 9.6181291e-3f, 5.5504109e-2f, 2.4022651e-1f, 6.9314718e-1f, 1.0f};
-    floats sum = (floats){0} + 1.5403530e-4f;
-    for (int t = 0; t < 6; t++) sum = sum * f + terms[t];
-    return (floats)((ints)sum + (whole << 23));
-}
+enum activation { NONE, GELU, QUICK_GELU };
 
-INLINE floats silu(floats x) { return x / (1 + power_of_two(x * -1.44269504f)); }
+INLINE floats sigmoid(floats x) { return 1 / (1 + power_of_two(x * -LOG2_E)); }
+
+/* x times the share of a normal distribution that is below x. Abramowitz and Stegun, formula 7.1.26: 1.5e-7 from erf. */
+INLINE floats gelu(floats x) {
+    const floats z = (floats)((words)x & 0x7fffffffu) * 0.70710678f, t = 1 / (1 + 0.3275911f * z);
+    const float terms[] = {-1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f};
+    floats sum = (floats){0} + 1.061405429f;
+    for (int k = 0; k < 4; k++) sum = sum * t + terms[k];
+    const floats above = 0.5f * sum * t * power_of_two(z * z * -LOG2_E); /* the share above |x| */
+    const ints positive = x > 0;
+    return x * (floats)(((ints)(1 - above) & positive) | ((ints)above & ~positive));
+}
 
 /* The products: out[r] = row r of the tile · (the WIDTH rows of W from `row` on) */
 
@@ -282,42 +270,84 @@ static void set_tile(const struct rows *x, const struct tile *t, const void *con
         }
 }
 
+/* All threads together put the tiles from `part` to `end` in order. `x` has the first of their rows. */
+static void set_tiles(const struct rows *rows, long part, long end, const void *x, int half, float *scratch) {
+#pragma omp for
+    for (long t = part; t < end; t++) {
+        const struct tile *tile = rows->tiles + t;
+        const void *from[ROWS];
+        for (int r = 0; r < tile->count; r++)
+            from[r] = (const char *)x + (tile->first - rows->tiles[part].first + r) * rows->i * (half ? 2 : 4);
+        set_tile(rows, tile, from, half, scratch);
+    }
+}
+
+/* All threads together multiply the tiles from `part` to `end`. `y` gets the first of their results. */
+static void multiply_tiles(const struct rows *rows, long part, long end, const struct matrix *m, const float *bias,
+                           enum activation activation, void *y, int half) {
+#pragma omp for
+    for (long row = 0; row < m->o; row += WIDTH)
+        for (long t = part; t < end; t++) {
+            const struct tile *tile = rows->tiles + t;
+            const long first = tile->first - rows->tiles[part].first;
+            floats out[ROWS][SIDE];
+            for (int r = 0; r < tile->count; r++) /* otherwise each of them would wait for the memory */
+                for (int s = 0; s < SIDE; s++)
+                    __builtin_prefetch((char *)y + ((first + r) * m->o + row + s * LANES) * (half ? 2 : 4), 1);
+            MULTIPLY[m->kind](m, row, tile, out);
+            for (int r = 0; r < tile->count; r++)
+                for (int s = 0; s < SIDE; s++) {
+                    floats v = out[r][s];
+                    if (bias) v += (floats)load(bias + row + s * LANES);
+                    if (activation == GELU) v = gelu(v);
+                    if (activation == QUICK_GELU) v *= sigmoid(1.702f * v);
+                    put(y, (first + r) * m->o + row + s * LANES, v, half);
+                }
+        }
+}
+
+/* Return how many tiles of this matrix fit the cache: a multiple of the threads. */
+static long near_tiles(const struct matrix *m, int threads) {
+    const long fit = NEAR / (ROWS * m->i * (m->kind >= INT8 ? 1 : 4)) + 1;
+    return (fit + threads - 1) / threads * threads;
+}
+
 /* y (n x o) = x (n x i) Wᵀ + bias, if there is one. Where `half`, x and y are bfloat16, and otherwise float32. */
 void product(struct matrix m, const void *x, const float *bias, void *y, long n, int half, int threads) {
-    const long size = half ? 2 : 4, fit = NEAR / (ROWS * m.i * (m.kind >= INT8 ? 1 : 4)) + 1;
-    const long near = (fit + threads - 1) / threads * threads;
+    const long size = half ? 2 : 4, near = near_tiles(&m, threads);
     struct rows rows = new_rows(&m, n, &n, 1, near);
 #pragma omp parallel num_threads(threads)
     {
         float *scratch = malloc(2 * m.i * sizeof(float));
         for (long part = 0; part < rows.count; part += near) {
-            const long end = part + near < rows.count ? part + near : rows.count;
-#pragma omp for
-            for (long t = part; t < end; t++) {
-                const void *from[ROWS];
-                for (int r = 0; r < rows.tiles[t].count; r++)
-                    from[r] = (const char *)x + (rows.tiles[t].first + r) * m.i * size;
-                set_tile(&rows, rows.tiles + t, from, half, scratch);
-            }
-#pragma omp for
-            for (long row = 0; row < m.o; row += WIDTH)
-                for (long t = part; t < end; t++) {
-                    const struct tile *tile = rows.tiles + t;
-                    floats out[ROWS][SIDE];
-                    for (int r = 0; r < tile->count; r++) /* otherwise each of them would wait for the memory */
-                        for (int s = 0; s < SIDE; s++)
-                            __builtin_prefetch((char *)y + ((tile->first + r) * m.o + row + s * LANES) * size, 1);
-                    MULTIPLY[m.kind](&m, row, tile, out);
-                    for (int r = 0; r < tile->count; r++)
-                        for (int s = 0; s < SIDE; s++) {
-                            if (bias) out[r][s] += (floats)load(bias + row + s * LANES);
-                            put(y, (tile->first + r) * m.o + row + s * LANES, out[r][s], half);
-                        }
-                }
+            const long end = part + near < rows.count ? part + near : rows.count, first = rows.tiles[part].first;
+            set_tiles(&rows, part, end, (const char *)x + first * m.i * size, half, scratch);
+            multiply_tiles(&rows, part, end, &m, bias, NONE, (char *)y + first * m.o * size, half);
         }
         free(scratch);
     }
     free(rows.tiles), free(rows.memory);
+}
+
+/* y (n x o) = second(activation(first(x))): two products with their biases. The hidden rows never leave the caches. */
+void mlp(struct matrix first, struct matrix second, const void *x, const float *first_bias, const float *second_bias,
+         void *y, long n, enum activation activation, int half, int threads) {
+    const long size = half ? 2 : 4, near = near_tiles(&first, threads);
+    struct rows rows = new_rows(&first, n, &n, 1, near), hidden = new_rows(&second, n, &n, 1, near);
+    float *wide = malloc((n < near * ROWS ? n : near * ROWS) * first.o * sizeof(float));
+#pragma omp parallel num_threads(threads)
+    {
+        float *scratch = malloc(2 * (first.i > second.i ? first.i : second.i) * sizeof(float));
+        for (long part = 0; part < rows.count; part += near) {
+            const long end = part + near < rows.count ? part + near : rows.count, start = rows.tiles[part].first;
+            set_tiles(&rows, part, end, (const char *)x + start * first.i * size, half, scratch);
+            multiply_tiles(&rows, part, end, &first, first_bias, activation, wide, 0);
+            set_tiles(&hidden, part, end, wide, 0, scratch);
+            multiply_tiles(&hidden, part, end, &second, second_bias, NONE, (char *)y + start * second.o * size, half);
+        }
+        free(scratch);
+    }
+    free(rows.tiles), free(rows.memory), free(hidden.tiles), free(hidden.memory), free(wide);
 }
 
 INLINE struct matrix of_expert(struct matrix m, long e) {
@@ -360,7 +390,7 @@ void experts(struct matrix gate_up, struct matrix down, const void *x, const int
                 MULTIPLY[m.kind](&m, f + row, tile, up);
                 for (int r = 0; r < tile->count; r++)
                     for (int s = 0; s < SIDE; s++)
-                        put(wide, (tile->first + r) * f + row + s * LANES, silu(gate[r][s]) * up[r][s], 0);
+                        put(wide, (tile->first + r) * f + row + s * LANES, gate[r][s] * sigmoid(gate[r][s]) * up[r][s], 0);
             }
 #pragma omp for
         for (long t = 0; t < hidden.count; t++) {

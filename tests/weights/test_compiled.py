@@ -8,15 +8,18 @@ from golden import reduced_model, relative_error
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lightseek.model.clip import ClipMlp
 from lightseek.model.decoder import DecoderAttention
 from lightseek.model.layers import Linear
 from lightseek.model.moe import Experts, SwiGLU
+from lightseek.model.sam import SamMlp
 from lightseek.tools import compiler
 from lightseek.weights.compiled import (
     SOURCE,
     CompiledAttention,
     CompiledExperts,
     CompiledLinear,
+    CompiledMlp,
     CompiledSwiGLU,
     available,
     compiles,
@@ -100,10 +103,37 @@ def test_layers_that_share_a_call(kind, dtype):
         assert one.shape == plain.shape and relative_error(one.float(), plain.float()) <= CLOSE[kind]
 
 
-def test_a_joined_layer_has_the_same_gradient():
-    mlp = SwiGLU(INPUTS, 64).requires_grad_(False)
-    x = torch.randn(1, 3, INPUTS, requires_grad=True)
-    gradients = [torch.autograd.grad(layer(x).square().sum(), x)[0] for layer in (mlp, CompiledSwiGLU(mlp))]
+@pytest.mark.parametrize("kind", ["whole", "int8"])
+@pytest.mark.parametrize("mlp", [SamMlp, ClipMlp])
+@torch.inference_mode()
+def test_the_mlp_of_an_encoder(mlp, kind):
+    """324 rows pass in several parts. GELU is exact to float32 for SAM, and CLIP's approximation of it for CLIP."""
+    torch.manual_seed(0)
+    plain = mlp(INPUTS, 96).requires_grad_(False)
+    if kind == "int8":
+        quantize(plain, kind)
+    x = 3 * torch.randn(1, 18, 18, INPUTS)  # b g g d, and for CLIP b n d
+    x = x.flatten(1, 2) if mlp is ClipMlp else x
+    compiled = CompiledMlp(plain)
+    out = compiled(x)
+    assert relative_error(out, plain(x)) <= 2e-6 and torch.equal(compiled(x[:, 4:5]), out[:, 4:5])
+
+
+@torch.inference_mode()
+def test_gelu_is_exact_to_float32():
+    plain = SamMlp(32, 32)
+    for layer in (plain.lin1, plain.lin2):
+        layer.weight.copy_(torch.eye(32)), layer.bias.zero_()
+    x = torch.linspace(-12, 12, 64_000).view(-1, 32)
+    assert (CompiledMlp(plain)(x) - torch.nn.functional.gelu(x.double())).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize(("plain", "joined"), [(SwiGLU, CompiledSwiGLU), (SamMlp, CompiledMlp), (ClipMlp, CompiledMlp)])
+def test_a_joined_layer_has_the_same_gradient(plain, joined):
+    mlp = plain(INPUTS, 64).requires_grad_(False)
+    x = torch.randn(1, 3, 3, INPUTS)
+    x = (x if plain is SamMlp else x[0]).requires_grad_()
+    gradients = [torch.autograd.grad(layer(x).square().sum(), x)[0] for layer in (mlp, joined(mlp))]
     assert relative_error(gradients[1], gradients[0]) <= 1e-5
 
 
