@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lightseek.model.clip import ClipMlp, quick_gelu
 from lightseek.model.cpu import has_integer_instructions
-from lightseek.model.decoder import DecoderAttention
+from lightseek.model.decoder import DecoderAttention, RMSNorm
 from lightseek.model.layers import Linear
 from lightseek.model.moe import Experts, Projection, SwiGLU
 from lightseek.model.sam import SamMlp
@@ -56,6 +56,9 @@ def compiles(module: nn.Module) -> bool:
     if names := JOINED.get(type(module)):
         layers = [getattr(module, name) for name in names]
         return all(map(compiles, layers)) and len(set(map(kind_of, layers))) == 1
+    if type(module) is RMSNorm:
+        weight = module.weight
+        return weight.is_cpu and weight.dtype in DTYPES and len(weight) % LANES == 0 and available()
     if type(module) not in (Linear, Experts) and not isinstance(
         module, Int8Linear | Int8Experts | Int4Linear | Int4Experts
     ):
@@ -68,7 +71,8 @@ def compiles(module: nn.Module) -> bool:
         outputs, inputs = weight.shape[-2], weight.shape[-1] * (2 if kind == "int4" else 1)
         if name == "gate_up":
             outputs //= 2
-        if weight.device.type != "cpu" or dtype not in DTYPES or outputs % WIDTH or inputs % GROUP:
+        step = GROUP if kind == "int4" else LANES
+        if weight.device.type != "cpu" or dtype not in DTYPES or outputs % WIDTH or inputs % step:
             return False
     return available()
 
@@ -161,7 +165,7 @@ class Compiled(nn.Module):
             out, added = known.new_empty(*x.shape[:-1], matrix.o), None if bias is None else bias.float()
             pointers = (known.data_ptr(), None if added is None else added.data_ptr(), out.data_ptr())
             library().product(matrix, *pointers, x.numel() // matrix.i, *how(known))
-            return out.to(x.dtype)
+            return out if out.dtype == x.dtype else out.to(x.dtype)
 
         return with_gradient(product, x)
 
@@ -254,8 +258,32 @@ class CompiledMlp(Compiled):
         return out.to(x.dtype)
 
 
+class CompiledNorm(RMSNorm):
+    """An RMSNorm that is one call, where PyTorch needs eight."""
+
+    def __init__(self, norm: RMSNorm) -> None:
+        nn.Module.__init__(self)
+        self.eps, self.weight = norm.eps, norm.weight
+
+    def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        weight = self.weight
+        if x.dtype != weight.dtype or not x.is_cpu or (torch.is_grad_enabled() and x.requires_grad):
+            return super().forward(x)
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        sizes = (x.numel() // len(weight), len(weight))
+        library().rms_norm(x.data_ptr(), weight.data_ptr(), out.data_ptr(), *sizes, self.eps, *how(x))
+        return out
+
+
 ACTIVATIONS = {SamMlp: F.gelu, ClipMlp: quick_gelu}  # in the order of `enum activation`
-COMPILED = {SwiGLU: CompiledSwiGLU, DecoderAttention: CompiledAttention, SamMlp: CompiledMlp, ClipMlp: CompiledMlp}
+COMPILED = {
+    SwiGLU: CompiledSwiGLU,
+    DecoderAttention: CompiledAttention,
+    SamMlp: CompiledMlp,
+    ClipMlp: CompiledMlp,
+    RMSNorm: CompiledNorm,
+}
 JOINED = {
     SwiGLU: ("gate_proj", "up_proj", "down_proj"),
     DecoderAttention: ("q_proj", "k_proj", "v_proj"),
@@ -304,5 +332,6 @@ def library() -> ctypes.CDLL:
         found.product.argtypes = (Matrix, *[pointer] * 3, number, ctypes.c_int, ctypes.c_int)
         found.experts.argtypes = (Matrix, Matrix, *[pointer] * 4, *[number] * 3, ctypes.c_int, ctypes.c_int)
         found.mlp.argtypes = (Matrix, Matrix, *[pointer] * 4, number, *[ctypes.c_int] * 3)
-        found.product.restype = found.experts.restype = found.mlp.restype = None
+        found.rms_norm.argtypes = (*[pointer] * 3, number, number, ctypes.c_float, ctypes.c_int, ctypes.c_int)
+        found.product.restype = found.experts.restype = found.mlp.restype = found.rms_norm.restype = None
     return found

@@ -1,4 +1,4 @@
-"""Weights of 4 bits: two in each byte, with a scale and a zero point for each group of 32 inputs of an output channel.
+"""Weights of 4 bits: two in each byte, with a scale and a zero point for each group of 64 inputs of an output channel.
 
     weight = (q - 8) · scale + zero        with q from 0 to 15
 
@@ -15,12 +15,12 @@ from lightseek.model.cpu import BLOCK
 from lightseek.model.layers import linear
 from lightseek.weights.quantized import QuantizedExperts, QuantizedLinear
 
-GROUP = 32  # inputs that share a scale; on nano's texts the perplexity grows by 1.0 %, with 64 by 1.2 %
+GROUP = 64  # inputs that share a scale
 
 
 def quantize_int4(
     weight: Float[Tensor, "*e o i"],
-) -> tuple[UInt8[Tensor, "*e o i//2"], Float[Tensor, "*e o i//32 2"]]:
+) -> tuple[UInt8[Tensor, "*e o i//2"], Float[Tensor, "*e o i//64 2"]]:
     """Return the bytes, and the scale and zero point of each group, that stand for `weight`.
 
     The first of two neighbours is in the upper half of a byte. A group's scale is a fifteenth of the distance between
@@ -81,7 +81,7 @@ def widen_and_multiply(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
 
 
 class Int4Linear(QuantizedLinear):
-    """A linear layer with a weight of 4 bits. Two are in each of its bytes, `o i/2`; its scales are `o i/32 2`."""
+    """A linear layer with a weight of 4 bits. Two are in each of its bytes, `o i/2`; its scales are `o i/64 2`."""
 
     holds = 2
     pack, product, widen = map(staticmethod, (quantize_int4, int4_linear, dequantize_int4))

@@ -17,7 +17,7 @@ from lightseek.model.attention import Sdpa
 from lightseek.model.compiled_attention import CompiledSdpa
 from lightseek.model.cpu import has_fast, has_instructions
 from lightseek.model.layers import Linear
-from lightseek.model.moe import Experts, Projection
+from lightseek.model.moe import Experts, Projection, Router
 from lightseek.model.sam import SamAttention
 from lightseek.tools.memory import release_memory
 from lightseek.weights.compiled import JOINED, Compiled, compile_layer, compiles
@@ -47,6 +47,8 @@ def pack(model: nn.Module, compile: bool = True) -> bool:
             setattr(model.get_submodule(parent), name, new.train(module.training))
             done = True
     if done:
+        for router in (module for module in model.modules() if isinstance(module, Router)):
+            router.float()  # it computes in float32, and would widen its weight in each step
         widen(encoder)
         if compile and compiled_attention.available():
             use_compiled_attention(encoder)

@@ -10,7 +10,7 @@ bits holds as many neighbours of one row as fit:
     4 bits     8 numbers from 0 to 15: numbers 0 to 3 are the lower halves of the four bytes, 4 to 7 the upper halves
 
 A row of x becomes float32 for the first two kinds. For the others it becomes integers from -127 to 127 with a step: one
-step for the row with 8 bits, and one for each group of 32 numbers with 4 bits. Then the sums of products are exact. Each
+step for the row with 8 bits, and one for each group of 64 numbers with 4 bits. Then the sums of products are exact. Each
 row gets the numbers that it would get alone, because the order of its sums does not depend on the other rows.
 
 The types are those of vectors.h. */
@@ -26,7 +26,7 @@ The types are those of vectors.h. */
 #define SIDE 2             /* blocks of W that are multiplied at once */
 #define WIDTH (LANES * SIDE)
 #define ROWS 12            /* rows of x that are multiplied at once: ROWS * SIDE sums stay in registers */
-#define GROUP 32           /* numbers of 4 bits that share a scale */
+#define GROUP 64           /* numbers of 4 bits that share a scale */
 #define NEAR (1 << 18)     /* bytes of x that stay in the cache of a core while many rows of W pass */
 #define PART 256           /* numbers of a row that are put into a tile before those of the next row */
 #define AHEAD 4096         /* bytes of a block that the processor should fetch in advance */
@@ -70,6 +70,13 @@ INLINE uint16_t narrow(float number) { /* to the nearest bfloat16, and to the ev
     memcpy(&word, &number, 4);
     if (number != number) return (uint16_t)(word >> 16 | 64);
     return (uint16_t)((word + 0x7fff + (word >> 16 & 1)) >> 16);
+}
+
+INLINE floats get(const void *from, long at, int half) {
+    if (!half) return (floats)load((const float *)from + at);
+    words v;
+    for (int l = 0; l < LANES; l++) v[l] = (uint32_t)((const uint16_t *)from)[at + l] << 16;
+    return (floats)v;
 }
 
 INLINE void put(void *to, long at, floats numbers, int half) {
@@ -421,4 +428,23 @@ void experts(struct matrix gate_up, struct matrix down, const void *x, const int
     }
     free(rows.tiles), free(rows.memory), free(hidden.tiles), free(hidden.memory);
     free(ends), free(slots), free(wide);
+}
+
+/* y (n x d) = weight · x / √(mean of x² + eps), row by row. Where `half`, all three are bfloat16, and otherwise float32. */
+void rms_norm(const void *x, const void *weight, void *y, long n, long d, float eps, int half, int threads) {
+#pragma omp parallel for num_threads(threads) if (n >= ROWS)
+    for (long row = 0; row < n; row++) {
+        floats squares = {0};
+        for (long j = 0; j < d; j += LANES) {
+            const floats v = get(x, row * d + j, half);
+            squares += v * v;
+        }
+        float sum = 0;
+        for (int l = 0; l < LANES; l++) sum += squares[l];
+        const float scale = 1 / sqrtf(sum / d + eps);
+        for (long j = 0; j < d; j += LANES) {
+            put(y, row * d + j, get(x, row * d + j, half) * scale, half); /* rounded, as in decoder.py */
+            put(y, row * d + j, get(y, row * d + j, half) * get(weight, j, half), half);
+        }
+    }
 }

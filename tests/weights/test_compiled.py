@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightseek.model.clip import ClipMlp
-from lightseek.model.decoder import DecoderAttention
+from lightseek.model.decoder import DecoderAttention, RMSNorm
 from lightseek.model.layers import Linear
 from lightseek.model.moe import Experts, SwiGLU
 from lightseek.model.sam import SamMlp
@@ -20,6 +20,7 @@ from lightseek.weights.compiled import (
     CompiledExperts,
     CompiledLinear,
     CompiledMlp,
+    CompiledNorm,
     CompiledSwiGLU,
     available,
     compiles,
@@ -135,6 +136,20 @@ def test_a_joined_layer_has_the_same_gradient(plain, joined):
     x = (x if plain is SamMlp else x[0]).requires_grad_()
     gradients = [torch.autograd.grad(layer(x).square().sum(), x)[0] for layer in (mlp, joined(mlp))]
     assert relative_error(gradients[1], gradients[0]) <= 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_norm(dtype):
+    plain = RMSNorm(INPUTS, 1e-6).to(dtype)
+    torch.nn.init.normal_(plain.weight)
+    compiled = CompiledNorm(plain)
+    x = (5 * torch.randn(2, 20, INPUTS)).to(dtype)
+    with torch.inference_mode():
+        out = compiled(x)
+        assert out.dtype == dtype and torch.equal(compiled(x[1:, 3]), out[1:, 3])
+        assert relative_error(out.float(), plain(x).float()) <= (1e-6 if dtype == torch.float32 else 8e-3)
+    x.requires_grad_()
+    assert torch.equal(*(torch.autograd.grad(norm(x).sum(), x)[0] for norm in (plain, compiled)))
 
 
 @settings(max_examples=30, deadline=None)

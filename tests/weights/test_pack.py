@@ -51,6 +51,7 @@ def test_gradients_pass_through_packed_layers(model, kind, compile):
     model.requires_grad_(False)
     if kind:
         quantize(model, kind)
+    torch.manual_seed(0)
     boxes = [model.decoder.layers[1].mlp, model.encoder.clip.blocks[0].mlp]
     inputs = [torch.randn(2, 5, width).bfloat16().requires_grad_() for width in (128, 1024)]
     gradients = []
