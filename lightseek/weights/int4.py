@@ -37,8 +37,8 @@ def quantize_int4(
         scale[..., 0] = (high - low) / 15
         scale[..., 1] = low + 8 * (high - low) / 15
         step, zero = scale.float().unsqueeze(-2).unbind(-1)  # as they were rounded
-        q = ((groups - zero) / step.where(step > 0, 1) + 8).round().clamp(0, 15).to(torch.uint8).flatten(-2)
-        out.copy_(q[:, ::2] << 4 | q[:, 1::2])
+        q = (groups - zero).div_(step.where(step > 0, 1)).add_(8).round_().clamp_(0, 15).to(torch.uint8).flatten(-2)
+        torch.bitwise_or(q[:, ::2] << 4, q[:, 1::2], out=out)
     return packed.view(*weight.shape[:-1], -1), scales.view(*weight.shape[:-1], -1, 2)
 
 

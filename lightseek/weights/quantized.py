@@ -28,7 +28,11 @@ class Quantized(nn.Module):
     widen: ClassVar[Callable]
 
     def hold(self, name: str, weight: Tensor) -> None:
-        numbers, scale = self.pack(weight.detach())
+        if weight.is_meta:  # a file will be read into it: only shapes count, and those of one row tell the others
+            one = weight.detach().flatten(0, -2)[:1]
+            numbers, scale = (x.new_empty(*weight.shape[:-1], *x.shape[1:]) for x in self.pack(one))
+        else:
+            numbers, scale = self.pack(weight.detach())
         setattr(self, name, nn.Parameter(numbers, requires_grad=False))
         self.register_buffer(f"{name}_scale", scale)
 
