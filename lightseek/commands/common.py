@@ -279,10 +279,10 @@ def writer_of(arguments: argparse.Namespace) -> "Writer | None":
 
 
 def add_compile(command: Parser) -> None:
-    """Add the flag for the loops in C (weights/products.c)."""
+    """Add the flag for the loops in C (weights/products.c, model/grid_attention.c)."""
     command.add_argument(
         "--compile",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="multiply with loops in C, compiled once (default: on a CPU with AVX512-VNNI, if there is a C compiler)",
+        help="compute with loops in C, compiled once (default: on a CPU with AVX512-VNNI, if there is a C compiler)",
     )

@@ -3,5 +3,6 @@
 pixels -> sam -> compressor -> clip -> (encoder: concat) -> projector -> layout -> decoder (attention, moe) -> logits
 
 `ocr.py` joins them. Its `forward` fits on a screen: start there. You can skip the files that only make things fast:
-`cpu.py` (half precision on CPUs), `grid_attention.py` (SAM's attention) and `grouped.py` (experts on a GPU).
+`cpu.py` (half precision on CPUs), `grid_attention.py` (SAM's attention; `compiled_attention.py` is the same in C) and
+`grouped.py` (experts on a GPU).
 """

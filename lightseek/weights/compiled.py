@@ -1,7 +1,8 @@
 """Linear layers and experts whose products run in `products.c`: whole weights, 8 bits and 4 bits, on a CPU.
 
 PyTorch's kernels for one row of x read 15 to 22 GB of weights per second where the memory gives 30. These reach 25 to
-30. All of a layer's experts are one call. A row of x gets the same numbers whatever the other rows are.
+30. All of a layer's experts are one call. A row of x gets the same numbers whatever the other rows are. Larger parts of
+a block, which are one call too, are in `compiled_blocks.py`.
 
 `products.c` has weights in words of 32 bits. A word has the next numbers of one row of W: 1 of float32, 2 of bfloat16,
 4 of 8 bits or 8 of 4 bits. The words of 16 rows lie side by side:
@@ -14,16 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int, Int32, Shaped
 from torch import Tensor, nn
 
-from lightseek.model.clip import ClipMlp, quick_gelu
 from lightseek.model.cpu import has_integer_instructions
-from lightseek.model.decoder import DecoderAttention, RMSNorm
 from lightseek.model.layers import Linear
-from lightseek.model.moe import Experts, Projection, SwiGLU
-from lightseek.model.sam import SamMlp
+from lightseek.model.moe import Experts, Projection
 from lightseek.tools.compiler import load_compiled
 from lightseek.weights.int4 import GROUP, Int4Experts, Int4Linear, unpack
 from lightseek.weights.int8 import Int8Experts, Int8Linear
@@ -51,30 +48,23 @@ class Matrix(ctypes.Structure):
     )
 
 
-def compiles(module: nn.Module) -> bool:
-    """Return whether there is a form of this layer for `products.c`, and a compiler on this machine."""
-    if names := JOINED.get(type(module)):
-        layers = [getattr(module, name) for name in names]
-        return all(map(compiles, layers)) and len(set(map(kind_of, layers))) == 1
-    if type(module) is RMSNorm:
-        weight = module.weight
-        return weight.is_cpu and weight.dtype in DTYPES and len(weight) % LANES == 0 and available()
-    if type(module) not in (Linear, Experts) and not isinstance(
-        module, Int8Linear | Int8Experts | Int4Linear | Int4Experts
+def fits(layer: nn.Module) -> bool:
+    """Return whether a linear layer or experts have a form here: their dtype, device and sizes are right."""
+    if type(layer) not in (Linear, Experts) and not isinstance(
+        layer, Int8Linear | Int8Experts | Int4Linear | Int4Experts
     ):
         return False
-    names = ("weight",) if isinstance(module, nn.Linear) else ("gate_up", "down")
+    kind, names = kind_of(layer), ("weight",) if isinstance(layer, nn.Linear) else ("gate_up", "down")
     for name in names:
-        weight = getattr(module, name)
-        dtype = getattr(module, f"{name}_scale").dtype if isinstance(module, Quantized) else weight.dtype
-        kind = kind_of(module)
+        weight = getattr(layer, name)
+        dtype = getattr(layer, f"{name}_scale").dtype if isinstance(layer, Quantized) else weight.dtype
         outputs, inputs = weight.shape[-2], weight.shape[-1] * (2 if kind == "int4" else 1)
         if name == "gate_up":
             outputs //= 2
         step = GROUP if kind == "int4" else LANES
         if weight.device.type != "cpu" or dtype not in DTYPES or outputs % WIDTH or inputs % step:
             return False
-    return available()
+    return True
 
 
 def available() -> bool:
@@ -83,13 +73,6 @@ def available() -> bool:
     With shorter vectors the compiler takes minutes, and whether PyTorch's kernels are slower there was not measured.
     """
     return has_integer_instructions() and load_compiled(SOURCE) is not None
-
-
-def compile_layer(module: nn.Module) -> nn.Module:
-    """Return the form of this layer for `products.c`."""
-    if type(module) in COMPILED:
-        return COMPILED[type(module)](module)
-    return CompiledLinear(module) if isinstance(module, nn.Linear) else CompiledExperts(module)
 
 
 def kind_of(module: nn.Module) -> str:
@@ -205,97 +188,6 @@ class CompiledExperts(Compiled, Experts):
 
     def projection(self, name: str) -> Projection:
         return lambda expert, x: self.multiply(x, name, expert)
-
-
-class CompiledSwiGLU(CompiledExperts):
-    """A SwiGLU in the order of products.c, as one call: it is the only expert, which each row chooses with weight 1."""
-
-    def __init__(self, mlp: SwiGLU) -> None:
-        Compiled.__init__(self, kind_of(mlp.gate_proj))
-        gate, up, down = (held_by(layer, "weight") for layer in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
-        self.hold("gate_up", as_stack(gate), as_stack(up))
-        self.hold("down", as_stack(down))
-
-    def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-        rows = x.flatten(0, -2)
-        chosen = torch.zeros(len(rows), 1, dtype=torch.long)
-        return super().forward(rows, torch.ones(len(rows), 1), chosen).view_as(x)
-
-
-class CompiledAttention(DecoderAttention):
-    """A decoder's attention whose queries, keys and values are one product."""
-
-    def __init__(self, attention: DecoderAttention) -> None:
-        nn.Module.__init__(self)
-        self.heads, self.attend, self.o_proj = attention.heads, attention.attend, attention.o_proj
-        self.qkv = CompiledLinear(attention.q_proj, attention.k_proj, attention.v_proj)
-
-    def project(self, x: Float[Tensor, "b n d"]) -> tuple[Float[Tensor, "b n d"], ...]:
-        return self.qkv(x).chunk(3, dim=-1)
-
-
-class CompiledMlp(Compiled):
-    """The two layers of an encoder's MLP, and what is between them, in one call: the hidden rows stay in the caches."""
-
-    def __init__(self, mlp: SamMlp | ClipMlp) -> None:
-        first, second = (getattr(mlp, name) for name in JOINED[type(mlp)])
-        super().__init__(kind_of(first))
-        self.activation = type(mlp)
-        self.hold("first", held_by(first, "weight"))
-        self.hold("second", held_by(second, "weight"))
-        self.first_bias, self.second_bias = first.bias, second.bias
-
-    def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-        if torch.is_grad_enabled() and x.requires_grad:
-            hidden = self.multiply(x, "first", bias=self.first_bias)
-            return self.multiply(ACTIVATIONS[self.activation](hidden), "second", bias=self.second_bias)
-        first, second = self.matrix("first"), self.matrix("second")
-        known, biases = as_known(x, first), (self.first_bias.float(), self.second_bias.float())
-        out = torch.empty_like(known)
-        pointers = (known.data_ptr(), biases[0].data_ptr(), biases[1].data_ptr(), out.data_ptr())
-        activation = 1 + list(ACTIVATIONS).index(self.activation)
-        library().mlp(first, second, *pointers, x.numel() // first.i, activation, *how(known))
-        return out.to(x.dtype)
-
-
-class CompiledNorm(RMSNorm):
-    """An RMSNorm that is one call, where PyTorch needs eight."""
-
-    def __init__(self, norm: RMSNorm) -> None:
-        nn.Module.__init__(self)
-        self.eps, self.weight = norm.eps, norm.weight
-
-    def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
-        weight = self.weight
-        if x.dtype != weight.dtype or not x.is_cpu or (torch.is_grad_enabled() and x.requires_grad):
-            return super().forward(x)
-        x = x.contiguous()
-        out = torch.empty_like(x)
-        sizes = (x.numel() // len(weight), len(weight))
-        library().rms_norm(x.data_ptr(), weight.data_ptr(), out.data_ptr(), *sizes, self.eps, *how(x))
-        return out
-
-
-ACTIVATIONS = {SamMlp: F.gelu, ClipMlp: quick_gelu}  # in the order of `enum activation`
-COMPILED = {
-    SwiGLU: CompiledSwiGLU,
-    DecoderAttention: CompiledAttention,
-    SamMlp: CompiledMlp,
-    ClipMlp: CompiledMlp,
-    RMSNorm: CompiledNorm,
-}
-JOINED = {
-    SwiGLU: ("gate_proj", "up_proj", "down_proj"),
-    DecoderAttention: ("q_proj", "k_proj", "v_proj"),
-    SamMlp: ("lin1", "lin2"),
-    ClipMlp: ("fc1", "fc2"),
-}
-
-
-def as_stack(held: tuple[Tensor, Tensor | None]) -> tuple[Tensor, Tensor | None]:
-    """Return the weight and scales of a layer as those of a stack of one expert."""
-    weight, scale = held
-    return weight.unsqueeze(0), None if scale is None else scale.unsqueeze(0)
 
 
 def held_by(layer: nn.Module, name: str) -> tuple[Tensor, Tensor | None]:

@@ -1,6 +1,6 @@
 """Packs the weights of a model that only reads, in the order in which this machine's fastest kernels want them.
 
-    any kind   on a CPU with AVX512-VNNI and a C compiler: words for `products.c` (`compiled.py`)
+    any kind   on a CPU with AVX512-VNNI and a C compiler: words for `products.c` (`compiled.py`, `compiled_blocks.py`)
     bfloat16   on a CPU with instructions for it: blocks for oneDNN. The numbers stay the same, bit for bit.
     int4       with bfloat16 on a CPU or a CUDA device: the order of PyTorch's kernels for 4 bits
 
@@ -20,7 +20,8 @@ from lightseek.model.layers import Linear
 from lightseek.model.moe import Experts, Projection, Router
 from lightseek.model.sam import SamAttention
 from lightseek.tools.memory import release_memory
-from lightseek.weights.compiled import JOINED, Compiled, compile_layer, compiles
+from lightseek.weights.compiled import Compiled
+from lightseek.weights.compiled_blocks import JOINED, compile_part, compiles
 from lightseek.weights.int4 import GROUP, Int4Experts, Int4Linear, unpack
 from lightseek.weights.opaque import with_gradient
 
@@ -87,7 +88,7 @@ def packed(module: nn.Module, compile: bool, many_rows: bool) -> nn.Module | Non
     first = getattr(module, JOINED[type(module)][0]) if type(module) in JOINED else module
     plain = type(first) in (Linear, Experts) and next(first.parameters()).dtype
     if compile and compiles(module) and not (many_rows and plain and has_fast(plain)):
-        return compile_layer(module)
+        return compile_part(module)
     return PACKED[type(module)](module) if fits(module) else None
 
 

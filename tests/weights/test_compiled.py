@@ -14,17 +14,8 @@ from lightseek.model.layers import Linear
 from lightseek.model.moe import Experts, SwiGLU
 from lightseek.model.sam import SamMlp
 from lightseek.tools import compiler
-from lightseek.weights.compiled import (
-    SOURCE,
-    CompiledAttention,
-    CompiledExperts,
-    CompiledLinear,
-    CompiledMlp,
-    CompiledNorm,
-    CompiledSwiGLU,
-    available,
-    compiles,
-)
+from lightseek.weights.compiled import SOURCE, CompiledExperts, CompiledLinear, available
+from lightseek.weights.compiled_blocks import CompiledAttention, CompiledMlp, CompiledNorm, CompiledSwiGLU, compiles
 from lightseek.weights.int4 import Int4Experts, Int4Linear
 from lightseek.weights.int8 import Int8Experts, Int8Linear, dequantize, integer_product
 from lightseek.weights.pack import pack
