@@ -19,8 +19,8 @@ al. 2022). */
 
 /* TILE queries of a head. */
 struct tile {
-    float *queries; /* k TILE, times the scale */
-    float *sums;    /* TILE k: of the weighted values */
+    float *queries;      /* k TILE, times the scale */
+    float *sums;         /* TILE k: of the weighted values */
     floats totals[TILE]; /* of the weights, in LANES parts */
     float most[TILE];    /* the largest logit */
 };
@@ -33,6 +33,7 @@ struct work {
     struct tile tiles[TILES];
 };
 
+/* Put a query into a tile as its row r. It has met no key yet. */
 static void begin(struct tile *t, int r, const float *query, float scale, long k) {
     for (long c = 0; c < k; c++) t->queries[c * TILE + r] = query[c] * scale, t->sums[r * k + c] = 0;
     t->totals[r] = (floats){0}, t->most[r] = -1e30f;

@@ -1,9 +1,9 @@
 """Parts of a block that are one call of `products.c` each, on a CPU: the step between two products costs nothing.
 
-SwiGLU             the experts that every token passes: an expert of `compiled.py` that each row chooses
-DecoderAttention   queries, keys and values are one product
-SamMlp, ClipMlp    two products and what is between them
-RMSNorm            one loop, where PyTorch needs eight operations
+    SwiGLU             the experts that every token passes: an expert of `compiled.py` that each row chooses
+    DecoderAttention   queries, keys and values are one product
+    SamMlp, ClipMlp    two products and what is between them
+    RMSNorm            one loop, where PyTorch needs eight operations
 """
 
 import torch
