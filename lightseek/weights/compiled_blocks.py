@@ -4,6 +4,8 @@
     DecoderAttention   queries, keys and values are one product
     SamMlp, ClipMlp    two products and what is between them
     RMSNorm            one loop, where PyTorch needs eight operations
+
+They take the places of these modules and have their signatures. What else is compiled stands in `compiled.py`.
 """
 
 import torch
