@@ -23,8 +23,8 @@ def load_compiled(source: Path) -> ctypes.CDLL | None:
     the user's cache folder, where no other user may write. The name of that file changes with the source, the compiler
     and the processor.
     """
-    compiler = shutil.which(os.environ.get("CC") or "cc")
-    if compiler is None or os.name != "posix":
+    compiler = find_compiler()
+    if compiler is None:
         return None
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, timeout=SECONDS, check=True).stdout
@@ -43,6 +43,11 @@ def load_compiled(source: Path) -> ctypes.CDLL | None:
         return ctypes.CDLL(str(target))
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def find_compiler() -> str | None:
+    """Return the path of this machine's C compiler, if it has one."""
+    return shutil.which(os.environ.get("CC") or "cc") if os.name == "posix" else None
 
 
 def is_ours(folder: Path) -> bool:

@@ -48,7 +48,7 @@ class Matrix(ctypes.Structure):
     )
 
 
-def fits(layer: nn.Module) -> bool:
+def has_form(layer: nn.Module) -> bool:
     """Return whether a linear layer or experts have a form here: their dtype, device and sizes are right."""
     if type(layer) not in (Linear, Experts) and not isinstance(
         layer, Int8Linear | Int8Experts | Int4Linear | Int4Experts

@@ -25,7 +25,7 @@ from lightseek.weights.compiled import (
     CompiledLinear,
     as_known,
     available,
-    fits,
+    has_form,
     held_by,
     how,
     kind_of,
@@ -41,7 +41,7 @@ def compiles(module: nn.Module) -> bool:
     if type(module) is RMSNorm:
         weight = module.weight
         return weight.is_cpu and weight.dtype in DTYPES and len(weight) % LANES == 0 and available()
-    return fits(module) and available()
+    return has_form(module) and available()
 
 
 def compile_part(module: nn.Module) -> nn.Module:

@@ -72,6 +72,7 @@ INLINE uint16_t narrow(float number) { /* to the nearest bfloat16, and to the ev
     return (uint16_t)((word + 0x7fff + (word >> 16 & 1)) >> 16);
 }
 
+/* Read or write LANES numbers: bfloat16 where `half`, and otherwise float32. */
 INLINE floats get(const void *from, long at, int half) {
     if (!half) return (floats)load((const float *)from + at);
     words v;

@@ -7,11 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightseek.model.attention import Sdpa
-from lightseek.model.compiled_attention import CompiledSdpa, available
+from lightseek.model.compiled_attention import CompiledSdpa
+from lightseek.model.cpu import has_integer_instructions
 from lightseek.model.grid_attention import attend_on_grid
+from lightseek.tools.compiler import find_compiler
 from lightseek.weights.pack import pack
 
-pytestmark = pytest.mark.skipif(not available(), reason="this machine has no C compiler, or no AVX512-VNNI")
+# Not asked here is whether it compiles: a mistake in the C file must fail these tests and not skip them.
+pytestmark = pytest.mark.skipif(
+    not has_integer_instructions() or find_compiler() is None, reason="this machine has no AVX512-VNNI or no C compiler"
+)
 
 
 def inputs(pages: int, heads: int, side: int, width: int, scale: float = 1.0) -> list[torch.Tensor]:
