@@ -5,22 +5,24 @@
     python benchmarks/full_size_training.py --preset deepseek-ocr --what lora   # a CPU with 14 GB: minutes
 
 `decoder` and `lora` run steps of the real training loop. They measure the peak memory and the positions per second in
-the decoder (vision tokens, prompt and target). `ratio` runs forward and backward of the same batch on the same weights,
-in LightSeek and in transformers in turns, with gradients for all but the encoder. It runs no optimizer step: both would
-use the same optimizer, and there is no memory for two optimizer states. transformers has no convolutional stem, so nano
-has none here.
+the decoder (vision tokens, prompt and target). The ratios compare LightSeek and transformers, in turns, on the same
+batch and the same weights. `ratio` runs forward and backward with gradients for all but the encoder. It runs no
+optimizer step: both would use the same optimizer, and there is no memory for two optimizer states. `lora-ratio` runs
+whole steps, transformers with adapters of peft. transformers has no convolutional stem, so nano has none here.
 """
 
 import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from vs_transformers import load_theirs, take_turns, write
 
-WHAT = ("lora", "decoder", "ratio")
+WHAT = ("lora", "decoder", "ratio", "lora-ratio")
+ADAPTED = r"model\.language_model\.layers\.\d+\.self_attn\.[qv]_proj"  # what `lora="attention"` means
 
 
 def main() -> None:
@@ -51,13 +53,12 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, fl
 
     config = RunConfig(
         model=str(folder), task="ocr", mode=options.tokens, batch=options.batch, train_documents=32,
-        eval_documents=1, steps=options.steps + 1, lr=2e-5,
+        eval_documents=1, steps=options.steps + 1, lr=2e-5, cache_vision=False,
     )  # fmt: skip
     runs = {"lora": replace(config, lora="attention", lr=1e-3), "decoder": replace(config, freeze="encoder")}
     found = {what: train(runs[what], options.steps) for what in runs if what in options.what}
-    if "ratio" in options.what:
-        found["ratio"] = compare(folder, runs["decoder"], options.rounds)
-    return found
+    ratios = {"ratio": runs["decoder"], "lora-ratio": runs["lora"]}
+    return found | {what: compare(folder, ratios[what], options.rounds) for what in ratios if what in options.what}
 
 
 def train(config, steps: int) -> dict[str, float]:
@@ -86,7 +87,21 @@ def train(config, steps: int) -> dict[str, float]:
 
 
 def compare(folder: Path, config, rounds: int) -> dict[str, float]:
-    """Time forward and backward of one batch, in LightSeek and transformers in turns."""
+    """Time steps on one batch, in LightSeek and transformers in turns. Adapters take whole steps, see above."""
+    losses: dict[str, float] = {}
+    mine, reference = steps(folder, config, losses)
+    seconds = take_turns(mine, reference, rounds)
+    return {
+        "lightseek_seconds": seconds[0],
+        "transformers_seconds": seconds[1],
+        "times_as_fast": seconds[1] / seconds[0],
+        "lightseek_loss": losses["ours"],
+        "transformers_loss": losses["theirs"],
+    }
+
+
+def steps(folder: Path, config, losses: dict[str, float]) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Return a step of LightSeek and one of transformers. Each leaves its loss in `losses`."""
     import torch
 
     from lightseek.data.examples import collate
@@ -98,7 +113,15 @@ def compare(folder: Path, config, rounds: int) -> dict[str, float]:
         run = Run(config, Path(out))
     ours, device = run.model.train(), run.model.device
     theirs = load_theirs(folder, ours.dtype).to(device).train()
-    theirs.model.vision_tower.requires_grad_(False)
+    optimizers: dict[str, torch.optim.Optimizer] = {}
+    if config.lora:
+        from peft import LoraConfig, get_peft_model
+
+        theirs = get_peft_model(theirs, LoraConfig(r=config.lora_r, target_modules=ADAPTED))
+        learning = [parameter for parameter in theirs.parameters() if parameter.requires_grad]
+        optimizers = {"ours": run.optimizer, "theirs": torch.optim.AdamW(learning, lr=config.lr, fused=True)}
+    else:
+        theirs.model.vision_tower.requires_grad_(False)
     examples = [run.make(run.documents[i]) for i in run.order(0)]
     batch = collate(examples, ours.config.pad_token_id)
     views = [page.global_view for pages in batch.pages for page in pages]
@@ -111,28 +134,21 @@ def compare(folder: Path, config, rounds: int) -> dict[str, float]:
     }
     if batch.mask is not None:
         inputs["attention_mask"] = batch.mask.to(device).long()
-    losses = {}
 
     def step(name: str, model, forward) -> None:
         loss = forward()
         loss.backward()
         losses[name] = loss.item()
+        if name in optimizers:
+            optimizers[name].step()
         model.zero_grad(set_to_none=True)
         if device.type == "cuda":
             torch.cuda.synchronize()
 
-    seconds = take_turns(
+    return (
         lambda: step("ours", ours, lambda: run.forward(ours, examples).cross_entropy),
         lambda: step("theirs", theirs, lambda: theirs(**inputs, use_cache=False).loss),
-        rounds,
     )
-    return {
-        "lightseek_seconds": seconds[0],
-        "transformers_seconds": seconds[1],
-        "times_as_fast": seconds[1] / seconds[0],
-        "lightseek_loss": losses["ours"],
-        "transformers_loss": losses["theirs"],
-    }
 
 
 def show(found: dict[str, dict[str, float]], title: str) -> None:

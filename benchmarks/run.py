@@ -4,11 +4,13 @@
     python benchmarks/run.py --preset deepseek-ocr            # 3.3 B: 16 GB of memory, 7 of disk, half an hour
     python benchmarks/run.py --check                          # is a ratio of nano 10 % worse than in the last record?
     python benchmarks/run.py --plot benchmarks/history.png    # the ratios over commits
-    python benchmarks/run.py --device cuda --preset deepseek-ocr --batches 1 8 64
+    python benchmarks/run.py --device cuda --preset deepseek-ocr --batches 1 8 64 --tokens 64    # a GPU of 80 GB
 
 The two take turns, so that other programs slow down both, and the ratio of the best turns counts: how many times as
 fast LightSeek is. The spread is the smallest and the largest ratio of two neighbouring turns. transformers always has
-whole weights. A record in `history.json` has the machine, the versions and the commit.
+whole weights. A record in `history.json` has the machine, the versions and the commit. It also has the shares of the
+machine's limits that LightSeek reaches (`limits.py`): of the bytes that can be read in a step of decoding, and of the
+operations in the others.
 """
 
 import argparse
@@ -23,12 +25,14 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from limits import count_operations, measure_limits, step_bytes
 from vs_transformers import load_theirs, write
 
 HISTORY = Path(__file__).parent / "history.json"
 KINDS = {"whole": None, "int8": "int8", "int4": "int4"}
 WORSE = 0.9  # of the last record's ratio
 POSITIONS = 280
+PAGES = 16  # that a GPU encodes at once
 LOADING = """
 import sys
 from lightseek.tools.memory import PeakMemory, process_memory, release_memory
@@ -61,7 +65,7 @@ def main() -> None:
         found = measure_all(options.checkpoint or write(Path(folder), options.preset), options)
     if options.check:
         sys.exit(check(found, [r for r in history if (r["preset"], r["device"]) == (options.preset, options.device)]))
-    history.append(describe(options) | {"ratios": found})
+    history.append(describe(options) | {"limits": found.pop("limits"), "ratios": found})
     HISTORY.write_text(json.dumps(history, indent=1) + "\n")
 
 
@@ -73,18 +77,22 @@ def measure_all(folder: Path, options: argparse.Namespace) -> dict[str, dict[str
     from lightseek.weights.loading import load_model
     from lightseek.weights.pack import pack
 
-    found = {}
-    theirs = None
+    found, theirs = {}, None
     for name in options.kinds:
         ours = load_model(str(folder), options.device, quantize=KINDS[name])
+        limits = found.setdefault("limits", measure_limits(options.device, ours.dtype))
         pack(ours.requires_grad_(False))
         theirs = theirs or load_theirs(folder, ours.dtype).to(options.device)
-        for what, mine, reference in works(ours, theirs, options):
+        for what, mine, reference, needs in works(ours, theirs, options):
             if not wanted(what, options):
                 continue
             with torch.inference_mode():
-                found[f"{what}, {name}"] = tell(f"{what}, {name}", take_turns(mine, reference, options.rounds))
-        del ours, mine, reference
+                turns = take_turns(mine, reference, options.rounds)
+                entry = found[f"{what}, {name}"] = tell(f"{what}, {name}", turns)
+                for limit, amount in needs(name == "whole").items():
+                    entry["share"] = float(f"{amount / entry['ours_s'] / limits[limit]:.4g}")
+                    print(f"    {entry['share']:.0%} of the {limit} of this machine", flush=True)
+        del ours, mine, reference, needs
         release_memory()
     del theirs
     release_memory()
@@ -94,8 +102,8 @@ def measure_all(folder: Path, options: argparse.Namespace) -> dict[str, dict[str
             peak = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
             found[f"loading: peak over held, {name}"] = {"ratio": peak}
             print(f"loading: peak over held, {name}: {peak:.2f}", flush=True)
-    if options.preset == "nano" and wanted("training step", options):
-        found["training step"] = tell("training step", training(folder, options.rounds))
+    for what in trainings(options):
+        found[what] = tell(what, training(folder, options, what))
     return found
 
 
@@ -103,66 +111,90 @@ def wanted(name: str, options: argparse.Namespace) -> bool:
     return any(word in name for word in options.only)
 
 
-def works(ours, theirs, options: argparse.Namespace) -> Iterator[tuple[str, Callable, Callable]]:
-    """Yield what is measured, and the function of each that does it. A function may return its own seconds."""
+def works(ours, theirs, options: argparse.Namespace) -> Iterator[tuple[str, Callable, Callable, Callable]]:
+    """Yield what is measured, the function of each that does it, and a function that tells what it needs at least.
+
+    A function may return its own seconds.
+    """
     import torch
 
     from lightseek import PageViews
     from lightseek.text.generate import generate
     from lightseek.weights.formula import formula_image
 
-    device = options.device
+    device, cuda = options.device, options.device != "cpu"
     for side in (640, 1024):
         page = PageViews(formula_image("benchmark", side))
-        pixels = page.global_view[None].to(device, ours.dtype)
-        yield (
-            f"encoder, {side} px",
-            lambda page=page: ours.encode_page(page),
-            lambda pixels=pixels: theirs.model.get_image_features(pixels),
-        )
+        for count in (1, PAGES) if cuda else (1,):
+            pixels = page.global_view[None].to(device, ours.dtype).repeat(count, 1, 1, 1)
+            yield (
+                f"encoder, {side} px" + (f", {count} pages" if count > 1 else ""),
+                lambda page=page, count=count: ours.encode_pages([page] * count),
+                lambda pixels=pixels: theirs.model.get_image_features(pixels),
+                # The reference counts, because it computes the formula as it stands.
+                lambda whole, pixels=pixels: (
+                    {"operations": count_operations(lambda: theirs.model.get_image_features(pixels))} if whole else {}
+                ),
+            )
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(4, ours.config.decoder.vocabulary - 1, (max(options.batches), POSITIONS), generator=generator)
     ids = ids.masked_fill(ids == ours.config.image_token_id, 5).to(device)  # text only: the encoder is measured above
     yield (
         f"prefill, {POSITIONS} positions",
-        lambda: ours(ids[:1], cache=new_cache(ours, 1, 1), logits="last"),
+        lambda: ours(ids[:1], cache=new_cache(ours), logits="last"),
         lambda: theirs(input_ids=ids[:1], use_cache=True, logits_to_keep=1),
+        lambda whole: {},
     )
     for batch in options.batches:
+        prompts = ids[:batch] if cuda else ids[:batch, : POSITIONS // batch]
         yield (
             f"decode, batch {batch}",
-            lambda batch=batch: decode_ours(ours, ids[:batch, : POSITIONS // batch], options.tokens),
-            lambda batch=batch: decode_theirs(theirs, ids[:batch, : POSITIONS // batch], options.tokens),
+            lambda prompts=prompts: decode_ours(ours, prompts, options.tokens),
+            lambda prompts=prompts: decode_theirs(theirs, prompts, options.tokens),
+            lambda whole, prompts=prompts: {"bytes": options.tokens * step_bytes(ours, prompts)} if whole else {},
         )
-    if options.preset == "nano":
-        parts, length = ids[:, :64].repeat(4, 1).split(4), {"max_new_tokens": options.tokens}
+    if options.preset == "nano" or cuda:
+        count = 32 if options.preset == "nano" else 8
+        parts = (ids[:, :64].repeat(4, 1) if not cuda else ids[:1].repeat(count, 1)).split(4 if not cuda else 8)
+        length = {"max_new_tokens": options.tokens}
         known = {"attention_mask": torch.ones_like(parts[0]), "pad_token_id": 2, "do_sample": False}
         yield (
-            f"generate, {4 * len(parts)} texts",
+            f"generate, {sum(map(len, parts))} texts",
             lambda: [generate(ours, part, stop=(), **length) for part in parts],
             lambda: [theirs.generate(part, min_new_tokens=options.tokens, **length, **known) for part in parts],
+            lambda whole: {},
         )
 
 
-def new_cache(model, batch: int, tokens: int):
-    return model.decoder.new_cache(batch, POSITIONS + tokens + 1, model.dtype, model.device)
+def new_cache(model):
+    return model.decoder.new_cache(1, POSITIONS, model.dtype, model.device)
 
 
 def decode_ours(model, ids, tokens: int) -> float:
-    cache = new_cache(model, len(ids), tokens)
-    logits = model(ids, cache=cache, logits="last").logits
+    """Return the seconds of `tokens` steps. Two steps before them are left out: on a GPU they record the step."""
+    from lightseek.text.decoding import Continuation
+
+    state = Continuation(model, ids, None, None, tokens + 2)
+    for _ in range(2):
+        state.step(state.logits.argmax(-1))
     with clock(model.device) as seconds:
         for _ in range(tokens):
-            logits = model(logits[:, -1:].argmax(-1), cache=cache, logits="last").logits
+            state.step(state.logits.argmax(-1))
     return seconds()
 
 
 def decode_theirs(model, ids, tokens: int) -> float:
     output = model(input_ids=ids, use_cache=True, logits_to_keep=1)
+
+    def step(output):
+        token = output.logits[:, -1:].argmax(-1)
+        return model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
+
+    for _ in range(2):
+        output = step(output)
     with clock(model.device) as seconds:
         for _ in range(tokens):
-            token = output.logits[:, -1:].argmax(-1)
-            output = model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
+            output = step(output)
     return seconds()
 
 
@@ -213,24 +245,28 @@ def tell(name: str, turns: list[tuple[float, float]]) -> dict[str, float]:
     return {key: float(f"{value:.4g}") for key, value in {"ratio": theirs / ours, **spread}.items()}
 
 
-def training(folder: Path, rounds: int) -> list[tuple[float, float]]:
-    """Return the seconds of forward and backward of one batch, of both in each round."""
+def trainings(options: argparse.Namespace) -> list[str]:
+    """Return the names of the training steps that are measured."""
+    if options.preset == "nano":
+        found = ["training step"]
+    else:  # one step on a CPU takes half a minute: full_size_training.py measures it
+        found = ["training step", "training step, lora"] if options.device != "cpu" else []
+    return [what for what in found if wanted(what, options)]
+
+
+def training(folder: Path, options: argparse.Namespace, what: str) -> list[tuple[float, float]]:
+    """Return the seconds of a step on one batch, of both in each round (`full_size_training.steps`)."""
     import full_size_training
 
     from lightseek.training.settings import RunConfig
 
     config = RunConfig(
-        model=str(folder), task="ocr", mode="small", batch=2, train_documents=8, eval_documents=1, cache_vision=False
-    )
-    turns: list[tuple[float, float]] = []
-
-    def keep(mine: Callable, reference: Callable, count: int) -> tuple[float, float]:
-        turns.extend(take_turns(mine, reference, count))
-        return min(turn[0] for turn in turns), min(turn[1] for turn in turns)
-
-    full_size_training.take_turns = keep
-    full_size_training.compare(folder, replace(config, freeze="encoder"), rounds)
-    return turns
+        model=str(folder), task="ocr", mode="small", batch=2 if options.preset == "nano" else 8, train_documents=8,
+        eval_documents=1, cache_vision=False, device=options.device, lr=1e-4, freeze="encoder",
+    )  # fmt: skip
+    if "lora" in what:
+        config = replace(config, freeze="none", lora="attention")
+    return take_turns(*full_size_training.steps(folder, config, {}), options.rounds)
 
 
 def describe(options: argparse.Namespace) -> dict[str, object]:

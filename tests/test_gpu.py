@@ -1,23 +1,39 @@
 """Tests on a CUDA device (`pytest -m gpu`): it gives the numbers of the CPU, and experts never wait for the CPU."""
 
+from dataclasses import replace
+
 import pytest
 import torch
-from golden import Case, reduced_model, relative_error
+from golden import Case, reduced_config, reduced_model, relative_error
 
+from lightseek import LightSeekOCR
+from lightseek.model.attention import Eager
+from lightseek.model.grid_attention import attend_on_grid
 from lightseek.model.grouped import run_grouped
 from lightseek.model.layers import Linear
 from lightseek.model.moe import Experts
+from lightseek.model.sam import relative_logits
+from lightseek.text import cuda_graph
+from lightseek.text.decoding import Continuation
+from lightseek.tools.padding import pad_batch
 from lightseek.training.run import Run
 from lightseek.training.settings import RunConfig
-from lightseek.weights.int4 import Int4Linear
+from lightseek.weights.int4 import Int4Experts, Int4Linear
+from lightseek.weights.int8 import Int8Experts
 from lightseek.weights.loading import load_model
 from lightseek.weights.pack import pack
 
 pytestmark = pytest.mark.gpu
 
 
+@pytest.fixture(autouse=True)
+def exact_products(monkeypatch):
+    """By default, PyTorch's convolutions on a GPU round float32 to 10 bits (TF32)."""
+    monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
 def test_the_reduced_model_gives_the_golden_logits_and_tokens():
-    torch.backends.cuda.matmul.allow_tf32 = False
     case, model = Case("tiny"), reduced_model().to("cuda")
     with torch.no_grad():
         logits = model(case.prompt.cuda(), pages=[[case.page]]).logits[0, -6:].cpu()
@@ -49,6 +65,69 @@ def test_the_experts_never_wait_for_the_cpu():
             moe(x)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("rows", [2, 5])
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "seed": 5}, {"beams": 2}])
+def test_graphs_write_the_texts_of_plain_steps(monkeypatch, options, rows):
+    """Prompts of different lengths, whose texts end at different times. More than two rows need a decoder without MoE:
+    in float32, PyTorch has no kernel for grouped products."""
+    config = reduced_config()
+    if rows > 2 or options.get("beams"):
+        config = config.with_(decoder=replace(config.decoder, dense_layers=config.decoder.layers))
+    torch.manual_seed(0)
+    model = LightSeekOCR(config).to("cuda").eval()
+    for parameter in model.decoder.parameters():
+        if parameter.ndim > 1:
+            parameter.data *= 8  # random weights of the usual size give all tokens nearly the same score
+    ids, mask = pad_batch([[0, *range(5, 7 + row)] for row in range(rows)], 1)
+    options = {"max_new_tokens": 40, "stop": range(4, 12), **options}
+    recorded = []
+    monkeypatch.setattr(cuda_graph, "PLACES", 16)
+    monkeypatch.setattr(cuda_graph, "record", lambda step, record=cuda_graph.record: recorded.append(1) or record(step))
+    graphed = model.generate(ids, mask=mask, **options)
+    assert recorded
+    monkeypatch.setattr("lightseek.text.decoding.can_repeat", lambda decoder, cache: False)
+    plain = model.generate(ids, mask=mask, **options)
+    assert [row.tokens for row in graphed] == [row.tokens for row in plain]
+
+
+def test_a_graph_gives_the_logits_of_nano_in_bfloat16():
+    model = load_model(device="cuda", dtype="bfloat16")
+    ids = torch.randint(4, 500, (8, 20))
+    with torch.inference_mode():
+        graphed, plain = (Continuation(model, ids, None, None, 12) for _ in range(2))
+        plain.graphed = None
+        for step in range(12):
+            assert relative_error(graphed.logits.float(), plain.logits.float()) <= 0.03, step
+            tokens = plain.logits.argmax(-1)
+            graphed.step(tokens)
+            plain.step(tokens)
+    assert graphed.graphed.graph is not None
+
+
+@pytest.mark.parametrize("kind", [None, Int8Experts, Int4Experts])
+def test_a_few_slots_give_the_numbers_of_the_loop(kind):
+    torch.manual_seed(0)
+    experts = Experts(8, 128, 64)
+    experts.reset_parameters()
+    experts = (kind(experts) if kind else experts).cuda()
+    slots, ends = torch.randn(5, 128, device="cuda"), torch.tensor([0, 2, 2, 3, 3, 3, 5, 5], device="cuda")
+    with torch.no_grad():
+        each = experts.run_each(slots, {1: 2, 3: 1, 6: 2})
+        assert relative_error(experts.run_few(slots, ends), each) <= 1e-5
+
+
+@pytest.mark.parametrize("side", [5, 14, 40, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_attention_on_a_grid_in_triton(side, dtype):
+    kernel = pytest.importorskip("lightseek.model.triton_attention").attend_on_grid
+    q, k, v = torch.randn(2, side**2, 3, 12, 64, device="cuda", dtype=dtype).permute(2, 0, 3, 1, 4)
+    tables = torch.randn(2, 2 * side - 1, 64, device="cuda", dtype=dtype)
+    wide = [x.double() for x in (q, k, v)]
+    exact = attend_on_grid(Eager(), *wide, *relative_logits(wide[0], *tables.double(), side))
+    assert relative_error(kernel(q, k, v, *tables).double(), exact) <= (1e-5 if dtype == torch.float32 else 0.02)
 
 
 def test_four_bits_stand_for_the_numbers_of_the_cpu():

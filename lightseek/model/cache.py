@@ -33,6 +33,16 @@ class KVCache(Cache):
             [torch.empty(shape, dtype=dtype, device=device) for _ in range(config.layers)] for _ in range(2)
         )
 
+    @property
+    def rows(self) -> int:
+        """The rows of the batch."""
+        return self.keys[0].shape[0]
+
+    @property
+    def capacity(self) -> int:
+        """The number of positions that there is room for."""
+        return self.keys[0].shape[2]
+
     def append(
         self, layer: int, keys: Float[Tensor, "b h n k"], values: Float[Tensor, "b h n k"]
     ) -> tuple[Float[Tensor, "b h m k"], Float[Tensor, "b h m k"]]:
@@ -41,8 +51,8 @@ class KVCache(Cache):
         The decoder moves `length` itself, after its last layer. Raises IndexError if the buffer is full.
         """
         end = self.length + keys.shape[2]
-        if end > self.keys[layer].shape[2]:
-            raise IndexError(f"the cache holds {self.keys[layer].shape[2]} positions and {end} are needed")
+        if end > self.capacity:
+            raise IndexError(f"the cache holds {self.capacity} positions and {end} are needed")
         self.keys[layer][:, :, self.length : end] = keys
         self.values[layer][:, :, self.length : end] = values
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]

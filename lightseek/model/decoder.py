@@ -10,6 +10,7 @@ of a head, and v the vocabulary.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -29,7 +30,10 @@ class DecoderOutput(NamedTuple):
 
 
 class Rotation(NamedTuple):
-    """The cosine and sine of each position's rotary angles. All layers and heads share them."""
+    """The cosine and sine of each position's rotary angles. All layers and heads share them.
+
+    The first half of the sines has the other sign.
+    """
 
     cos: Float[Tensor, "b 1 n k"]
     sin: Float[Tensor, "b 1 n k"]
@@ -153,14 +157,13 @@ class Rotary(nn.Module):
     def forward(self, positions: Int[Tensor, "b n"], dtype: torch.dtype) -> Rotation:
         exponents = torch.arange(0, self.head_width, 2, device=positions.device).float() / self.head_width
         angles = positions.float()[:, None, :, None] * self.theta**-exponents  # b 1 n k/2
-        angles = torch.cat([angles, angles], dim=-1)
-        return Rotation(angles.cos().to(dtype), angles.sin().to(dtype))
+        cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+        return Rotation(torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1))
 
 
 def rotate(x: Float[Tensor, "b h n k"], rotation: Rotation) -> Float[Tensor, "b h n k"]:
     """Turn each pair of channels (i, i + k/2) of every head by the angle of its position."""
-    first, second = x.chunk(2, dim=-1)
-    return x * rotation.cos + torch.cat([-second, first], dim=-1) * rotation.sin
+    return x * rotation.cos + x.roll(x.shape[-1] // 2, dims=-1) * rotation.sin
 
 
 class RMSNorm(nn.Module):
@@ -175,6 +178,8 @@ class RMSNorm(nn.Module):
         nn.init.ones_(self.weight)
 
     def forward(self, x: Float[Tensor, "*n d"]) -> Float[Tensor, "*n d"]:
+        if x.is_cuda:  # one kernel; it rounds once, where the formula below rounds twice
+            return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
         wide = x.float()
         normed = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
         return self.weight * normed.to(x.dtype)

@@ -5,6 +5,10 @@ numbers take 0.8 GB in float32, and training keeps them for the backward pass. `
 without that matrix. It is the one name that `sam.py` needs.
 """
 
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -13,6 +17,7 @@ from torch import Tensor, nn
 from lightseek.model import cpu
 from lightseek.model.attention import Sdpa
 from lightseek.model.compiled_attention import CompiledSdpa
+from lightseek.tools.compiler import find_compiler
 
 
 def attend_on_grid(
@@ -33,6 +38,25 @@ def attend_on_grid(
     if isinstance(attend, Sdpa) and cpu.faster_with_bias(q, rows):
         return cpu.attend_with_bias(attend, q, k, v, rows, columns)
     return attend(*fold_position(q, k, v, rows, columns), scale=1.0)[..., : v.shape[-1]]
+
+
+def find_kernel(attend: nn.Module, q: Float[Tensor, "b h gg k"], table: Float[Tensor, "l k"]) -> Callable | None:
+    """Return the function of `triton_attention.py` if it can take the place of rows, columns and `attend_on_grid`.
+
+    It runs on CUDA and has no gradients.
+    """
+    width, learns = q.shape[-1], torch.is_grad_enabled() and (q.requires_grad or table.requires_grad)
+    if not q.is_cuda or type(attend) is not Sdpa or learns or width < 16 or width.bit_count() > 1 or not has_triton():
+        return None
+    from lightseek.model import triton_attention
+
+    return triton_attention.attend_on_grid
+
+
+@cache
+def has_triton() -> bool:
+    """Return whether Triton is installed and finds the C compiler that it needs to start a kernel."""
+    return find_spec("triton") is not None and find_compiler() is not None
 
 
 def fold_position(

@@ -12,6 +12,20 @@ from torch import Tensor
 grouped_mm = getattr(F, "grouped_mm", None) or torch._grouped_mm  # the second is the older name of the first
 
 
+def has_kernel(x: Float[Tensor, "*n d"]) -> bool:
+    """Return whether PyTorch has a kernel for grouped products of `x`. Without one, it may wait for the GPU.
+
+    The kernel is for bfloat16 on NVIDIA's Hopper GPUs (H100) and later ones.
+    """
+    return x.is_cuda and computed_in(x) == torch.bfloat16 and torch.cuda.get_device_capability(x.device) >= (9, 0)
+
+
+def computed_in(x: Float[Tensor, "*n d"]) -> torch.dtype:
+    """Return the dtype of products with `x`. Autocast does not convert the inputs of a grouped product by itself."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
 def run_grouped(
     slots: Float[Tensor, "s d"],
     gate_up: Float[Tensor, "e f2 d"],
@@ -22,8 +36,7 @@ def run_grouped(
 
     The slots are sorted by expert, and `ends[e]` is where those of expert e stop.
     """
-    ends, device = ends.int(), slots.device.type
-    if torch.is_autocast_enabled(device):  # autocast converts the inputs of a linear layer, but not of this product
-        slots, gate_up, down = (x.to(torch.get_autocast_dtype(device)) for x in (slots, gate_up, down))
+    ends, dtype = ends.int(), computed_in(slots)
+    slots, gate_up, down = (x.to(dtype) for x in (slots, gate_up, down))
     gate, up = grouped_mm(slots, gate_up.transpose(-2, -1), offs=ends).chunk(2, dim=-1)
     return grouped_mm(F.silu(gate) * up, down.transpose(-2, -1), offs=ends)

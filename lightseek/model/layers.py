@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -33,7 +34,19 @@ class Conv2d(nn.Conv2d):
     def forward(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
         if x.device.type == "cpu":  # as in `linear`
             return cpu.conv2d(self, x)
+        if x.is_cuda and self.kernel_size == self.stride and not any(self.padding):
+            return self.multiply_patches(x)
         return super().forward(x)
+
+    def multiply_patches(self, x: Float[Tensor, "b i h w"]) -> Float[Tensor, "b o h2 w2"]:
+        """Return what `forward` returns if the windows lie side by side: the product of each patch with the weight.
+
+        cuDNN takes three times as long for SAM's patches of 16 x 16 pixels, which have only 3 channels.
+        """
+        height, width = self.kernel_size
+        x = x[:, :, : x.shape[2] // height * height, : x.shape[3] // width * width]
+        patches = rearrange(x, "b i (h2 y) (w2 x) -> b h2 w2 (i y x)", y=height, x=width)
+        return F.linear(patches, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 def resize_grid(grid: Float[Tensor, "h w d"], side: int) -> Float[Tensor, "side side d"]:

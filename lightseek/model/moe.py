@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lightseek.model.config import DecoderConfig
-from lightseek.model.grouped import run_grouped
+from lightseek.model.grouped import has_kernel, run_grouped
 from lightseek.model.layers import Linear, linear
 
 Projection = Callable[[int, Float[Tensor, "n i"]], Float[Tensor, "n o"]]
@@ -100,8 +100,10 @@ class Experts(nn.Module):
 
     def run(self, slots: Float[Tensor, "s d"], ends: Int[Tensor, " e"]) -> Float[Tensor, "s d"]:
         """Return expert_e(x) for each slot x of each expert e. Those of expert e stop before `ends[e]`."""
-        if slots.is_cuda:  # the same numbers in two products; a GPU would wait for the loop
+        if has_kernel(slots):  # the same numbers in two products; a GPU would wait for the loop
             return run_grouped(slots, self.gate_up, self.down, ends)
+        if slots.is_cuda and len(slots) < len(self.down) and not torch.is_grad_enabled():
+            return self.run_few(slots, ends)
         counts = ends.diff(prepend=ends.new_zeros(1)).tolist()
         return self.run_each(slots, {expert: count for expert, count in enumerate(counts) if count})
 
@@ -116,6 +118,17 @@ class Experts(nn.Module):
         gate, up = torch.cat(wide).chunk(2, dim=-1)  # each s f
         hidden = (F.silu(gate) * up).split(sizes)
         return torch.cat([down(expert, h) for expert, h in zip(counts, hidden, strict=True)])
+
+    def run_few(self, slots: Float[Tensor, "s d"], ends: Int[Tensor, " e"]) -> Float[Tensor, "s d"]:
+        """Return the same as `run_each`, and never wait for a GPU. Each slot gets a copy of its expert's weights."""
+        experts = torch.searchsorted(ends, torch.arange(len(slots), device=slots.device), right=True)  # s
+        gate_up, down = (self.copies(name, experts, slots.dtype) for name in ("gate_up", "down"))
+        gate, up = torch.bmm(gate_up, slots[..., None]).squeeze(-1).chunk(2, dim=-1)  # each s f
+        return torch.bmm(down, (F.silu(gate) * up)[..., None]).squeeze(-1)
+
+    def copies(self, name: str, experts: Int[Tensor, " s"], dtype: torch.dtype) -> Float[Tensor, "s o i"]:
+        """Return the matrices of these experts in the stack `name`."""
+        return getattr(self, name).index_select(0, experts)
 
     def projection(self, name: str) -> Projection:
         """Return the function (expert, x) -> x Wᵀ, where W is the expert's matrix in the stack `name`."""

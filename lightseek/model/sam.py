@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lightseek.model.attention import Sdpa
 from lightseek.model.config import SamConfig
-from lightseek.model.grid_attention import attend_on_grid
+from lightseek.model.grid_attention import attend_on_grid, find_kernel
 from lightseek.model.layers import Conv2d, Linear, resize_grid, run_block
 from lightseek.model.stem import ConvStem
 
@@ -127,8 +127,12 @@ class SamAttention(nn.Module):
     def forward(self, x: Float[Tensor, "b g g d"]) -> Float[Tensor, "b g g d"]:
         side = x.shape[1]
         q, k, v = rearrange(self.qkv(x), "b g1 g2 (three h k) -> three b h (g1 g2) k", three=3, h=self.heads)
-        rows, columns = relative_logits(q, self.rel_pos_h, self.rel_pos_w, side)
-        out = attend_on_grid(self.attend, q, k, v, rows, columns)  # softmax(q kᵀ / √d + rows + columns) v
+        table_h, table_w = (resize_table(table, side) for table in (self.rel_pos_h, self.rel_pos_w))
+        if kernel := find_kernel(self.attend, q, table_h):  # on a GPU, where rows and columns need never be in memory
+            out = kernel(q, k, v, table_h, table_w)
+        else:
+            rows, columns = relative_logits(q, table_h, table_w, side)
+            out = attend_on_grid(self.attend, q, k, v, rows, columns)  # softmax(q kᵀ / √d + rows + columns) v
         return self.proj(rearrange(out, "b h (g1 g2) k -> b g1 g2 (h k)", g1=side))
 
 
@@ -142,15 +146,20 @@ def relative_logits(
     return rows.flatten(2, 3), columns.flatten(2, 3)
 
 
-def offset_vectors(table: Float[Tensor, "l k"], side: int) -> Float[Tensor, "side side k"]:
-    """Return the vector of each (query, key) pair along one axis. `table` has a row per offset -(side-1) .. side-1.
+def resize_table(table: Float[Tensor, "l k"], side: int) -> Float[Tensor, "l2 k"]:
+    """Return a table with one row for each offset from -(side - 1) to side - 1.
 
     A table that was made for another side is resized linearly, in float32.
     """
     length = 2 * side - 1
-    if table.shape[0] != length:
-        resized = F.interpolate(table.float().T.unsqueeze(0), size=length, mode="linear", align_corners=False)
-        table = resized.squeeze(0).T.to(table.dtype)
+    if table.shape[0] == length:
+        return table
+    resized = F.interpolate(table.float().T.unsqueeze(0), size=length, mode="linear", align_corners=False)
+    return resized.squeeze(0).T.to(table.dtype)
+
+
+def offset_vectors(table: Float[Tensor, "l k"], side: int) -> Float[Tensor, "side side k"]:
+    """Return the vector of each (query, key) pair along one axis. `table` has a row per offset -(side-1) .. side-1."""
     place = torch.arange(side, device=table.device)
     return table[place[:, None] - place[None, :] + side - 1]
 

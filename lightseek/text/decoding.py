@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lightseek.model.ocr import DocumentModel
 from lightseek.page.views import Page
+from lightseek.text.cuda_graph import GraphedSteps, can_repeat
 from lightseek.tools.errors import Note
 
 
@@ -74,15 +75,19 @@ class Continuation:
         with stopwatch(self.timings, "prefill", model.device):
             self.cache = self.decoder.new_cache(rows, length + longest, x.dtype, x.device)
             self._forward(x)
+        self.graphed = GraphedSteps(self.decoder, self.cache) if can_repeat(self.decoder, self.cache) else None
 
     def step(self, tokens: Int[Tensor, " b"]) -> None:
         """Append one token to each row and compute the logits of the next."""
-        self._forward(self.decoder.embed(tokens[:, None]))
+        if self.graphed:
+            self.logits = self.graphed(tokens, self.mask)
+        else:
+            self._forward(self.decoder.embed(tokens[:, None]))
         self.timings.steps += 1
 
     def select(self, rows: Int[Tensor, " b2"]) -> None:
         """Keep these rows, in this order. A row may come several times."""
-        self.cache.select(rows)
+        (self.graphed or self.cache).select(rows)
         self.logits = self.logits[rows]
         self.mask = None if self.mask is None else self.mask[rows]
 

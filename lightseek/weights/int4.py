@@ -9,10 +9,9 @@ device widens a block of rows at a time and multiplies with that. So a layer can
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from lightseek.model.cpu import BLOCK
-from lightseek.model.layers import linear
+from lightseek.model.layers import linear, run_block
 from lightseek.weights.quantized import QuantizedExperts, QuantizedLinear
 
 GROUP = 64  # inputs that share a scale: nano's perplexity grows by 1.1 %, with groups of 32 by 0.4 %
@@ -67,9 +66,9 @@ def int4_linear(
     Gradients reach `x` and `bias`.
     """
     chunk = max(1, BLOCK // x.shape[-1])
-    # Checkpointing widens a block again in the backward pass, so that the wide blocks are not kept.
+    # The backward pass widens a block again, so that the wide blocks are not kept.
     parts = [
-        checkpoint(widen_and_multiply, x, *block, use_reentrant=False)
+        run_block(widen_and_multiply, x, *block, recompute=True)
         for block in zip(weight.split(chunk), scale.split(chunk), strict=True)
     ]
     out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)

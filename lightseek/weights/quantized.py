@@ -11,11 +11,12 @@ name, and their scales, in the buffer `NAME_scale`. A kind gives three functions
 from collections.abc import Callable
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from lightseek.model.grouped import run_grouped
+from lightseek.model.layers import run_block
 from lightseek.model.moe import Experts, Projection
 
 
@@ -71,9 +72,13 @@ class QuantizedExperts(Quantized, Experts):
         return lambda expert, x: self.product(x, numbers[expert], scales[expert])
 
     def run(self, slots: Float[Tensor, "s d"], ends: Int[Tensor, " e"]) -> Float[Tensor, "s d"]:
-        if slots.is_cuda:  # checkpointing widens again in the backward pass, so the wide stacks are not kept
-            return checkpoint(self.run_widened, slots, ends, use_reentrant=False)
-        return super().run(slots, ends)
+        if not slots.is_cuda:
+            return super().run(slots, ends)
+        run = self.run_few if len(slots) < len(self.down) else self.run_widened
+        return run_block(run, slots, ends, recompute=True)  # or training would keep the wide stacks
+
+    def copies(self, name: str, experts: Int[Tensor, " s"], dtype: torch.dtype) -> Float[Tensor, "s o i"]:
+        return self.widen(*(part.index_select(0, experts) for part in self.held(name)), dtype)
 
     def run_widened(self, slots: Float[Tensor, "s d"], ends: Int[Tensor, " e"]) -> Float[Tensor, "s d"]:
         gate_up, down = (self.widen(*self.held(name), slots.dtype) for name in self.names)

@@ -24,6 +24,8 @@ from lightseek.model.ocr import reset_parameters
 from lightseek.model.sam import SamBlock
 from lightseek.page.views import page_views
 from lightseek.weights.formula import fill, formula_image
+from lightseek.weights.int4 import Int4Experts
+from lightseek.weights.int8 import Int8Experts
 
 TOLERANCE = 1e-4  # relative, float32
 
@@ -174,6 +176,25 @@ def test_grouped_matmul_and_loop_agree_gradients_included(dtype):
     for name, each, grouped in zip(["out", *shapes], *results, strict=True):
         assert relative_error(each.float(), grouped.float()) <= tolerance, name
     assert not results[0][2][1].any() and not results[1][2][1].any()
+
+
+@pytest.mark.parametrize("kind", [None, Int8Experts, Int4Experts])
+def test_a_few_slots_take_copies_of_their_experts(kind):
+    """Experts 1, 3 and 6 have two, one and two slots. It is the way of GPUs without a kernel for grouped products."""
+    torch.manual_seed(0)
+    experts = Experts(8, 128, 64)
+    experts.reset_parameters()
+    experts = kind(experts) if kind else experts
+    slots, ends = torch.randn(5, 128), torch.tensor([0, 2, 2, 3, 3, 3, 5, 5])
+    with torch.no_grad():
+        each = []
+        for expert, x in zip([1, 1, 3, 6, 6], slots, strict=True):
+            one = torch.tensor([expert])
+            gate_up, down = (experts.copies(name, one, torch.float32)[0] for name in ("gate_up", "down"))
+            gate, up = (gate_up @ x).chunk(2)
+            each.append(down @ (F.silu(gate) * up))
+        each = torch.stack(each)
+        assert relative_error(experts.run_few(slots, ends), each) <= 1e-5
 
 
 def test_grouped_matmul_follows_autocast():

@@ -151,6 +151,32 @@ def test_rows_that_are_done_leave_the_batch():
     assert sizes[0] == 8 and sizes[-1] < 8 and sizes == sorted(sizes, reverse=True)
 
 
+class Rerun:
+    """A CUDA graph without CUDA: each replay runs the step again."""
+
+    def __init__(self, step):
+        self.replay = step.run
+
+
+@pytest.mark.parametrize("places", [4, 512])
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "seed": 5}, {"beams": 3}])
+def test_steps_of_fixed_shapes_write_the_texts_of_plain_steps(monkeypatch, options, places):
+    """Five prompts of different lengths, which stop at different times and fill up several graphs."""
+    model = toy(40)
+    ids, mask = pad_batch([[0, *range(5, 7 + row)] for row in range(5)], 1)
+    options = {"max_new_tokens": 30, "stop": range(4, 8), **options}
+    plain = generate(model, ids, mask=mask, **options)
+    recorded = []
+    monkeypatch.setattr("lightseek.text.decoding.can_repeat", lambda decoder, cache: True)
+    monkeypatch.setattr("lightseek.text.cuda_graph.PLACES", places)
+    monkeypatch.setattr("lightseek.text.cuda_graph.record", lambda step: recorded.append(step) or Rerun(step))
+    fixed = generate(model, ids, mask=mask, **options)
+    assert [row.tokens for row in fixed] == [row.tokens for row in plain]
+    assert [row.logprob for row in fixed] == pytest.approx([row.logprob for row in plain], rel=1e-4)
+    assert len({len(row.tokens) for row in plain}) > 1 and max(len(row.tokens) for row in plain) > 12
+    assert len(recorded) > (3 if places == 4 else 0)
+
+
 def test_the_cache_holds_prompt_and_new_tokens_and_no_more():
     model = toy(10)
     state = Continuation(model, torch.tensor([[0, 5, 6]]), None, None, max_new_tokens=7)
