@@ -6,8 +6,8 @@ import pytest
 import torch
 from golden import Case, reduced_config, reduced_model, relative_error
 
-from lightseek import LightSeekOCR
-from lightseek.model.attention import Eager
+from lightseek import LightSeekOCR, PageViews
+from lightseek.model.attention import Eager, attention_maps
 from lightseek.model.grid_attention import attend_on_grid
 from lightseek.model.grouped import run_grouped
 from lightseek.model.layers import Linear
@@ -18,6 +18,7 @@ from lightseek.text.decoding import Continuation
 from lightseek.tools.padding import pad_batch
 from lightseek.training.run import Run
 from lightseek.training.settings import RunConfig
+from lightseek.weights.formula import formula_image
 from lightseek.weights.int4 import Int4Experts, Int4Linear
 from lightseek.weights.int8 import Int8Experts
 from lightseek.weights.loading import load_model
@@ -84,7 +85,7 @@ def test_graphs_write_the_texts_of_plain_steps(monkeypatch, options, rows):
     options = {"max_new_tokens": 40, "stop": range(4, 12), **options}
     recorded = []
     monkeypatch.setattr(cuda_graph, "PLACES", 16)
-    monkeypatch.setattr(cuda_graph, "record", lambda step, record=cuda_graph.record: recorded.append(1) or record(step))
+    monkeypatch.setattr(cuda_graph, "record", lambda work, record=cuda_graph.record: recorded.append(1) or record(work))
     graphed = model.generate(ids, mask=mask, **options)
     assert recorded
     monkeypatch.setattr("lightseek.text.decoding.can_repeat", lambda decoder, cache: False)
@@ -104,6 +105,20 @@ def test_a_graph_gives_the_logits_of_nano_in_bfloat16():
             graphed.step(tokens)
             plain.step(tokens)
     assert graphed.graphed.graph is not None
+
+
+@torch.inference_mode()
+def test_a_graph_repeats_the_encoder():
+    model = load_model(device="cuda", dtype="bfloat16")
+    pages = [PageViews(formula_image(name, side)) for name, side in (("a", 640), ("b", 512), ("c", 640), ("d", 640))]
+    plain = [model.encode_page(page) for page in pages]
+    pack(model)
+    for page, tokens in zip(pages, plain, strict=True):
+        assert relative_error(model.encode_page(page).float(), tokens.float()) <= 0.01
+    assert len(model.encoder.forward.graphs) == 1
+    with attention_maps(model, ["encoder.clip.blocks.0.attention"]) as maps:
+        assert relative_error(model.encode_page(pages[0]).float(), plain[0].float()) <= 0.03
+    assert maps
 
 
 @pytest.mark.parametrize("kind", [None, Int8Experts, Int4Experts])

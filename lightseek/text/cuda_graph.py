@@ -1,10 +1,8 @@
 """Steps of generation on a GPU as CUDA graphs: what runs there in the place of `Continuation`'s plain steps.
 
-A step of one token runs some 600 small kernels. Python needs longer to start each of them than a GPU needs to run it,
-so the GPU mostly waits. A CUDA graph records the kernels of a step once and starts them all with one call.
-
-A graph repeats the same kernels on the same memory, so nothing in it may grow. `FixedStep` is a step of the decoder
-whose shapes stay the same. It looks at the first m places of the cache and hides those that are still empty:
+A step of one token runs some 600 small kernels, and the GPU mostly waits for Python to start them. A graph records them
+once and starts them all with one call (`model/cuda_graph.py`). Nothing in a graph may grow. `FixedStep` is a step of
+the decoder whose shapes stay the same. It looks at the first m places of the cache and hides those that are empty:
 
     tokens     b         the newest token of each row
     place      1         where its keys and values go in the cache
@@ -21,6 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lightseek.model.cache import Cache, KVCache
+from lightseek.model.cuda_graph import is_watched, record
 from lightseek.model.decoder import Decoder
 from lightseek.model.grouped import has_kernel
 
@@ -34,9 +33,7 @@ def can_repeat(decoder: nn.Module, cache: Cache) -> bool:
     config = decoder.config
     experts = has_kernel(cache.keys[0]) or cache.rows * config.chosen < config.experts  # see `moe.Experts.run`
     mixes = config.dense_layers < config.layers
-    hooked = any(module._forward_hooks or module._forward_pre_hooks for module in decoder.modules())
-    # Autocast would keep converted weights in the memory of a graph.
-    return (experts or not mixes) and not hooked and not torch.is_autocast_enabled("cuda")
+    return (experts or not mixes) and not is_watched(decoder)
 
 
 class GraphedSteps:
@@ -61,7 +58,7 @@ class GraphedSteps:
             self.step.run()
         else:
             if self.graph is None:
-                self.graph = record(self.step)
+                self.graph = record(self.step.run)
             self.graph.replay()
         self.cache.length += 1
         return self.step.logits[: len(tokens)]
@@ -73,14 +70,6 @@ class GraphedSteps:
             self.cache.select(rows)
         else:
             self.step.select(F.pad(rows, (0, self.cache.rows - len(rows))))
-
-
-def record(step: "FixedStep") -> torch.cuda.CUDAGraph:
-    """Return a graph of `step`. Nothing is computed yet."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may use the GPU meanwhile
-        step.run()
-    return graph
 
 
 class FixedCache(KVCache):

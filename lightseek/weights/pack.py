@@ -1,5 +1,6 @@
 """Packs the weights of a model that only reads, in the order in which this machine's fastest kernels want them.
 
+    any kind   on CUDA: nothing is packed, and a graph repeats the encoder's kernels (`model/cuda_graph.py`)
     any kind   on a CPU with AVX512-VNNI and a C compiler: words for `products.c` (`compiled.py`, `compiled_blocks.py`)
     bfloat16   on a CPU with instructions for it: blocks for oneDNN. The numbers stay the same, bit for bit.
     int4       with bfloat16 on a CPU or a CUDA device: the order of PyTorch's kernels for 4 bits
@@ -16,6 +17,7 @@ from lightseek.model import compiled_attention
 from lightseek.model.attention import Sdpa
 from lightseek.model.compiled_attention import CompiledSdpa
 from lightseek.model.cpu import has_fast, has_instructions
+from lightseek.model.cuda_graph import Replayed
 from lightseek.model.layers import Linear
 from lightseek.model.moe import Experts, Projection, Router
 from lightseek.model.sam import SamAttention
@@ -33,7 +35,8 @@ def pack(model: nn.Module, compile: bool = True) -> bool:
     """Pack the linear layers and experts of `model`, in place and one at a time. Returns whether anything was packed.
 
     What this machine has no faster kernel for stays as it is. No parameter of a packed model learns. `compile` is
-    whether files of C may be compiled and used: `products.c`, and `grid_attention.c` for SAM's attention in float32.
+    whether files of C may be compiled and used: `products.c`, and `grid_attention.c` for SAM's attention in float32. On
+    CUDA it is whether a graph may repeat the encoder.
     """
     done = False
     encoder = getattr(model, "encoder", nn.Module())
@@ -55,6 +58,8 @@ def pack(model: nn.Module, compile: bool = True) -> bool:
             use_compiled_attention(encoder)
         model.requires_grad_(False)
         release_memory()
+    if compile and any(parameter.is_cuda for parameter in encoder.parameters()):
+        encoder.forward = Replayed(encoder)
     return done
 
 

@@ -1,0 +1,59 @@
+"""Tests of `Replayed` with a stand-in for CUDA graphs. `tests/test_gpu.py` has real ones."""
+
+import torch
+from torch import nn
+
+from lightseek.model.cuda_graph import KEPT, LARGEST, Replayed
+
+
+class Rerun:
+    """A CUDA graph without CUDA: each replay runs the work again. `made` counts the graphs."""
+
+    made = 0
+
+    def __init__(self, work):
+        Rerun.made += 1
+        self.replay = work
+
+
+def replayed() -> nn.Module:
+    Rerun.made = 0
+    module = nn.Linear(3, 2)
+    module.forward = Replayed(module, Rerun)
+    return module
+
+
+@torch.inference_mode()
+def test_a_shape_is_recorded_when_it_comes_again_and_the_oldest_graph_goes():
+    module = replayed()
+    for turn in range(3):
+        for rows in range(1, LARGEST + 2):
+            x = torch.randn(rows, 3)
+            torch.testing.assert_close(module(x), x @ module.weight.T + module.bias)
+        assert Rerun.made == (0, LARGEST, LARGEST)[turn]  # never for more rows than LARGEST
+    for rows in range(KEPT + 2):
+        for _ in range(2):
+            module(torch.randn(1, 5 + rows, 3))
+    assert Rerun.made == LARGEST + KEPT + 2 and len(module.forward.graphs) == KEPT
+
+
+@torch.inference_mode()
+def test_an_output_stays_after_the_next_replay():
+    module = replayed()
+    first, second = torch.randn(2, 1, 3)
+    module(first)
+    kept, other = module(first), module(second)
+    torch.testing.assert_close(kept, first @ module.weight.T + module.bias)
+    assert not torch.equal(kept, other)
+
+
+def test_a_module_that_is_watched_or_learns_runs_as_it_is():
+    module, seen = replayed(), []
+    module(torch.randn(1, 3)).sum().backward()
+    assert module.weight.grad is not None
+    handle = module.register_forward_hook(lambda *_: seen.append(1))
+    with torch.inference_mode():
+        for _ in range(3):
+            module(torch.randn(1, 3))
+    handle.remove()
+    assert len(seen) == 3 and Rerun.made == 0
