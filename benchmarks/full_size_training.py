@@ -117,7 +117,8 @@ def steps(folder: Path, config, losses: dict[str, float]) -> tuple[Callable[[], 
     if config.lora:
         from peft import LoraConfig, get_peft_model
 
-        theirs = get_peft_model(theirs, LoraConfig(r=config.lora_r, target_modules=ADAPTED))
+        settings = {"r": config.lora_r, "lora_alpha": config.lora_alpha, "lora_dropout": config.lora_dropout}
+        theirs = get_peft_model(theirs, LoraConfig(**settings, target_modules=ADAPTED))
         learning = [parameter for parameter in theirs.parameters() if parameter.requires_grad]
         optimizers = {"ours": run.optimizer, "theirs": torch.optim.AdamW(learning, lr=config.lr, fused=True)}
     else:

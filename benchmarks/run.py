@@ -124,7 +124,7 @@ def works(ours, theirs, options: argparse.Namespace) -> Iterator[tuple[str, Call
 
     device, cuda = options.device, options.device != "cpu"
     for side in (640, 1024):
-        page = PageViews(formula_image("benchmark", side))
+        page = PageViews(formula_image("benchmark", side).to(device))
         for count in (1, PAGES) if cuda else (1,):
             pixels = page.global_view[None].to(device, ours.dtype).repeat(count, 1, 1, 1)
             yield (

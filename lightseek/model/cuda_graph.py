@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 KEPT = 4  # graphs of one module, each with the memory that it works in
-LARGEST = 4  # images of a batch; with more of them, the GPU does not wait for Python
+LARGEST = 16  # images of a batch; with more of them, the GPU does not wait for Python
 
 
 def record(work: Callable[[], object]) -> torch.cuda.CUDAGraph:
@@ -30,30 +30,39 @@ def is_watched(module: nn.Module) -> bool:
     return hooked or torch.is_autocast_enabled("cuda")
 
 
-class Replayed:
-    """The `forward` of a module that only reads. On CUDA, it records a graph when an input has a shape again.
+def replay(module: nn.Module) -> None:
+    """Let graphs repeat `module`, which takes one tensor, on CUDA. Its weights must not be moved or replaced later."""
+    if all(parameter.is_cuda for parameter in module.parameters()):
+        module.forward = Replayed(module)
 
-    `module.forward = Replayed(module)` puts it in place. The weights must not be moved or replaced afterwards.
-    """
+
+class Replayed:
+    """The `forward` of a module that only reads or is frozen. It records a graph when an input has a shape again."""
 
     def __init__(self, module: nn.Module, record: Callable = record) -> None:
         self.module, self.forward, self.record = module, module.forward, record
-        self.seen: set[torch.Size] = set()
-        self.graphs: dict[torch.Size, tuple[torch.cuda.CUDAGraph, Tensor, list[Tensor]]] = {}
+        self.seen: set[tuple] = set()
+        self.graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, Tensor, list[Tensor]]] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
-        if len(x) > LARGEST or not torch.is_inference_mode_enabled() or is_watched(self.module):
+        if len(x) > LARGEST or self.learns(x) or is_watched(self.module):
             return self.forward(x)
-        if x.shape not in self.seen:
-            self.seen.add(x.shape)
+        key = x.shape, x.dtype, torch.is_inference_mode_enabled()  # its tensors can only be written to in this mode
+        if key not in self.seen:
+            self.seen.add(key)
             return self.forward(x)
-        if x.shape not in self.graphs:
+        if key not in self.graphs:
             given, found = x.clone(), []
-            graph = self.record(lambda: found.append(self.forward(given)))
+            with torch.no_grad():
+                graph = self.record(lambda: found.append(self.forward(given)))
             if len(self.graphs) == KEPT:
                 del self.graphs[next(iter(self.graphs))]
-            self.graphs[x.shape] = graph, given, found
-        graph, given, found = self.graphs[x.shape]
+            self.graphs[key] = graph, given, found
+        graph, given, found = self.graphs[key]
         given.copy_(x)
         graph.replay()
         return found[-1].clone()  # the next replay writes there
+
+    def learns(self, x: Tensor) -> bool:
+        parameters = self.module.parameters()
+        return torch.is_grad_enabled() and (x.requires_grad or any(weight.requires_grad for weight in parameters))

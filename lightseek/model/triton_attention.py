@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 LOG2_E = tl.constexpr(1.4426950408889634)  # the kernel computes powers of 2, which a GPU has an instruction for
-KEYS = 64  # a program takes at least so many at a time
+FEW = tl.constexpr(16)  # rows that are spread over their keys by a product; a GPU multiplies at least 16 at a time
 
 
 def attend_on_grid(
@@ -35,20 +35,36 @@ def attend_on_grid(
     """
     pages, heads, positions, width = q.shape
     side = (len(table_h) + 1) // 2
-    row, span = max(16, triton.next_power_of_2(side)), max(16, triton.next_power_of_2(len(table_h)))
-    together = max(1, KEYS // row)
+    together, keys = find_block(side)
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-    out = q.new_empty(pages, positions, heads, width).transpose(1, 2)  # the order that the next layer wants
+    tables = [table.to(q.dtype).contiguous() for table in (table_h, table_w)]  # autocast does not convert them
+    span = max(16, triton.next_power_of_2(len(table_h)))
     room = q.new_empty(pages * heads, positions, 2, span)
-    queries = 64 if together == 1 else 128  # of one program
+    out = q.new_empty(pages, positions, heads, width).transpose(1, 2)  # the order that the next layer wants
+    queries = 128 if side <= FEW.value else 64  # of one program
     attend[triton.cdiv(positions, queries), pages * heads](
-        q, k, v, table_h.contiguous(), table_w.contiguous(), room, out,
+        q, k, v, *tables, room, out,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], *out.stride()[:3], heads, width**-0.5 * LOG2_E.value,
-        side=side, row=row, together=together, span=span, width=width, queries=queries,
+        side=side, together=together, keys=keys, span=span, width=width, queries=queries,
         precision="ieee" if q.dtype == torch.float32 else "tf32",  # of products in float32
-        num_warps=4, num_stages=3 if together == 1 else 2,
+        num_warps=4, num_stages=2 if side <= FEW.value else 3,
     )  # fmt: skip
     return out
+
+
+def find_block(side: int) -> tuple[int, int]:
+    """Return how many rows of keys a program takes at a time, and the power of two that this many keys fill up to.
+
+    The filling costs time, so the block with the largest share of real keys is best: 3 rows of 40 in 128.
+    """
+    smallest = max(64, triton.next_power_of_2(side))
+    sizes = [(min(keys // side, FEW.value), keys) for keys in (smallest, 2 * smallest) if keys <= max(smallest, 128)]
+    return max(sizes, key=lambda size: positions_filled(side, *size))
+
+
+def positions_filled(side: int, together: int, keys: int) -> float:
+    """Return the share of real keys among those that the program computes."""
+    return side * side / (-(-side // together) * keys)
 
 
 @triton.jit
@@ -56,15 +72,15 @@ def attend_on_grid(
 def attend(
     q, k, v, table_h, table_w, room, out,
     q_b, q_h, q_n, k_b, k_h, k_n, v_b, v_h, v_n, out_b, out_h, out_n, heads, scale: tl.constexpr,
-    side: tl.constexpr, row: tl.constexpr, together: tl.constexpr, span: tl.constexpr, width: tl.constexpr,
+    side: tl.constexpr, together: tl.constexpr, keys: tl.constexpr, span: tl.constexpr, width: tl.constexpr,
     queries: tl.constexpr, precision: tl.constexpr,
 ):  # fmt: skip
-    """Compute `queries` queries of one head. It takes `together` rows of keys at a time, each filled up to `row`."""
+    """Compute `queries` queries of one head, with `together` rows of keys at a time, filled up to `keys`."""
     page, head = (tl.program_id(1) // heads).to(tl.int64), (tl.program_id(1) % heads).to(tl.int64)
     n = tl.program_id(0) * queries + tl.arange(0, queries)  # numbers of the queries
-    place = tl.arange(0, together * row)  # of the keys
-    i, j, c = place // row, place % row, tl.arange(0, width)
-    real, inside = n < side * side, j < side
+    place, c, m = tl.arange(0, keys), tl.arange(0, width), tl.arange(0, FEW)
+    i, j = place // side, place % side  # the key's row, counted from the first of the block, and its column
+    real, inside = n < side * side, place < together * side
     q += page * q_b + head * q_h
     k += page * k_b + head * k_h
     v += page * v_b + head * v_h
@@ -82,15 +98,14 @@ def attend(
     tl.debug_barrier()  # the threads of this program read what the others wrote
     to_row = room + n // side + side - 1  # minus a key's row, this is the place of their offset
     to_column = room + span + n % side + side - 1
-    both = real[:, None] & inside[None, :]
-    if together == 1:
-        column = tl.load(to_column[:, None] - j[None, :], mask=both, other=0.0).to(tl.float32)
-    else:  # all rows and columns of a small grid at once; a product with 0 and 1 spreads them over the keys
-        m = tl.arange(0, row)
+    if side <= FEW:  # all rows and columns at once; a product with 0 and 1 spreads them over the keys
         few = real[:, None] & (m < side)[None, :]
         rows = tl.load(to_row[:, None] - m[None, :], mask=few, other=0.0)
         columns = tl.load(to_column[:, None] - m[None, :], mask=few, other=0.0)
         column = tl.dot(columns, (m[:, None] == j[None, :]).to(columns.dtype), input_precision=precision)
+    else:
+        both = real[:, None] & inside[None, :]
+        column = tl.load(to_column[:, None] - j[None, :], mask=both, other=0.0).to(tl.float32)
     column = tl.where(inside[None, :], column * LOG2_E, float("-inf"))
 
     top = tl.full([queries], float("-inf"), tl.float32)  # the largest logit so far
@@ -98,17 +113,22 @@ def attend(
     mean = tl.zeros([queries, width], tl.float32)
     for first in range(0, side, together):
         there = inside & (first + i < side)
-        number = (first + i) * side + j
+        number = first * side + place
         y = tl.load(k + number[None, :] * k_n + c[:, None], mask=there[None, :], other=0.0)
         z = tl.load(v + number[:, None] * v_n + c[None, :], mask=there[:, None], other=0.0)
         logits = tl.dot(x, y, input_precision=precision) * scale + column
         if together == 1:
-            above = tl.load(to_row - first, mask=real, other=0.0)
-            logits += above.to(tl.float32)[:, None] * LOG2_E
+            row = tl.load(to_row - first, mask=real, other=0.0)
+            logits += row.to(tl.float32)[:, None] * LOG2_E
         else:
-            spread = (m[:, None] == (first + i)[None, :]).to(rows.dtype)
-            logits += tl.dot(rows, spread, input_precision=precision) * LOG2_E
-            logits = tl.where(there[None, :], logits, float("-inf"))
+            if side <= FEW:
+                spread = m[:, None] == (first + i)[None, :]
+            else:  # those of this block
+                below = real[:, None] & (first + m < side)[None, :]
+                rows = tl.load(to_row[:, None] - (first + m)[None, :], mask=below, other=0.0)
+                spread = m[:, None] == i[None, :]
+            row = tl.dot(rows, spread.to(rows.dtype), input_precision=precision)
+            logits = tl.where(there[None, :], logits + row * LOG2_E, float("-inf"))
         highest = tl.maximum(top, tl.max(logits, 1))
         weights = tl.exp2(logits - highest[:, None])
         shrink = tl.exp2(top - highest)

@@ -15,6 +15,7 @@ from lightseek.data.document import Document
 from lightseek.data.kinds import PAGELESS
 from lightseek.model.attention import set_attention
 from lightseek.model.config import DecoderConfig
+from lightseek.model.cuda_graph import replay
 from lightseek.model.kinds import BOXES, TEXT_ENCODERS
 from lightseek.model.ocr import DeepSeekOCR, DocumentModel
 from lightseek.page.spec import PageSpec
@@ -115,6 +116,8 @@ def finish_model(model: DocumentModel, config: RunConfig) -> tuple[DocumentModel
         model.decoder.set_attention(config.attention)
     model.set_gradient_checkpointing(config.gradient_checkpointing)
     counts = choose_what_learns(model, config)
+    if isinstance(model, DeepSeekOCR):
+        replay(model.encoder)  # while it is frozen
     return model, freeze_eyes(model) if config.context in PAGELESS else counts
 
 

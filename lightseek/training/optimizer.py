@@ -7,7 +7,7 @@ master, so they need no more memory.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -21,14 +21,15 @@ from lightseek.training.settings import RunConfig, learning_rates
 
 LOWEST_RATE = 0.1  # share of the highest learning rate at the end of the schedule
 HALF = (torch.bfloat16, torch.float16)
+TOGETHER = 1 << 22  # numbers in parameters that are updated by one call, because a GPU waits for each call
 
 
 class MasterAdamW(torch.optim.AdamW):
     """Fused AdamW (Loshchilov and Hutter 2019) with float32 moments, and float32 masters of half-precision parameters.
 
-    `state[p]` holds `step`, `exp_avg`, `exp_avg_sq` and, for a half-precision parameter, `master`. The parameters are
-    updated one at a time, so only one gradient is converted to float32 at a time. A half-precision weight needs 16
-    bytes in all: the weight 2, its gradient 2, the master 4, and the two moments 4 each.
+    `state[p]` holds `step`, `exp_avg`, `exp_avg_sq` and, for a half-precision parameter, `master`. Small parameters are
+    updated together and large ones alone, so few gradients are converted to float32 at a time. A half-precision weight
+    needs 16 bytes in all: the weight 2, its gradient 2, the master 4, and the two moments 4 each.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float, betas: tuple[float, float] = (0.9, 0.95)) -> None:
@@ -38,32 +39,31 @@ class MasterAdamW(torch.optim.AdamW):
     @torch.no_grad()
     def step(self, closure=None) -> None:
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self.update(parameter, group)
+            together: list[Tensor] = []
+            for parameter in (parameter for parameter in group["params"] if parameter.grad is not None):
+                if together and sum(other.numel() for other in together) + parameter.numel() > TOGETHER:
+                    self.update(together, group)
+                    together = []
+                together.append(parameter)
+            self.update(together, group)
 
-    def update(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        """Take one step for a parameter that has a gradient."""
-        state = self.state[parameter]
-        if not state:
-            wide = torch.float32 if parameter.dtype in HALF else parameter.dtype
-            state["step"] = torch.zeros((), device=parameter.device)
-            state["exp_avg"] = torch.zeros_like(parameter, dtype=wide)
-            state["exp_avg_sq"] = torch.zeros_like(parameter, dtype=wide)
-            if parameter.dtype in HALF:
-                state["master"] = parameter.detach().to(wide)
-        master = state.get("master", parameter)
-        gradient = shard(parameter.grad).to(master.dtype)
-        if gradient.numel() == 0:  # FSDP2 gives some processes no rows if there are more processes than rows
+    def update(self, parameters: Sequence[Tensor], group: dict[str, Any]) -> None:
+        """Take one step for parameters that have gradients."""
+        states = [self.state_of(parameter) for parameter in parameters]
+        masters = [state.get("master", parameter) for parameter, state in zip(parameters, states, strict=True)]
+        gradients = [shard(p.grad).to(master.dtype) for p, master in zip(parameters, masters, strict=True)]
+        # FSDP2 gives some processes no rows if there are more processes than rows.
+        there = [place for place, gradient in enumerate(gradients) if gradient.numel()]
+        if not there:
             return
         beta1, beta2 = group["betas"]
         adamw_update(
-            [shard(master)],
-            [gradient],
-            [shard(state["exp_avg"])],
-            [shard(state["exp_avg_sq"])],
+            [shard(masters[place]) for place in there],
+            [gradients[place] for place in there],
+            [shard(states[place]["exp_avg"]) for place in there],
+            [shard(states[place]["exp_avg_sq"]) for place in there],
             [],
-            [state["step"]],
+            [states[place]["step"] for place in there],
             fused=True,
             amsgrad=False,
             beta1=beta1,
@@ -73,8 +73,21 @@ class MasterAdamW(torch.optim.AdamW):
             eps=group["eps"],
             maximize=False,
         )
-        if master is not parameter:
-            parameter.copy_(master)
+        for parameter, master in zip(parameters, masters, strict=True):
+            if master is not parameter:
+                parameter.copy_(master)
+
+    def state_of(self, parameter: Tensor) -> dict[str, Tensor]:
+        """Return the state of a parameter. The first step makes it."""
+        state = self.state[parameter]
+        if not state:
+            wide = torch.float32 if parameter.dtype in HALF else parameter.dtype
+            state["step"] = torch.zeros((), device=parameter.device)
+            state["exp_avg"] = torch.zeros_like(parameter, dtype=wide)
+            state["exp_avg_sq"] = torch.zeros_like(parameter, dtype=wide)
+            if parameter.dtype in HALF:
+                state["master"] = parameter.detach().to(wide)
+        return state
 
 
 def shard(tensor: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from lightseek.model import compiled_attention
 from lightseek.model.attention import Sdpa
 from lightseek.model.compiled_attention import CompiledSdpa
 from lightseek.model.cpu import has_fast, has_instructions
-from lightseek.model.cuda_graph import Replayed
+from lightseek.model.cuda_graph import replay
 from lightseek.model.layers import Linear
 from lightseek.model.moe import Experts, Projection, Router
 from lightseek.model.sam import SamAttention
@@ -39,7 +39,7 @@ def pack(model: nn.Module, compile: bool = True) -> bool:
     CUDA it is whether a graph may repeat the encoder.
     """
     done = False
-    encoder = getattr(model, "encoder", nn.Module())
+    encoder = getattr(model, "encoder", nn.Module())  # Seq2Seq has none
     many_rows = {f"encoder.{path}" for path, _ in encoder.named_modules()}
     for path in [path for path, _ in model.named_modules() if path]:  # a list of the modules would keep the old ones
         try:
@@ -58,8 +58,8 @@ def pack(model: nn.Module, compile: bool = True) -> bool:
             use_compiled_attention(encoder)
         model.requires_grad_(False)
         release_memory()
-    if compile and any(parameter.is_cuda for parameter in encoder.parameters()):
-        encoder.forward = Replayed(encoder)
+    if compile:
+        replay(encoder)
     return done
 
 

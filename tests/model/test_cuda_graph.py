@@ -27,14 +27,14 @@ def replayed() -> nn.Module:
 def test_a_shape_is_recorded_when_it_comes_again_and_the_oldest_graph_goes():
     module = replayed()
     for turn in range(3):
-        for rows in range(1, LARGEST + 2):
+        for rows in (1, 2, LARGEST, LARGEST + 1):
             x = torch.randn(rows, 3)
             torch.testing.assert_close(module(x), x @ module.weight.T + module.bias)
-        assert Rerun.made == (0, LARGEST, LARGEST)[turn]  # never for more rows than LARGEST
+        assert Rerun.made == (0, 3, 3)[turn]  # never for more rows than LARGEST
     for rows in range(KEPT + 2):
         for _ in range(2):
             module(torch.randn(1, 5 + rows, 3))
-    assert Rerun.made == LARGEST + KEPT + 2 and len(module.forward.graphs) == KEPT
+    assert Rerun.made == 3 + KEPT + 2 and len(module.forward.graphs) == KEPT
 
 
 @torch.inference_mode()
@@ -57,3 +57,14 @@ def test_a_module_that_is_watched_or_learns_runs_as_it_is():
             module(torch.randn(1, 3))
     handle.remove()
     assert len(seen) == 3 and Rerun.made == 0
+
+
+def test_a_frozen_module_is_recorded_in_training_and_in_inference():
+    """A graph of one mode is not replayed in the other: a tensor of inference cannot be written to in training."""
+    module = replayed().requires_grad_(False)
+    for _ in range(3):
+        x = torch.randn(1, 3)
+        assert not module(x).requires_grad
+        with torch.inference_mode():
+            torch.testing.assert_close(module(x), x @ module.weight.T + module.bias)
+    assert Rerun.made == 2
