@@ -43,10 +43,11 @@ def attend_on_grid(
 def find_kernel(attend: nn.Module, q: Float[Tensor, "b h gg k"], table: Float[Tensor, "l k"]) -> Callable | None:
     """Return the function of `triton_attention.py` if it can take the place of rows, columns and `attend_on_grid`.
 
-    It runs on CUDA and has no gradients.
+    It is for half precision on CUDA, and has no gradients.
     """
     width, learns = q.shape[-1], torch.is_grad_enabled() and (q.requires_grad or table.requires_grad)
-    if not q.is_cuda or type(attend) is not Sdpa or learns or width < 16 or width.bit_count() > 1 or not has_triton():
+    fits = q.dtype in (torch.bfloat16, torch.float16) and width >= 16 and width.bit_count() == 1
+    if not q.is_cuda or type(attend) is not Sdpa or learns or not fits or not has_triton():
         return None
     from lightseek.model import triton_attention
 
@@ -55,8 +56,9 @@ def find_kernel(attend: nn.Module, q: Float[Tensor, "b h gg k"], table: Float[Te
 
 @cache
 def has_triton() -> bool:
-    """Return whether Triton is installed and finds the C compiler that it needs to start a kernel."""
-    return find_spec("triton") is not None and find_compiler() is not None
+    """Return whether Triton can compile for this GPU (Ampere or later). It needs a C compiler to start a kernel."""
+    installed = find_spec("triton") is not None and find_compiler() is not None
+    return installed and torch.cuda.get_device_capability() >= (8, 0)
 
 
 def fold_position(

@@ -9,7 +9,7 @@ In the shapes, b is the batch, n the tokens, d the width, e the experts, k the e
 width of an expert's hidden layer. A slot is a token at one of its chosen experts, so n tokens make s = n k slots.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -179,3 +179,9 @@ class Routing(NamedTuple):
         share = (slots * valid[..., None]).sum(1) / (tokens[:, None] * self.experts.shape[-1])
         mean_probability = (self.probabilities * valid[..., None]).sum(1) / tokens[:, None]
         return (share * count * mean_probability).sum(1).mean()
+
+
+def balance_loss(layers: Sequence[Routing], mask: Bool[Tensor, "b n"] | None = None) -> Float[Tensor, ""]:
+    """Return the sum of `Routing.balance_loss` over layers, computed for all of them at once."""
+    joined = Routing(*(torch.cat(parts) for parts in zip(*layers, strict=True)))
+    return len(layers) * joined.balance_loss(None if mask is None else mask.repeat(len(layers), 1))

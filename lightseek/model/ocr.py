@@ -22,7 +22,7 @@ from lightseek.model.cache import Cache
 from lightseek.model.config import OCRConfig
 from lightseek.model.decoders import build_decoder
 from lightseek.model.encoder import DeepEncoder
-from lightseek.model.moe import Routing
+from lightseek.model.moe import Routing, balance_loss
 from lightseek.model.projector import Projector
 from lightseek.model.sam import AbsolutePosition
 from lightseek.page.views import Page, TextRun
@@ -135,8 +135,8 @@ class DeepSeekOCR(DocumentModel):
             cross_entropy = F.cross_entropy(scores[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORED)
         output = OCROutput(scores, cross_entropy, cross_entropy, routing=routing)
         if self.training:
-            balance = torch.stack([layer.balance_loss(mask) for layer in routing]).sum() if routing else 0.0
-            output.balance_loss = self.config.decoder.balance_alpha * torch.as_tensor(balance, device=hidden.device)
+            balance = balance_loss(routing, mask) if routing else hidden.new_zeros(())
+            output.balance_loss = self.config.decoder.balance_alpha * balance
             output.loss = cross_entropy + output.balance_loss
         return output
 

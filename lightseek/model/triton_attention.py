@@ -35,7 +35,8 @@ def attend_on_grid(
     """
     pages, heads, positions, width = q.shape
     side = (len(table_h) + 1) // 2
-    together, keys = find_block(side)
+    # Two or three rows of 40 keys in a block of 128 waste less than one in 64, but were 6 % slower on an H100.
+    together, keys = min(max(1, 64 // side), FEW.value), max(64, triton.next_power_of_2(side))
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     tables = [table.to(q.dtype).contiguous() for table in (table_h, table_w)]  # autocast does not convert them
     span = max(16, triton.next_power_of_2(len(table_h)))
@@ -50,21 +51,6 @@ def attend_on_grid(
         num_warps=4, num_stages=2 if side <= FEW.value else 3,
     )  # fmt: skip
     return out
-
-
-def find_block(side: int) -> tuple[int, int]:
-    """Return how many rows of keys a program takes at a time, and the power of two that this many keys fill up to.
-
-    The filling costs time, so the block with the largest share of real keys is best: 3 rows of 40 in 128.
-    """
-    smallest = max(64, triton.next_power_of_2(side))
-    sizes = [(min(keys // side, FEW.value), keys) for keys in (smallest, 2 * smallest) if keys <= max(smallest, 128)]
-    return max(sizes, key=lambda size: positions_filled(side, *size))
-
-
-def positions_filled(side: int, together: int, keys: int) -> float:
-    """Return the share of real keys among those that the program computes."""
-    return side * side / (-(-side // together) * keys)
 
 
 @triton.jit

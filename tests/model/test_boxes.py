@@ -19,7 +19,7 @@ from lightseek.model.clip import ClipBlock
 from lightseek.model.config import ClipConfig, SamConfig
 from lightseek.model.grid_attention import attend_on_grid
 from lightseek.model.grouped import run_grouped
-from lightseek.model.moe import Experts, MoE, Routing
+from lightseek.model.moe import Experts, MoE, Routing, balance_loss
 from lightseek.model.ocr import reset_parameters
 from lightseek.model.sam import SamBlock
 from lightseek.page.views import page_views
@@ -225,6 +225,18 @@ def test_balance_loss_is_its_formula(padded):
             total += share * sum(probabilities[b, n, e].item() for n in tokens) / len(tokens)
     loss = Routing(weights, experts, probabilities).balance_loss(mask if padded else None)
     assert loss.item() == pytest.approx(total / 3, rel=1e-5)
+
+
+def test_the_balance_loss_of_all_layers_is_their_sum():
+    generator = torch.Generator().manual_seed(2)
+    layers = [route(torch.randn(3, 5, 4, generator=generator)) for _ in range(3)]
+    for mask in (None, torch.rand(3, 5, generator=generator) > 0.3):
+        torch.testing.assert_close(balance_loss(layers, mask), sum(layer.balance_loss(mask) for layer in layers))
+
+
+def route(logits: Tensor) -> Routing:
+    probabilities = logits.softmax(-1)
+    return Routing(*probabilities.topk(2, dim=-1), probabilities)
 
 
 def test_balance_loss_of_an_even_load_is_one_and_of_a_collapsed_one_more():
