@@ -9,6 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lightseek.tools.devices import is_nvidia
+
+KNOWN = ("lightseek", "torch", "peft")  # layers of other libraries may wait for the GPU
 KEPT = 4  # graphs of one module, each with the memory that it works in
 LARGEST = 16  # images of a batch; with more of them, the GPU does not wait for Python
 
@@ -24,15 +27,20 @@ def record(work: Callable[[], object]) -> torch.cuda.CUDAGraph:
     return graph
 
 
-def is_watched(module: nn.Module) -> bool:
-    """Return whether Python has to run in `module`: a hook waits there, or autocast converts weights in each call."""
-    hooked = any(part._forward_hooks or part._forward_pre_hooks for part in module.modules())
-    return hooked or torch.is_autocast_enabled("cuda")
+def needs_python(module: nn.Module) -> bool:
+    """Return whether Python has to run in each call of `module`, so that no graph can take its place.
+
+    A hook may wait there, a layer of another library may do anything, and autocast converts weights in each call.
+    """
+    return torch.is_autocast_enabled("cuda") or any(
+        part._forward_hooks or part._forward_pre_hooks or type(part).__module__.partition(".")[0] not in KNOWN
+        for part in module.modules()
+    )
 
 
 def replay(module: nn.Module) -> None:
     """Let graphs repeat `module`, which takes one tensor, on CUDA. Its weights must not be moved or replaced later."""
-    if all(parameter.is_cuda for parameter in module.parameters()):
+    if all(is_nvidia(parameter) for parameter in module.parameters()):
         module.forward = Replayed(module)
 
 
@@ -45,7 +53,7 @@ class Replayed:
         self.graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, Tensor, list[Tensor]]] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
-        if len(x) > LARGEST or self.learns(x) or is_watched(self.module):
+        if len(x) > LARGEST or self.learns(x) or needs_python(self.module):
             return self.forward(x)
         key = x.shape, x.dtype, torch.is_inference_mode_enabled()  # its tensors can only be written to in this mode
         if key not in self.seen:

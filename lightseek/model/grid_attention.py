@@ -18,6 +18,7 @@ from lightseek.model import cpu
 from lightseek.model.attention import Sdpa
 from lightseek.model.compiled_attention import CompiledSdpa
 from lightseek.tools.compiler import find_compiler
+from lightseek.tools.devices import is_nvidia
 
 
 def attend_on_grid(
@@ -47,7 +48,7 @@ def find_kernel(attend: nn.Module, q: Float[Tensor, "b h gg k"], table: Float[Te
     """
     width, learns = q.shape[-1], torch.is_grad_enabled() and (q.requires_grad or table.requires_grad)
     fits = q.dtype in (torch.bfloat16, torch.float16) and width >= 16 and width.bit_count() == 1
-    if not q.is_cuda or type(attend) is not Sdpa or learns or not fits or not has_triton():
+    if not is_nvidia(q) or type(attend) is not Sdpa or learns or not fits or not has_triton():
         return None
     from lightseek.model import triton_attention
 

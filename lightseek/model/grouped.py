@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from lightseek.tools.devices import is_nvidia
+
 grouped_mm = getattr(F, "grouped_mm", None) or torch._grouped_mm  # the second is the older name of the first
 
 
@@ -17,7 +19,7 @@ def has_kernel(x: Float[Tensor, "*n d"]) -> bool:
 
     The kernel is for bfloat16 on NVIDIA's Hopper GPUs (H100) and later ones.
     """
-    return x.is_cuda and computed_in(x) == torch.bfloat16 and torch.cuda.get_device_capability(x.device) >= (9, 0)
+    return is_nvidia(x) and computed_in(x) == torch.bfloat16 and torch.cuda.get_device_capability(x.device) >= (9, 0)
 
 
 def computed_in(x: Float[Tensor, "*n d"]) -> torch.dtype:

@@ -19,21 +19,22 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lightseek.model.cache import Cache, KVCache
-from lightseek.model.cuda_graph import is_watched, record
+from lightseek.model.cuda_graph import needs_python, record
 from lightseek.model.decoder import Decoder
 from lightseek.model.grouped import has_kernel
+from lightseek.tools.devices import is_nvidia
 
 PLACES = 512  # m grows by this many places of the cache, and each time a new graph is recorded
 
 
 def can_repeat(decoder: nn.Module, cache: Cache) -> bool:
     """Return whether steps of this decoder can be recorded: on CUDA, and if nothing in them has to wait for the GPU."""
-    if type(decoder) is not Decoder or type(cache) is not KVCache or not cache.keys[0].is_cuda:
+    if type(decoder) is not Decoder or type(cache) is not KVCache or not is_nvidia(cache.keys[0]):
         return False
     config = decoder.config
     experts = has_kernel(cache.keys[0]) or cache.rows * config.chosen < config.experts  # see `moe.Experts.run`
     mixes = config.dense_layers < config.layers
-    return (experts or not mixes) and not is_watched(decoder)
+    return (experts or not mixes) and not needs_python(decoder)
 
 
 class GraphedSteps:

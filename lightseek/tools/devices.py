@@ -38,6 +38,11 @@ def find_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
     return dtype
 
 
+def is_nvidia(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor is on a GPU of NVIDIA. PyTorch says cuda for AMD's GPUs, too."""
+    return tensor.is_cuda and torch.version.hip is None
+
+
 def device_name(kind: str) -> str:
     """The device by the name people know it by."""
     if kind == "cuda":

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from lightseek.model.cuda_graph import KEPT, LARGEST, Replayed
+from lightseek.model.cuda_graph import KEPT, LARGEST, Replayed, needs_python
 
 
 class Rerun:
@@ -47,7 +47,7 @@ def test_an_output_stays_after_the_next_replay():
     assert not torch.equal(kept, other)
 
 
-def test_a_module_that_is_watched_or_learns_runs_as_it_is():
+def test_a_module_that_has_a_hook_or_learns_runs_as_it_is():
     module, seen = replayed(), []
     module(torch.randn(1, 3)).sum().backward()
     assert module.weight.grad is not None
@@ -57,6 +57,13 @@ def test_a_module_that_is_watched_or_learns_runs_as_it_is():
             module(torch.randn(1, 3))
     handle.remove()
     assert len(seen) == 3 and Rerun.made == 0
+
+
+def test_a_layer_of_another_library_is_never_recorded():
+    class Foreign(nn.Identity):
+        __module__ = "bitsandbytes.nn.modules"
+
+    assert needs_python(nn.Sequential(nn.Linear(3, 2), Foreign())) and not needs_python(nn.Linear(3, 2))
 
 
 def test_a_frozen_module_is_recorded_in_training_and_in_inference():
