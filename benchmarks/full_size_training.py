@@ -124,6 +124,8 @@ def steps(folder: Path, config, losses: dict[str, float]) -> tuple[Callable[[], 
     else:
         theirs.model.vision_tower.requires_grad_(False)
     examples = [run.make(run.documents[i]) for i in run.order(0)]
+    pages = [[replace(page, global_view=page.global_view.to(device)) for page in e.pages] for e in examples]
+    examples = [replace(e, pages=on_device) for e, on_device in zip(examples, pages, strict=True)]  # as theirs below
     batch = collate(examples, ours.config.pad_token_id)
     views = [page.global_view for pages in batch.pages for page in pages]
     inputs = {

@@ -1,7 +1,7 @@
 """CUDA graphs start many small kernels with one call. Python needs longer to start a kernel than a GPU to run it.
 
 A graph repeats the same kernels on the same memory. So it is right only for one shape, and as long as the weights stay
-where they are. Python does not run in a replay: no hook is called.
+where they are in memory. Python does not run in a replay: no hook is called.
 """
 
 from collections.abc import Callable
@@ -39,8 +39,8 @@ def needs_python(module: nn.Module) -> bool:
 
 
 def replay(module: nn.Module) -> None:
-    """Let graphs repeat `module`, which takes one tensor, on CUDA. Its weights must not be moved or replaced later."""
-    if all(is_nvidia(parameter) for parameter in module.parameters()):
+    """Let graphs repeat `module`, which takes one tensor, if it is on CUDA."""
+    if any(is_nvidia(parameter) for parameter in module.parameters()):
         module.forward = Replayed(module)
 
 
@@ -49,13 +49,16 @@ class Replayed:
 
     def __init__(self, module: nn.Module, record: Callable = record) -> None:
         self.module, self.forward, self.record = module, module.forward, record
+        self.device = next(module.parameters()).device
         self.seen: set[tuple] = set()
         self.graphs: dict[tuple, tuple[torch.cuda.CUDAGraph, Tensor, list[Tensor]]] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
-        if len(x) > LARGEST or self.learns(x) or needs_python(self.module):
+        if x.device != self.device or len(x) > LARGEST or self.learns(x) or needs_python(self.module):
             return self.forward(x)
-        key = x.shape, x.dtype, torch.is_inference_mode_enabled()  # its tensors can only be written to in this mode
+        weights = tuple(parameter.data_ptr() for parameter in self.module.parameters())  # others after a move
+        # A tensor that was made in inference mode can only be written to in inference mode.
+        key = x.shape, x.dtype, torch.is_inference_mode_enabled(), weights
         if key not in self.seen:
             self.seen.add(key)
             return self.forward(x)

@@ -59,6 +59,17 @@ def test_a_module_that_has_a_hook_or_learns_runs_as_it_is():
     assert len(seen) == 3 and Rerun.made == 0
 
 
+@torch.inference_mode()
+def test_weights_that_were_moved_are_recorded_again():
+    module = replayed().requires_grad_(False)
+    for _ in range(2):
+        for _ in range(3):
+            x = torch.randn(1, 3)
+            torch.testing.assert_close(module(x), x @ module.weight.T + module.bias)
+        module.weight.data = torch.randn(2, 3)
+    assert Rerun.made == 2
+
+
 def test_a_layer_of_another_library_is_never_recorded():
     class Foreign(nn.Identity):
         __module__ = "bitsandbytes.nn.modules"
