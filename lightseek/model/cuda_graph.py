@@ -40,7 +40,8 @@ def needs_python(module: nn.Module) -> bool:
 
 def replay(module: nn.Module) -> None:
     """Let graphs repeat `module`, which takes one tensor, if it is on CUDA."""
-    if any(is_nvidia(parameter) for parameter in module.parameters()):
+    done = isinstance(module.forward, Replayed)
+    if not done and any(is_nvidia(parameter) for parameter in module.parameters()):
         module.forward = Replayed(module)
 
 
