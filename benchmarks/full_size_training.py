@@ -21,6 +21,7 @@ from pathlib import Path
 
 from vs_transformers import load_theirs, take_turns, write
 
+UNTIMED = 2  # steps
 WHAT = ("lora", "decoder", "ratio", "lora-ratio")
 ADAPTED = r"model\.language_model\.layers\.\d+\.self_attn\.[qv]_proj"  # what `lora="attention"` means
 
@@ -33,7 +34,7 @@ def main() -> None:
     parser.add_argument("--what", nargs="+", choices=WHAT, default=WHAT)
     parser.add_argument("--tokens", default="small", help="vision tokens per page, or the name of a mode (small)")
     parser.add_argument("--batch", type=int, help="documents per step (8 on a GPU, 1 on a CPU)")
-    parser.add_argument("--steps", type=int, default=4, help="timed steps, after an untimed one (4)")
+    parser.add_argument("--steps", type=int, default=4, help="timed steps, after two untimed ones (4)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each model for the ratio (5)")
     parser.add_argument("--checkpoint", type=Path, help="a formula checkpoint of the preset; without it one is written")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
@@ -53,7 +54,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, fl
 
     config = RunConfig(
         model=str(folder), task="ocr", mode=options.tokens, batch=options.batch, train_documents=32,
-        eval_documents=1, steps=options.steps + 1, lr=2e-5, cache_vision=False,
+        eval_documents=1, steps=options.steps + UNTIMED, lr=2e-5, cache_vision=False,
     )  # fmt: skip
     runs = {"lora": replace(config, lora="attention", lr=1e-3), "decoder": replace(config, freeze="encoder")}
     found = {what: train(runs[what], options.steps) for what in runs if what in options.what}
@@ -62,7 +63,7 @@ def measure(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, fl
 
 
 def train(config, steps: int) -> dict[str, float]:
-    """Time steps of the real loop, without the first, which also makes the optimizer's state and warms up kernels."""
+    """Time steps of the real loop, without the first two: they make the optimizer's state and record graphs."""
     from lightseek.tools.memory import PeakMemory, release_memory
     from lightseek.training.run import Run
 
@@ -71,15 +72,18 @@ def train(config, steps: int) -> dict[str, float]:
         run = Run(config, Path(folder))
         run.wrap()
         with PeakMemory(run.model.device) as memory:
-            losses = [run.train_step(0)[0]]
+            losses = [run.train_step(step)[0] for step in range(UNTIMED)]
             began = time.perf_counter()
-            losses += [run.train_step(step)[0] for step in range(1, steps + 1)]
+            losses += [run.train_step(step)[0] for step in range(UNTIMED, UNTIMED + steps)]
             seconds = time.perf_counter() - began
-    seen = [run.make(run.documents[i]) for step in range(1, steps + 1) for i in run.order(step)]
+    began = time.perf_counter()
+    seen = [run.make(run.documents[i]) for step in range(UNTIMED, UNTIMED + steps) for i in run.order(step)]
+    making = time.perf_counter() - began
     positions = sum(len(example.prompt) + len(example.target) for example in seen)
     return {
         "peak_gb": memory.peak / 1e9,
         "seconds_per_step": seconds / steps,
+        "of_these_to_make_pages": making / steps,
         "positions_per_second": positions / seconds,
         "first_loss": losses[0],
         "last_loss": losses[-1],
