@@ -88,6 +88,8 @@ class Continuation:
     def select(self, rows: Int[Tensor, " b2"]) -> None:
         """Keep these rows, in this order. A row may come several times."""
         (self.graphed or self.cache).select(rows)
+        if self.graphed and not can_repeat(self.decoder, self.cache):  # there may be too many beams for it
+            self.graphed = None
         self.logits = self.logits[rows]
         self.mask = None if self.mask is None else self.mask[rows]
 

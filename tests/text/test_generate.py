@@ -177,6 +177,18 @@ def test_steps_of_fixed_shapes_write_the_texts_of_plain_steps(monkeypatch, optio
     assert len(recorded) > (3 if places == 4 else 0)
 
 
+def test_steps_are_plain_when_there_are_too_many_beams_to_record(monkeypatch):
+    model, ids = toy(40), torch.tensor([[0, 5, 6], [0, 8, 9]])
+    options = {"max_new_tokens": 12, "stop": ()}
+    plain = [generate(model, ids, **options, beams=beams) for beams in (1, 3)]
+    monkeypatch.setattr("lightseek.text.decoding.can_repeat", lambda decoder, cache: cache.rows < 4)
+    recorded = []
+    monkeypatch.setattr("lightseek.text.cuda_graph.record", lambda work: recorded.append(1) or Rerun(work))
+    for beams, expected in zip((1, 3), plain, strict=True):
+        assert [row.tokens for row in generate(model, ids, **options, beams=beams)] == [row.tokens for row in expected]
+        assert len(recorded) == 1  # of the greedy texts
+
+
 def test_the_cache_holds_prompt_and_new_tokens_and_no_more():
     model = toy(10)
     state = Continuation(model, torch.tensor([[0, 5, 6]]), None, None, max_new_tokens=7)
