@@ -7,7 +7,7 @@ import torch
 from golden import Case, reduced_config, reduced_model, relative_error
 
 from lightseek import LightSeekOCR, PageViews
-from lightseek.model.attention import Eager, attention_maps
+from lightseek.model.attention import Eager, Sdpa, attention_maps
 from lightseek.model.grid_attention import attend_on_grid
 from lightseek.model.grouped import run_grouped
 from lightseek.model.layers import Linear
@@ -66,6 +66,19 @@ def test_the_experts_never_wait_for_the_cpu():
             moe(x)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_attention_over_a_text_of_a_new_length_needs_no_plan(padded):
+    """cuDNN's kernel takes half a second for each new shape."""
+    q, k, v = torch.randn(3, 2, 4, 37, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    mask = torch.ones(2, 1, 37, 37, dtype=torch.bool, device="cuda").tril() if padded else None
+    with torch.profiler.profile() as profile:
+        Sdpa()(q, k, v, mask, causal=not padded).sum().backward()
+        torch.cuda.synchronize()
+    kernels = [event.key for event in profile.key_averages()]
+    assert any("scaled_dot_product" in kernel for kernel in kernels)
+    assert not any("cudnn" in kernel for kernel in kernels)
 
 
 @pytest.mark.parametrize("rows", [2, 5])

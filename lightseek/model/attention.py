@@ -13,7 +13,7 @@ the query. `scale` is 1/√k unless it is given.
 
 import math
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +32,24 @@ class Sdpa(nn.Module):
     def forward(
         self, q: Query, k: Keys, v: Keys, bias: Bias = None, causal: bool = False, scale: float | None = None
     ) -> Query:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal, scale=scale)
+        of_text = causal or bias is not None or q.shape[-2] != k.shape[-2]
+        with without_cudnn() if q.is_cuda and of_text else nullcontext():
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, is_causal=causal, scale=scale)
+
+
+@contextmanager
+def without_cudnn() -> Iterator[None]:
+    """Keep PyTorch from choosing cuDNN's kernel for attention.
+
+    PyTorch prefers it on Hopper GPUs and later ones. For each new shape it makes a plan, which takes half a second. An
+    encoder sees few shapes, but texts have other lengths in each step.
+    """
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
 
 
 class Eager(nn.Module):

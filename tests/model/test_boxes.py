@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lightseek import LightSeekOCR, OCRConfig, PageViews
 from lightseek.model import cpu, layers
-from lightseek.model.attention import Eager, Flash, Sdpa, attention_maps, set_attention
+from lightseek.model.attention import Eager, Flash, Sdpa, attention_maps, set_attention, without_cudnn
 from lightseek.model.clip import ClipBlock
 from lightseek.model.config import ClipConfig, SamConfig
 from lightseek.model.grid_attention import attend_on_grid
@@ -176,6 +176,20 @@ def test_grouped_matmul_and_loop_agree_gradients_included(dtype):
     for name, each, grouped in zip(["out", *shapes], *results, strict=True):
         assert relative_error(each.float(), grouped.float()) <= tolerance, name
     assert not results[0][2][1].any() and not results[1][2][1].any()
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_cudnn_is_left_out_for_a_moment(before):
+    """The setting of the process is as it was afterwards, also after an error."""
+    enabled = torch.backends.cuda.cudnn_sdp_enabled
+    torch.backends.cuda.enable_cudnn_sdp(before)
+    try:
+        with pytest.raises(RuntimeError), without_cudnn():
+            assert not enabled()
+            raise RuntimeError
+        assert enabled() == before
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(True)
 
 
 @pytest.mark.parametrize("kind", [None, Int8Experts, Int4Experts])
