@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def measure_all(folder: Path, options: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Return name -> ratio, its spread, and the seconds of both."""
+    """Return name -> ratio, its spread, the seconds of both and a share. The name `limits` has those of the machine."""
     import torch
 
     from lightseek.tools.memory import release_memory
@@ -154,8 +154,7 @@ def works(ours, theirs, options: argparse.Namespace) -> Iterator[tuple[str, Call
             lambda whole, prompts=prompts: {"bytes": options.tokens * step_bytes(ours, prompts)} if whole else {},
         )
     if options.preset == "nano" or cuda:
-        count = 32 if options.preset == "nano" else 8
-        parts = (ids[:, :64].repeat(4, 1) if not cuda else ids[:1].repeat(count, 1)).split(4 if not cuda else 8)
+        parts = [ids[:1].repeat(8, 1)] if cuda else ids[:, :64].repeat(4, 1).split(4)
         length = {"max_new_tokens": options.tokens}
         known = {"attention_mask": torch.ones_like(parts[0]), "pad_token_id": 2, "do_sample": False}
         yield (

@@ -2,7 +2,8 @@
 
 The formula adds a bias for every pair of patches, gg x gg numbers per head. At 1024 pixels, 12 heads of 4096 x 4096
 numbers take 0.8 GB in float32, and training keeps them for the backward pass. `attend_on_grid` gives the same result
-without that matrix. It is the one name that `sam.py` needs.
+without that matrix, and `find_kernel` tells whether a GPU can do without rows and columns, too. These are the two names
+that `sam.py` needs.
 """
 
 from collections.abc import Callable
