@@ -218,6 +218,8 @@ def main() -> int:
         found["one by one, requests/s"] = round(arguments.speed / alone, 2)
         found["together, requests/s"] = round(arguments.speed / together, 2)
         found["together / one by one"] = round(alone / together, 2)
+        for clients in (1, arguments.at_once // 2):
+            found |= asyncio.run(mixed(server, small, long, arguments, clients))
         before = min(1000, arguments.count // 2)
         seconds = asyncio.run(load.run(before, arguments.at_once, KINDS))
         if arguments.kill:
@@ -244,6 +246,21 @@ def main() -> int:
         return 1
     log.unlink()
     return int(bool(wrong))
+
+
+async def mixed(server: Server, small: list, long: list, options: argparse.Namespace, clients: int) -> dict[str, float]:
+    """Send short and long documents at once, from so many clients each. Return how long each kind takes."""
+    short, others = Load(server, small, SMALL[1], options.seed), Load(server, long, LONG[1], options.seed)
+    began, kind = time.monotonic(), {"good": 1}
+    await asyncio.gather(short.run(4 * options.speed, clients, kind), others.run(options.speed, clients, kind))
+    name = f"short and long from {clients} each"
+    found = {f"{name}, requests/s": round(5 * options.speed / (time.monotonic() - began), 2)}
+    for length, load in (("short", short), ("long", others)):
+        for share in (50, 95):
+            found[f"{name}, {length}, p{share}, s"] = round(percentile(load.seconds, share / 100), 3)
+        if load.wrong:
+            raise SystemExit(f"wrong texts: {load.wrong[:5]}")
+    return found
 
 
 async def killed(load: Load, arguments: argparse.Namespace) -> None:

@@ -19,7 +19,7 @@ from PIL import Image
 
 from lightseek.page.pictures import upright_rgb
 from lightseek.page.views import image_positions, page_views
-from lightseek.serve.engine import Job, Wish
+from lightseek.serve.jobs import Job, Wish
 from lightseek.serve.upstream import Upstream, request_of
 from lightseek.text.kinds import PROMPTS
 from lightseek.text.prompts import prompt_ids

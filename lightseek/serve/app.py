@@ -27,8 +27,8 @@ from lightseek import __version__
 from lightseek.page.grounding import as_rows, find_regions
 from lightseek.serve import openai_api, web_page
 from lightseek.serve.documents import Document, open_document
-from lightseek.serve.engine import Answer, Wish
 from lightseek.serve.errors import Refused, bad, too_large
+from lightseek.serve.jobs import Answer, Wish
 from lightseek.serve.schemas import (
     MANY,
     MODE,

@@ -2,86 +2,40 @@
 
     client -> submit(job) -> queue -> the engine's thread: wait a moment for others -> batch -> tokens to each client
 
-Prompts that wait together and may share a batch (the same model, adapter and way of decoding) run together. Each gets
-the text that it would get alone. A client that goes away stops its row; the others go on.
+Prompts that may share a batch (the same model, adapter and way of decoding) run together. One that comes later joins
+between two steps, when a row is free ("continuous batching", Yu et al. 2022). So a short text need not wait for the end
+of a long one. Each gets the text that it would get alone. A client that goes away stops its row; the others go on.
 """
 
+import math
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable
+from itertools import takewhile
+from typing import Any
 
 import torch
 from PIL import Image
 
 from lightseek.inspect.logits import confidence
 from lightseek.inspect.reading import reread
+from lightseek.model.ocr import DocumentModel
 from lightseek.page.views import PageViews, page_views
 from lightseek.serve.errors import Refused, busy, stopping, too_late
+from lightseek.serve.jobs import Answer, Job, Seat, Wish
 from lightseek.serve.limits import Limits
 from lightseek.serve.registry import Models
 from lightseek.text.decoding import Continuation
 from lightseek.text.generate import as_stops, bind, evaluating, the_tokenizer
 from lightseek.text.ngrams import find_guard
 from lightseek.text.prompts import prepare
-from lightseek.text.sampling import Row, Sampler, sample
-from lightseek.text.schema import JsonSchema
+from lightseek.text.sampling import Sampler, Writer
 from lightseek.tools.memory import release_memory
 
 TIDY_SECONDS = 10  # batches differ in size, so glibc would keep more and more freed blocks that fit none
-PATIENCE = 0.15  # of the time that the last batch took: how long to wait for as many prompts as it had
-Finish = Literal["eos", "length", "stopped"]
-
-
-@dataclass
-class Answer:
-    """What the model wrote for one job."""
-
-    text: str
-    tokens: int  # of the text
-    prompt_tokens: int  # positions of the prompt, the pages included
-    finish_reason: Finish
-    seconds: dict[str, float]  # waiting, encode, prefill, decode
-    ids: list[int] = field(default_factory=list)  # the tokens of the text, if they are known
-
-
-@dataclass(frozen=True)
-class Wish:
-    """How a client wants its text: the fields that all routes share. `Service.wish` checks them."""
-
-    model: str  # the name that was asked for
-    base: str
-    adapter: str | None
-    mode: str
-    max_new_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    guard: str | None = None  # a name of text/kinds.GUARDS or a number; None is the model's default
-    schema: JsonSchema | None = None  # the text is JSON of this schema
-
-
-@dataclass(eq=False)
-class Job:
-    """One prompt of one client."""
-
-    wish: Wish
-    prompt: str
-    pages: Sequence[Any]  # as the engine's `page` returns them
-    deadline: float  # a time of `time.monotonic`
-    on_text: Callable[[str], None] = lambda piece: None  # called from the engine's thread, with each piece of text
-    on_end: Callable[["Answer | Exception"], None] = lambda outcome: None  # called once
-    stopped: threading.Event = field(default_factory=threading.Event)  # set it when the client is gone
-    sent: bool = False  # whether the client has a part of the text
-    born: float = field(default_factory=time.monotonic)
-
-    @property
-    def kind(self) -> tuple[Any, ...]:
-        """Jobs of one kind may share a batch. A sampled text draws with its own seed, so it runs alone."""
-        wish = self.wish
-        return wish.base, wish.adapter, wish.guard, wish.schema, id(self) if wish.temperature else None
+RECORDED = 2  # steps after a join; they belong to it, because a GPU records a graph in them (`text/cuda_graph.py`)
+WRITING = 2  # times as long as a join took until the next one, so that the texts in work go on
 
 
 class Engine:
@@ -90,11 +44,11 @@ class Engine:
     def __init__(self, models: Models, limits: Limits, metrics: Any = None) -> None:
         self.models, self.limits, self.metrics = models, limits, metrics
         self.waiting: queue.SimpleQueue[Job | Callable[[], None] | None] = queue.SimpleQueue()
-        self.left_over: list[Job] = []  # jobs of another kind than the last batch
+        self.left_over: list[Job] = []  # jobs that no batch had a place for yet
+        self.calls: list[Callable[[], None]] = []  # that came during a batch
         self.closing = False
         self.lock = threading.Lock()
         self.count = 0  # jobs that wait
-        self.together, self.took = 1, 0.0  # jobs of the last batch, and its seconds
         self.tidied = time.monotonic()
         self.thread = threading.Thread(target=self._work, name="lightseek-engine", daemon=True)
 
@@ -166,19 +120,15 @@ class Engine:
             if batch is None:
                 break
             if batch:
-                began = time.monotonic()
                 self._run(batch)
-                self.took = time.monotonic() - began
-            if time.monotonic() - self.tidied > TIDY_SECONDS and not torch.cuda.is_available():
-                release_memory()
-                self.tidied = time.monotonic()
+            self._tidy()
         while self._take(until=0.0):
-            pass
+            self._make_calls()
         for job in self.left_over:
             self._end(job, stopping())
 
     def _take(self, until: float | None = None) -> bool:
-        """Take one item of the queue: keep a job, run a call. Returns whether there was one before the time `until`."""
+        """Move an item of the queue to `left_over` or `calls`. Returns whether one came before the time `until`."""
         try:
             item = self.waiting.get(timeout=None if until is None else max(0.0, until - time.monotonic()))
         except queue.Empty:
@@ -186,25 +136,40 @@ class Engine:
         if isinstance(item, Job):
             self.left_over.append(item)
         elif item is not None:
-            item()
+            self.calls.append(item)
         return True
+
+    def _make_calls(self) -> None:
+        while self.calls:
+            self.calls.pop(0)()
 
     def _next_batch(self) -> list[Job] | None:
         """Return jobs that may run together, the one that waited longest among them. None ends the thread."""
+        self._make_calls()
         while not self.left_over and not self.closing:
             self._take()
+            self._make_calls()
+        until = time.monotonic() + self.limits.wait_ms / 1000
+        while not self.closing and sum(job.kind == self.left_over[0].kind for job in self.left_over) < self.limits.rows:
+            if not self._take(until):
+                break
+            self._make_calls()
         if self.closing:
             return None
-        began, wait, kind = time.monotonic(), self.limits.wait_ms / 1000, self.left_over[0].kind
-        while (count := sum(job.kind == kind for job in self.left_over)) < self.limits.rows:
-            # The clients of the last batch often come back at once, and their pages must be decoded first.
-            if not self._take(began + (wait if count >= self.together else max(wait, PATIENCE * self.took))):
-                break
-            if self.closing:
-                return None
-        batch = [job for job in self.left_over if job.kind == kind][: self.limits.rows]
+        return self._accept([job for job in self.left_over if job.kind == self.left_over[0].kind][: self.limits.rows])
+
+    def _joining(self, writer: Writer, kind: tuple[Any, ...]) -> list[Job]:
+        """Return waiting jobs that may join a batch of this kind: those that came before any job of another kind."""
+        while self._take(until=0.0):
+            pass
+        if self.closing or self.calls or not writer.state.cache.joins:
+            return []
+        first = list(takewhile(lambda job: job.kind == kind, self.left_over))
+        return self._accept(first[: max(0, self.limits.rows - writer.running)])
+
+    def _accept(self, batch: list[Job]) -> list[Job]:
+        """Take jobs out of `left_over`. Return those that somebody still waits for."""
         self.left_over = [job for job in self.left_over if job not in batch]
-        self.together = len(batch)
         with self.lock:
             self.count -= len(batch)
         now = time.monotonic()
@@ -218,71 +183,88 @@ class Engine:
                 ready.append(job)
         return ready
 
-    def _run(self, batch: list[Job]) -> None:
+    def _run(self, batch: list[Job], alone: bool = False) -> None:
         try:
-            self._write(batch)
+            self._write(batch, alone)
         except Exception as error:  # one bad job must not end the thread; alone, the others may still succeed
             for job in batch:
-                if len(batch) == 1 or job.sent:
+                if job.ended:
+                    continue
+                if alone or len(batch) == 1 or job.sent:
                     self._end(job, error)
                 else:
-                    self._run([job])
+                    self._run([job], alone=True)
 
-    def _write(self, batch: list[Job]) -> None:
-        """Run the jobs of one batch. Tokens go to their clients as they come."""
-        wish, began = batch[0].wish, time.monotonic()
+    def _write(self, batch: list[Job], alone: bool) -> None:
+        """Run the jobs of a batch, and add those that join it, unless it must stay `alone`."""
+        wish, kind = batch[0].wish, batch[0].kind
         model = self.models.use(wish.base, wish.adapter)
-        tokenizer, config = the_tokenizer(model), model.config
-        prompts, pages, modes = zip(*((job.prompt, list(job.pages), job.wish.mode) for job in batch), strict=True)
-        inputs = prepare(config, tokenizer, prompts, pages, list(modes))
-        rows, streams = [Row([]) for _ in batch], [tokenizer.stream(keep_special=True) for _ in batch]
-        texts: list[list[str]] = [[] for _ in batch]
-        ended: set[int] = set()
-        guard = find_guard(wish.guard, tokenizer)
+        guard = find_guard(wish.guard, the_tokenizer(model))
         rule = bind(wish.schema, model) if wish.schema else None
-        sampler = Sampler(wish.temperature, wish.top_p)
-
-        def push(row: int, piece: str) -> None:
-            if piece:
-                texts[row].append(piece)
-                batch[row].sent = True
-                batch[row].on_text(piece)
-
-        def end(row: int) -> None:
-            if row in ended:
-                return
-            ended.add(row)
-            push(row, streams[row].flush())
-            now = time.monotonic()
-            timings = state.timings
-            seconds = {"waiting": began - batch[row].born, "encode": timings.encode, "prefill": timings.prefill}
-            seconds["decode"] = max(0.0, now - began - timings.encode - timings.prefill)
-            prompt = int(inputs.mask[row].sum())
-            ids, reason = rows[row].tokens, rows[row].finish_reason
-            answer = Answer("".join(texts[row]), len(ids), prompt, reason, seconds, ids)
-            self._end(batch[row], too_late(self.limits.deadline_s) if row in late else answer)
-
-        late: set[int] = set()
         with evaluating(model), torch.inference_mode():
-            mosts = [job.wish.max_new_tokens for job in batch]
+            writer = Writer(Sampler(wish.temperature, wish.top_p), guard, as_stops(model, None), rule)
+            began, steps, until = time.monotonic(), 0, math.inf
+            seats = self._seat(model, writer, batch)
+            while writer.running:
+                for row, token in writer.step():
+                    seats[row.number].push(token)
+                for seat in seats.values():
+                    self._look_after(seat)
+                steps += 1
+                if steps == RECORDED:
+                    until = time.monotonic() + WRITING * (time.monotonic() - began)
+                if alone or time.monotonic() < until:
+                    continue
+                if more := self._joining(writer, kind):
+                    began, steps, until = time.monotonic(), 0, math.inf
+                    batch[:] = [*(job for job in batch if not job.ended), *more]  # under load this may go on for days
+                    seats = {number: seat for number, seat in seats.items() if not seat.job.ended}
+                    seats |= self._seat(model, writer, more)
+                self._tidy()
+
+    def _tidy(self) -> None:
+        if time.monotonic() - self.tidied > TIDY_SECONDS and not torch.cuda.is_available():
+            release_memory()
+            self.tidied = time.monotonic()
+
+    def _seat(self, model: DocumentModel, writer: Writer, jobs: list[Job]) -> dict[int, Seat]:
+        """Read the prompts of jobs and let their texts join the writer. Return their seats, by the numbers of the rows.
+
+        A job whose prompt cannot be read ends here.
+        """
+        began, tokenizer = time.monotonic(), the_tokenizer(model)
+        prompts, pages, modes = zip(*((job.prompt, list(job.pages), job.wish.mode) for job in jobs), strict=True)
+        mosts = [job.wish.max_new_tokens for job in jobs]
+        try:
+            inputs = prepare(model.config, tokenizer, prompts, pages, list(modes))
             state = Continuation(model, inputs.input_ids, inputs.pages, inputs.mask, max(mosts))
-            state.limits = [min(room, most) for room, most in zip(state.limits, mosts, strict=True)]
-            for row, token in sample(state, sampler, guard, as_stops(model, None), wish.seed, rows, rule):
-                push(row, streams[row].push(token))
-                for other, job in enumerate(batch):
-                    if other not in ended and time.monotonic() > job.deadline:
-                        late.add(other)
-                        job.stopped.set()
-                    if other not in ended and (job.stopped.is_set() or rows[other].finish_reason == "eos"):
-                        if job.stopped.is_set():
-                            rows[other].finish_reason = "stopped"
-                        end(other)
-                if len(rows[row].tokens) >= state.limits[row]:
-                    end(row)
-        for row in range(len(batch)):
-            end(row)
+        except Exception as error:
+            if len(jobs) > 1:
+                return {number: seat for job in jobs for number, seat in self._seat(model, writer, [job]).items()}
+            self._end(jobs[0], error)
+            return {}
+        state.limits = [min(room, most) for room, most in zip(state.limits, mosts, strict=True)]
+        rows = writer.join(state, jobs[0].wish.seed)
         if self.metrics:
-            self.metrics.batch(len(batch), state.timings)
+            self.metrics.batch(writer.running)
+        lengths = inputs.mask.sum(1).tolist()
+        return {
+            row.number: Seat(job, row, limit, tokenizer.stream(keep_special=True), length, began, state.timings)
+            for job, row, limit, length in zip(jobs, rows, state.limits, lengths, strict=True)
+        }
+
+    def _look_after(self, seat: Seat) -> None:
+        """End the job of a text that is finished, that comes too late, or that nobody waits for."""
+        job, row = seat.job, seat.row
+        if job.ended:
+            return
+        late = time.monotonic() > job.deadline
+        if late or job.stopped.is_set():
+            row.finish_reason = "stopped"
+        if row.finish_reason != "length" or len(row.tokens) >= seat.limit:
+            seat.say(seat.stream.flush())
+            self._end(job, too_late(self.limits.deadline_s) if late else seat.answer())
 
     def _end(self, job: Job, outcome: "Answer | Exception") -> None:
+        job.ended = True
         job.on_end(outcome)

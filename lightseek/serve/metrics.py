@@ -22,7 +22,7 @@ class Metrics:
         self.queue = Gauge("queue_length", "Prompts that wait.", **kept)
         self.memory = Gauge("memory_bytes", "Memory of the process, and of the weights.", ["what"], **kept)
 
-    def batch(self, rows: int, timings: Any) -> None:
+    def batch(self, rows: int) -> None:
         self.rows.observe(rows)
 
     def answer(self, answer: Any) -> None:

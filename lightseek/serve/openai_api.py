@@ -17,8 +17,8 @@ from PIL import Image
 
 from lightseek.page.grounding import as_rows, find_regions, without_tags
 from lightseek.serve.documents import data_uri, open_document
-from lightseek.serve.engine import Answer
 from lightseek.serve.errors import Refused, bad
+from lightseek.serve.jobs import Answer
 from lightseek.serve.schemas import ChatRequest
 from lightseek.serve.service import Service, in_thread, the_schema
 from lightseek.text.kinds import IMAGE_TAG

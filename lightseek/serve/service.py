@@ -13,8 +13,9 @@ from starlette.requests import Request
 
 from lightseek.page.modes import Mode, find_mode
 from lightseek.serve.documents import Document
-from lightseek.serve.engine import Answer, Engine, Job, Wish
+from lightseek.serve.engine import Engine
 from lightseek.serve.errors import Refused, bad, busy, too_large, too_late
+from lightseek.serve.jobs import Answer, Job, Wish
 from lightseek.serve.limits import Limits
 from lightseek.serve.metrics import Metrics
 from lightseek.serve.registry import Models

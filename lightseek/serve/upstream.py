@@ -17,8 +17,8 @@ from PIL import Image
 
 from lightseek.model.config import OCRConfig
 from lightseek.page.pictures import upright_rgb
-from lightseek.serve.engine import Answer, Job
 from lightseek.serve.errors import Refused, bad, busy, stopping, too_late
+from lightseek.serve.jobs import Answer, Job
 from lightseek.serve.limits import Limits
 from lightseek.serve.registry import Entry, Models
 from lightseek.text.kinds import IMAGE_TAG

@@ -51,9 +51,8 @@ class GraphedSteps:
         `mask` is false at the padding of the prompts.
         """
         if self.step is None or self.cache.length == self.step.cache.places:
-            if len(tokens) < self.cache.rows:
-                self.cache.select(torch.arange(len(tokens), device=tokens.device))
-            self.graph, self.step = None, FixedStep(self.decoder, self.cache, mask)
+            self.settle(len(tokens))
+            self.step = FixedStep(self.decoder, self.cache, mask)
         self.step.tokens[: len(tokens)] = tokens
         if self.step.logits is None:  # the first step prepares the kernels, which a recording cannot do
             self.step.run()
@@ -63,6 +62,12 @@ class GraphedSteps:
             self.graph.replay()
         self.cache.length += 1
         return self.step.logits[: len(tokens)]
+
+    def settle(self, rows: int) -> None:
+        """Forget the graph, and leave the first `rows` rows in the cache: those that somebody reads."""
+        self.step = self.graph = None
+        if rows < self.cache.rows:
+            self.cache.select(torch.arange(rows, device=self.cache.keys[0].device))
 
     def select(self, rows: Int[Tensor, " b2"]) -> None:
         """Keep these rows of the batch. The graph goes on, with some rows that nobody reads, if at least half stay."""

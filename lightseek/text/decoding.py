@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -45,7 +46,8 @@ class Continuation:
 
     `limits` has the number of tokens that each row may get: `max_new_tokens`, or fewer if the decoder has no positions
     for them after the row's own prompt. The padding of a row takes no positions. A row must be dropped at its limit.
-    Between steps, `select` can drop, reorder and repeat rows.
+    Between steps, `select` can drop, reorder and repeat rows, and `join` can add some. `prompts` and `limits` stay as
+    they were at first.
     Raises ValueError if the prompts are empty, not padded on the left, or leave no position for a token.
     """
 
@@ -92,6 +94,29 @@ class Continuation:
             self.graphed = None
         self.logits = self.logits[rows]
         self.mask = None if self.mask is None else self.mask[rows]
+
+    def join(self, other: "Continuation", room: int) -> None:
+        """Add the rows of `other` after ours, with room for `room` more tokens.
+
+        All rows then end at the same place of the cache, so a shorter row gets padding in front. Places that are
+        padding in every row go. Raises NotImplementedError if the cache cannot do this (`Cache.joins`).
+        """
+        if self.graphed:
+            self.graphed.settle(len(self.logits))
+        known = [self.known, other.known]
+        length = max(int(part.sum(1).max()) for part in known)
+        self.cache.join(other.cache, length, length + room)
+        both = torch.cat([F.pad(part, (length - part.shape[1], 0)) for part in known])  # a negative width cuts
+        self.mask = None if both.all() else F.pad(both, (0, room), value=True)
+        self.logits = torch.cat([self.logits, other.logits])
+        self.graphed = GraphedSteps(self.decoder, self.cache) if can_repeat(self.decoder, self.cache) else None
+
+    @property
+    def known(self) -> Bool[Tensor, "b m"]:
+        """Which places of the cache are no padding."""
+        if self.mask is None:
+            return torch.ones(len(self.logits), self.cache.length, dtype=torch.bool, device=self.logits.device)
+        return self.mask[:, : self.cache.length]
 
     def _forward(self, x: Float[Tensor, "b n d"]) -> None:
         visible = None if self.mask is None else self.mask[:, : self.cache.length + x.shape[1]]

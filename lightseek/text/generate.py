@@ -27,7 +27,7 @@ from lightseek.text.decoding import Continuation, Timings
 from lightseek.text.kinds import PROMPTS
 from lightseek.text.ngrams import NgramGuard
 from lightseek.text.prompts import prepare
-from lightseek.text.sampling import Row, Sampler, sample
+from lightseek.text.sampling import Sampler, Writer
 from lightseek.text.schema import JsonSchema, Rule
 from lightseek.text.tokenizer import Tokenizer
 
@@ -91,11 +91,11 @@ def generate(
         if beams > 1:
             rows = beam_search(state, beams, length_penalty, guard, stops)
         else:
-            rows = [Row([]) for _ in state.prompts]
-            rule = bind(schema, model) if schema else None
-            for row, token in sample(state, sampler, guard, stops, seed, rows, rule):
+            writer = Writer(sampler, guard, stops, bind(schema, model) if schema else None)
+            rows = writer.join(state, seed)
+            for row, token in writer.write():
                 if on_token:
-                    on_token(row, token)
+                    on_token(row.number, token)
         state.timings.decode = time.perf_counter() - began
     return [
         Generation(row.tokens, as_text(model.tokenizer, row.tokens), row.finish_reason, row.logprob, state.timings)
@@ -128,16 +128,18 @@ def stream(
     decoder = the_tokenizer(model).stream(keep_special=True)
     sampler, guard, stops = Sampler(temperature, top_p, top_k), as_guard(no_repeat_ngram), as_stops(model, stop)
 
-    def tokens() -> Iterator[tuple[int, int]]:
-        state = Continuation(model, input_ids, pages, mask, max_new_tokens)
-        yield from sample(state, sampler, guard, stops, seed, [Row([])])
+    def tokens() -> Iterator[int]:
+        writer = Writer(sampler, guard, stops)
+        writer.join(Continuation(model, input_ids, pages, mask, max_new_tokens), seed)
+        for _, token in writer.write():
+            yield token
 
     def pieces() -> Iterator[str]:
         coming = tokens()
         with evaluating(model):
             while True:
                 with torch.inference_mode():  # not around the yield, where the caller's code runs
-                    _, token = next(coming, (0, None))
+                    token = next(coming, None)
                 if piece := decoder.flush() if token is None else decoder.push(token):
                     yield piece
                 if token is None:

@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from lightseek.text.decoding import Continuation
-from lightseek.text.ngrams import NgramGuard
-from lightseek.text.schema import Rule, keep
+from lightseek.text.ngrams import NgramGuard, Seen
+from lightseek.text.schema import Rule, Written, keep
 
 
 @dataclass(frozen=True)
@@ -65,64 +66,130 @@ class Row:
     tokens: list[int]
     logprob: float = 0.0
     finish_reason: str = "length"  # becomes "eos" at a stop token; the caller may set "stopped" to end the row
+    number: int = 0  # how many rows joined the writer before it
 
 
-def sample(
-    state: Continuation,
-    sampler: Sampler,
-    guard: NgramGuard | None,
-    stop: frozenset[int],
-    seed: int | None,
-    rows: list[Row],
-    rule: Rule | None = None,
-) -> Iterator[tuple[int, int]]:
-    """Add tokens to `rows`, one for each prompt, and yield (row, token) for each new token except stop tokens.
+@dataclass(eq=False)
+class Growing:
+    """What decides the next token of one row."""
+
+    text: Row
+    limit: int  # tokens
+    seen: Seen | None  # the guard's memory of the text; None without a guard
+    written: Written | None  # its JSON so far; None without a rule
+    steps: int = 0  # also after its end, until the state drops it
+
+    @property
+    def goes_on(self) -> bool:
+        return self.text.finish_reason == "length" and self.steps < self.limit
+
+
+class Writer:
+    """Writes texts together: each step adds one token to each. Other texts can join between two steps.
+
+        writer = Writer(Sampler(), guard, stop)
+        rows = writer.join(state)
+        for row, token in writer.write():
+            ...
 
     A row ends at a stop token or at its limit in `state.limits`. With a `rule`, it also ends when its JSON is complete.
-    Row r draws with seed `seed` + r. Alone, with this seed, it would give the same text.
+    It gets the text that it would get alone.
     """
-    device = state.logits.device
-    live = list(range(len(rows)))  # the index in `rows` of each row of the state
-    seen = [guard.start(prompt) for prompt in state.prompts] if guard else []
-    written = [rule.start() for _ in rows] if rule else []
-    # Greedy decoding must not use PyTorch's generator: training reads pages in between and must not be changed by it.
-    longest = max(state.limits)
-    u = uniforms(len(rows), longest, seed) if sampler.temperature else torch.zeros(len(rows), longest)
-    u = u.to(device)
-    for step in range(longest):
-        logits = forbid(state.logits, [seen[row].banned() for row in live]) if guard else state.logits
-        logits = keep(logits, [written[row].allowed() for row in live]) if rule else logits
-        tokens = sampler(logits, u[:, step])
-        logprobs = state.logits.gather(-1, tokens[:, None])[:, 0] - state.logits.logsumexp(-1)
+
+    def __init__(
+        self, sampler: Sampler, guard: NgramGuard | None, stop: frozenset[int], rule: Rule | None = None
+    ) -> None:
+        self.sampler, self.guard, self.stop, self.rule = sampler, guard, stop, rule
+        self.growing: list[Growing] = []  # one for each row of the state; one that ended stays there for a while
+        self.joined = 0  # rows, in all
+        self.state: Continuation | None = None
+        self.tokens: Int[Tensor, " b"] | None = None  # chosen, but not yet in the state
+
+    @property
+    def running(self) -> int:
+        """The number of rows that are not finished."""
+        return sum(one.goes_on for one in self.growing)
+
+    def join(self, state: Continuation, seed: int | None = None) -> list[Row]:
+        """Add a text for each row of `state`, and return them. Row r of `state` draws with seed `seed` + r.
+
+        Raises NotImplementedError if texts are growing and their cache takes no other rows (`Cache.joins`).
+        """
+        rows = [Row([], number=self.joined + place) for place in range(len(state.prompts))]
+        begun = [
+            Growing(row, limit, self.guard and self.guard.start(prompt), self.rule and self.rule.start())
+            for row, prompt, limit in zip(rows, state.prompts, state.limits, strict=True)
+        ]
+        shape = len(begun), max(state.limits)
+        # Greedy decoding must not use PyTorch's generator, because training reads pages in between.
+        u = uniforms(*shape, seed) if self.sampler.temperature else torch.zeros(shape)
+        u = u.to(state.logits.device)  # those of the tokens to come
+        if self.running:
+            self._advance(share=1.0)
+            longest = max(one.limit - one.steps for one in [*self.growing, *begun])
+            self.state.join(state, longest)
+            u = torch.cat([F.pad(part, (0, longest - part.shape[1])) for part in (self.u, u)])
+            self.u, self.growing = u, [*self.growing, *begun]
+        else:
+            self.state, self.u, self.growing, self.tokens = state, u, begun, None
+        self.joined += len(rows)
+        return rows
+
+    def write(self) -> Iterator[tuple[Row, int]]:
+        """Yield (row, token) for each new token but stop tokens, until all rows have ended."""
+        while self.running:
+            yield from self.step()
+
+    def step(self) -> list[tuple[Row, int]]:
+        """Choose the next token of each row that goes on. Return (row, token) for those that are no stop tokens."""
+        self._advance()
+        logits = self.state.logits
+        if self.guard:
+            logits = forbid(logits, [one.seen.banned() for one in self.growing])
+        if self.rule:
+            logits = keep(logits, [one.written.allowed() for one in self.growing])
+        self.tokens, self.u = self.sampler(logits, self.u[:, 0]), self.u[:, 1:]
+        logits = self.state.logits  # without guard and rule
+        logprobs = logits.gather(-1, self.tokens[:, None])[:, 0] - logits.logsumexp(-1)
         # The only wait for the device in a step. float32 holds ids up to 2²⁴ exactly, and some devices have no float64.
-        chosen, scores = torch.stack([tokens.float(), logprobs]).tolist()
-        going = []
-        for place, (row, token, logprob) in enumerate(zip(live, map(int, chosen), scores, strict=True)):
-            text = rows[row]
-            if text.finish_reason != "length":  # a finished row stays until `select` below drops it
-                continue
-            text.logprob += logprob
-            state.timings.tokens += step > 0
-            if token in stop:
-                text.finish_reason = "eos"
-                continue
-            text.tokens.append(token)
-            if guard:
-                seen[row].push(token)
-            if rule:
-                written[row].push(token)
-                text.finish_reason = "eos" if written[row].complete else text.finish_reason
-            if step + 1 < state.limits[row] and text.finish_reason == "length":
-                going.append(place)
-            yield row, token
+        chosen, scores = torch.stack([self.tokens.float(), logprobs]).tolist()
+        return [
+            (one.text, int(token))
+            for one, token, logprob in zip(self.growing, chosen, scores, strict=True)
+            if self._add(one, int(token), logprob)
+        ]
+
+    def _add(self, one: Growing, token: int, logprob: float) -> bool:
+        """Add a token to its text. Return whether it is a part of the text: a stop token is not."""
+        going, text = one.goes_on, one.text
+        one.steps += 1
         if not going:
-            return
-        full = any(step + 1 == state.limits[row] for row in live)  # the decoder has no more positions for such a row
-        if full or len(going) <= 0.75 * len(live):  # dropping rows copies the cache, so drop several at a time
-            kept = torch.tensor(going, device=device)
-            state.select(kept)
-            tokens, u, live = tokens[kept], u[kept], [live[place] for place in going]
-        state.step(tokens)
+            return False
+        text.logprob += logprob
+        self.state.timings.tokens += one.steps > 1  # the first token is from the prefill
+        if token in self.stop:
+            text.finish_reason = "eos"
+            return False
+        text.tokens.append(token)
+        if one.seen:
+            one.seen.push(token)
+        if one.written:
+            one.written.push(token)
+            text.finish_reason = "eos" if one.written.complete else text.finish_reason
+        return True
+
+    def _advance(self, share: float = 0.75) -> None:
+        """Run the chosen tokens. First drop the rows that ended, if at most this share of the rows goes on."""
+        going = [place for place, one in enumerate(self.growing) if one.goes_on]
+        full = any(one.steps >= one.limit for one in self.growing)  # the decoder has no more positions for such a row
+        if len(going) < len(self.growing) and (full or len(going) <= share * len(self.growing)):
+            kept = torch.tensor(going, device=self.u.device)  # this copies the cache, so drop several at a time
+            self.state.select(kept)
+            self.u, self.growing = self.u[kept], [self.growing[place] for place in going]
+            self.tokens = None if self.tokens is None else self.tokens[kept]
+        if self.tokens is not None:
+            self.state.step(self.tokens)
+            self.tokens = None
 
 
 def forbid(logits: Float[Tensor, "b v"], banned: list[list[int]]) -> Float[Tensor, "b v"]:

@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
@@ -17,13 +18,15 @@ from lightseek.page.render import fit_pages, page_style, render_text
 from lightseek.page.views import page_views
 from lightseek.serve import documents, openai_api
 from lightseek.serve.app import create_app
-from lightseek.serve.engine import Answer, Engine, Job, Wish
+from lightseek.serve.engine import Engine
 from lightseek.serve.errors import Refused
+from lightseek.serve.jobs import Answer, Job, Wish
 from lightseek.serve.limits import Limits
 from lightseek.serve.registry import Models
 from lightseek.text.generate import read
 from lightseek.text.kinds import PROMPTS
 from lightseek.text.post import Written
+from lightseek.text.sampling import Sampler, Writer
 from lightseek.weights.lora import add_lora
 from lightseek.weights.lora_files import save_adapter
 from tests.serving import FORM, SHORT, chat, extracted, loaded, png, running, service_of, talk, uri
@@ -189,7 +192,7 @@ def test_an_api_key_guards_everything_but_health():
 def test_requests_that_come_together_run_together_and_say_what_they_say_alone(alone):
     service = service_of(Limits(wait_ms=300, rows=8))
     batches = []
-    service.metrics.batch = lambda rows, timings: batches.append(rows)
+    service.metrics.batch = batches.append
     pictures = [png(colour) for colour in ("white", "black", "red", "navy", "green")]
     with TestClient(create_app(service)) as client:
         found: dict[int, str] = {}
@@ -306,17 +309,84 @@ def test_a_client_that_goes_away_frees_its_row_and_the_others_go_on():
     engine.stop(20)
 
 
-def test_after_a_long_batch_of_several_the_engine_waits_for_as_many():
-    """The last batch had three jobs and took 100 s, so the engine waits up to 15 s for three that come one by one."""
+def follow(engine: Engine, first: Job, *later: Job) -> list[Job]:
+    """Submit `later` when the text of `first` has begun. Return all jobs in the order in which they ended."""
+    ended, done = [], threading.Event()
+    jobs = [first, *later]
+    for one in jobs:
+        one.on_end = lambda outcome, one=one: (
+            ended.append((one, outcome)),
+            done.set() if len(ended) == len(jobs) else None,
+        )
+    begun = threading.Event()
+    first.on_text = lambda piece: begun.set()
+    engine.submit(first)
+    assert begun.wait(30)
+    for one in later:
+        engine.submit(one)
+    assert done.wait(30)
+    return ended
+
+
+def test_a_short_text_need_not_wait_for_the_end_of_a_long_one():
+    """It joins the running batch, unless all rows are taken. Each text is the one that the model writes alone."""
+    for rows in (1, 3):
+        engine = Engine(Models(load=loaded), Limits(wait_ms=1, rows=rows))
+        engine.start()
+        long, short, other = (job(most, guard="none") for most in (400, 4, 6))
+        ended = follow(engine, long, short, other)
+        assert ended[-1 if rows == 3 else 0][0] is long
+        answers = {id(one): answer for one, answer in ended}
+        for one in (long, short, other):
+            (alone,) = run(engine, job(one.wish.max_new_tokens, guard="none"))
+            assert answers[id(one)].text == alone.text
+            assert answers[id(one)].tokens == one.wish.max_new_tokens
+        engine.stop(20)
+
+
+def test_a_job_that_cannot_be_read_leaves_the_running_texts_alone():
     engine = Engine(Models(load=loaded), Limits(wait_ms=1))
-    engine.together, engine.took = 3, 100.0
-    engine.submit(job())
-    for seconds in (0.1, 0.3):
-        threading.Timer(seconds, engine.submit, [job()]).start()
-    assert len(engine._next_batch()) == 3
-    engine.together = 1
-    engine.submit(job())
-    assert len(engine._next_batch()) == 1
+    engine.start()
+    long, broken, fine = job(most=400, guard="none"), job(guard="none"), job(guard="none")
+    broken.prompt = "no page here"  # one page, and no <image> in the prompt
+    answers = {id(one): outcome for one, outcome in follow(engine, long, broken, fine)}
+    assert isinstance(answers[id(broken)], ValueError)
+    assert (answers[id(fine)].tokens, answers[id(long)].tokens) == (4, 400)
+    engine.stop(20)
+
+
+def test_what_joins_came_before_anything_that_must_wait_for_the_end_of_the_batch():
+    engine = Engine(Models(load=loaded), Limits(rows=4))
+    writer, cache = Writer(Sampler(), None, frozenset()), SimpleNamespace(joins=True)
+    writer.state, writer.growing = SimpleNamespace(cache=cache), [SimpleNamespace(goes_on=True)] * 2
+    same, other = [job() for _ in range(4)], job(guard="none")
+    for one in (*same[:3], other, same[3]):
+        engine.submit(one)
+    kind = same[0].kind
+    assert engine._joining(writer, kind) == same[:2]  # there are two free rows
+    writer.growing.pop()
+    cache.joins = False  # as with a decoder of transformers
+    assert engine._joining(writer, kind) == []
+    cache.joins = True
+    assert engine._joining(writer, kind) == [same[2]]  # the next one has another guard
+    assert engine._joining(writer, kind) == []
+    assert engine._next_batch() == [other]
+    engine.waiting.put(print)  # a call, such as a look inside the model
+    assert engine._joining(writer, kind) == []
+    assert engine.left_over == [same[3]] and engine.calls == [print]
+
+
+def test_a_batch_that_goes_on_and_on_keeps_no_jobs_that_ended():
+    engine = Engine(Models(load=loaded), Limits(wait_ms=1))
+    outcomes, waiting = [], [job(guard="none") for _ in range(12)]
+    for one in waiting:
+        one.on_end = outcomes.append
+    long = job(most=400, guard="none")
+    long.on_text = lambda piece: engine.submit(waiting.pop()) if waiting else None
+    batch = [long]
+    engine._write(batch, alone=False)
+    assert len(outcomes) == 12 and all(outcome.tokens == 4 for outcome in outcomes)
+    assert long in batch and len(batch) < 9
 
 
 def test_a_deadline_and_a_full_queue_and_a_stop():

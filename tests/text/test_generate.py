@@ -19,13 +19,14 @@ from transformers import (
 )
 
 from lightseek import LightSeekOCR, OCRConfig
+from lightseek.model.cache import Cache, KVCache
 from lightseek.model.config import ClipConfig, DecoderConfig, ProjectorConfig, SamConfig
 from lightseek.text.decoding import Continuation
 from lightseek.text.generate import NgramGuard, generate, read, stream
 from lightseek.text.kinds import PROMPTS
 from lightseek.text.ngrams import find_guard
 from lightseek.text.prompts import prepare
-from lightseek.text.sampling import Sampler
+from lightseek.text.sampling import Sampler, Writer
 from lightseek.text.tokenizer import Tokenizer
 from lightseek.tools.errors import Note
 from lightseek.tools.padding import pad_batch
@@ -325,6 +326,70 @@ def test_without_a_seed_the_global_generator_decides():
         torch.manual_seed(seed)
         texts.append(generate(model, torch.tensor([[0, 5]]), **options)[0].tokens)
     assert texts[0] == texts[1] != texts[2]
+
+
+# Texts that join others
+
+
+def prompts_of(lengths: list[int]) -> dict[str, Tensor]:
+    ids, mask = pad_batch([[0, *(5 + place % 30 for place in range(length))] for length in lengths], 2)
+    return {"input_ids": ids, "mask": mask}
+
+
+@settings(deadline=None, max_examples=12)
+@given(
+    st.lists(st.tuples(st.lists(st.integers(1, 9), min_size=1, max_size=3), st.integers(0, 9)), min_size=2, max_size=4),
+    st.sampled_from([0.0, 1.0]),
+    st.booleans(),
+)
+def test_texts_that_join_later_say_what_they_say_alone(groups, temperature, fixed):
+    """Groups of prompts, of these lengths, join so many steps after the group before, when some rows have ended."""
+    model, stop, most = toy(40), frozenset(range(4, 8)), 20
+    options = {"temperature": temperature, "max_new_tokens": most, "stop": stop, "no_repeat_ngram": 3}
+    alone = [generate(model, **prompts_of(lengths), seed=5, **options) for lengths, _ in groups]
+    with pytest.MonkeyPatch.context() as patch, torch.inference_mode():
+        patch.setattr("lightseek.text.decoding.can_repeat", lambda decoder, cache: fixed)
+        patch.setattr("lightseek.text.cuda_graph.record", Rerun)
+        writer = Writer(Sampler(temperature), NgramGuard(3), stop)
+        rows = []
+        for lengths, later in groups:
+            state = Continuation(model, **prompts_of(lengths), pages=None, max_new_tokens=most)
+            rows += writer.join(state, seed=5)
+            for _ in range(later):
+                if writer.running:
+                    writer.step()
+        list(writer.write())
+    expected = [row for rows in alone for row in rows]
+    assert [row.number for row in rows] == list(range(len(rows)))
+    assert [(row.tokens, row.finish_reason) for row in rows] == [(e.tokens, e.finish_reason) for e in expected]
+    assert [row.logprob for row in rows] == pytest.approx([e.logprob for e in expected], rel=1e-3, abs=1e-4)
+
+
+@torch.inference_mode()
+def test_the_cache_keeps_no_place_that_all_rows_leave_empty():
+    """The first text ends after 30 tokens. Nine short prompts join one after another and the cache stays short."""
+    model = toy(40)
+    writer = Writer(Sampler(), None, frozenset())
+    rows = writer.join(Continuation(model, **prompts_of([50]), pages=None, max_new_tokens=30))
+    places = []
+    for _ in range(9):
+        rows += writer.join(Continuation(model, **prompts_of([4]), pages=None, max_new_tokens=25))
+        places.append(writer.state.cache.length)
+        for _ in range(10):
+            writer.step()
+    assert places[:3] == [51, 61, 71]  # 50 and the first token of all, and 10 more each time
+    assert max(places[3:]) <= 5 + 25  # none of its rows has more
+    list(writer.write())
+    assert [len(row.tokens) for row in rows] == [30] + 9 * [25]
+
+
+@torch.inference_mode()
+def test_a_cache_of_transformers_takes_no_other_texts():
+    state = Continuation(toy(40), **prompts_of([4]), pages=None, max_new_tokens=5)
+    state.cache = Cache()
+    assert not state.cache.joins and KVCache.joins
+    with pytest.raises(NotImplementedError, match="takes no other rows"):
+        state.cache.join(state.cache, 1, 1)
 
 
 # Beam search
