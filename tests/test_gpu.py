@@ -15,6 +15,7 @@ from lightseek.model.moe import Experts
 from lightseek.model.sam import relative_logits
 from lightseek.text import cuda_graph
 from lightseek.text.decoding import Continuation
+from lightseek.text.sampling import Sampler, Writer
 from lightseek.tools.padding import pad_batch
 from lightseek.training.run import Run
 from lightseek.training.settings import RunConfig
@@ -84,16 +85,8 @@ def test_attention_over_a_text_of_a_new_length_needs_no_plan(padded):
 @pytest.mark.parametrize("rows", [2, 5])
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.0, "seed": 5}, {"beams": 2}])
 def test_graphs_write_the_texts_of_plain_steps(monkeypatch, options, rows):
-    """Prompts of different lengths, whose texts end at different times. More than two rows need a decoder without MoE:
-    in float32, PyTorch has no kernel for grouped products."""
-    config = reduced_config()
-    if rows > 2 or options.get("beams"):
-        config = config.with_(decoder=replace(config.decoder, dense_layers=config.decoder.layers))
-    torch.manual_seed(0)
-    model = LightSeekOCR(config).to("cuda").eval()
-    for parameter in model.decoder.parameters():
-        if parameter.ndim > 1:
-            parameter.data *= 8  # random weights of the usual size give all tokens nearly the same score
+    """Prompts of different lengths, whose texts end at different times."""
+    model = decided(dense=rows > 2 or "beams" in options)
     ids, mask = pad_batch([[0, *range(5, 7 + row)] for row in range(rows)], 1)
     options = {"max_new_tokens": 40, "stop": range(4, 12), **options}
     recorded = []
@@ -104,6 +97,40 @@ def test_graphs_write_the_texts_of_plain_steps(monkeypatch, options, rows):
     monkeypatch.setattr("lightseek.text.decoding.can_repeat", lambda decoder, cache: False)
     plain = model.generate(ids, mask=mask, **options)
     assert [row.tokens for row in graphed] == [row.tokens for row in plain]
+
+
+@torch.inference_mode()
+def test_texts_that_join_a_graph_later_say_what_they_say_alone(monkeypatch):
+    """Three groups join, the second after five steps and the third after ten, when some texts have ended."""
+    model, stop, recorded = decided(dense=True), frozenset(range(4, 12)), []
+    monkeypatch.setattr(cuda_graph, "record", lambda work, record=cuda_graph.record: recorded.append(1) or record(work))
+    groups = [pad_batch([[0, *range(5, 7 + row)] for row in rows], 1) for rows in ((0, 3), (9,), (1, 2, 4))]
+    writer, rows = Writer(Sampler(), None, stop), []
+    for ids, mask in groups:
+        rows += writer.join(Continuation(model, ids, None, mask, 40))
+        for _ in range(5):
+            writer.step()
+    list(writer.write())
+    assert len(recorded) >= 3
+    monkeypatch.setattr("lightseek.text.decoding.can_repeat", lambda decoder, cache: False)
+    plain = [model.generate(ids, mask=mask, max_new_tokens=40, stop=stop) for ids, mask in groups]
+    assert [row.tokens for row in rows] == [row.tokens for found in plain for row in found]
+
+
+def decided(dense: bool) -> LightSeekOCR:
+    """Return a reduced model with random weights whose scores are far apart.
+
+    More than two rows need a `dense` decoder: in float32, PyTorch has no kernel for grouped products.
+    """
+    config = reduced_config()
+    if dense:
+        config = config.with_(decoder=replace(config.decoder, dense_layers=config.decoder.layers))
+    torch.manual_seed(0)
+    model = LightSeekOCR(config).to("cuda").eval()
+    for parameter in model.decoder.parameters():
+        if parameter.ndim > 1:
+            parameter.data *= 8  # random weights of the usual size give all tokens nearly the same score
+    return model
 
 
 def test_a_graph_gives_the_logits_of_nano_in_bfloat16():

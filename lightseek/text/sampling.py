@@ -104,6 +104,7 @@ class Writer:
         self.joined = 0  # rows, in all
         self.state: Continuation | None = None
         self.tokens: Int[Tensor, " b"] | None = None  # chosen, but not yet in the state
+        self.u: Float[Tensor, "b n"] | None = None  # random numbers of the tokens to come
 
     @property
     def running(self) -> int:
@@ -123,7 +124,7 @@ class Writer:
         shape = len(begun), max(state.limits)
         # Greedy decoding must not use PyTorch's generator, because training reads pages in between.
         u = uniforms(*shape, seed) if self.sampler.temperature else torch.zeros(shape)
-        u = u.to(state.logits.device)  # those of the tokens to come
+        u = u.to(state.logits.device)
         if self.running:
             self._advance(share=1.0)
             longest = max(one.limit - one.steps for one in [*self.growing, *begun])
