@@ -56,7 +56,8 @@ def passages(
     """Return at most `limit` texts of one length: docstrings of a split, joined and cut at a word.
 
     Each has at most `max_characters` (`CHARACTERS` if it is not given) and lacks less than a word to that length. No
-    docstring is in two passages. A passage has no summary, so the tasks are ocr, continue and those made of texts.
+    docstring is in two passages, but some docstrings begin alike: of 200 passages of 100 characters in each of two
+    splits, 1 to 3 are in both. A passage has no summary, so the tasks are ocr, continue and those made of texts.
     """
     check_split(split)
     return list(islice(_passages(split, seed, max_characters or CHARACTERS), limit))
