@@ -18,7 +18,7 @@ class Metrics:
         self.took = Histogram("request_seconds", "Seconds of a request.", ["route"], buckets=SECONDS, **kept)
         self.stages = Histogram("stage_seconds", "Seconds of a prompt by stage.", ["stage"], buckets=SECONDS, **kept)
         self.tokens = Counter("tokens_total", "Tokens: of prompts (positions) and written.", ["kind"], **kept)
-        self.rows = Histogram("batch_rows", "Prompts that ran together.", buckets=(1, 2, 4, 8, 16, 32, 64), **kept)
+        self.rows = Histogram("batch_rows", "Prompts in a batch, at a join.", buckets=(1, 2, 4, 8, 16, 32, 64), **kept)
         self.queue = Gauge("queue_length", "Prompts that wait.", **kept)
         self.memory = Gauge("memory_bytes", "Memory of the process, and of the weights.", ["what"], **kept)
 
